@@ -1,0 +1,20 @@
+//! What Tidegate asks of the world: one trait per role, data in, data out.
+//!
+//! Nodes speak to these traits only; `adapters/` implements them. Every call is safe to repeat under the same `token`
+//! (an idempotency key that the engine derives from the effect's key), because a crash may repeat it.
+
+mod env;
+mod error;
+mod packager;
+mod progress;
+mod registry;
+mod router;
+mod target;
+
+pub use env::{EnvBackend, EnvRequest, PythonEnv};
+pub use error::PortError;
+pub use packager::{PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute};
+pub use progress::{Progress, Quiet};
+pub use registry::{ModelRegistry, RegisteredModel};
+pub use router::{Fence, LatencySummary, Route, SwitchRequest, TrafficRouter, VersionTraffic};
+pub use target::{Slot, SlotRequest, SlotState, Target};

@@ -1,0 +1,99 @@
+//! Which slot gets the traffic of a model, and how it fares.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::PortError;
+
+/// Who asks for a change: a stale owner of a thread is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fence {
+    /// The thread on whose behalf the change is made.
+    pub thread: String,
+    /// The lease epoch of its owner; an epoch lower than one seen before for this thread is refused.
+    pub epoch: u64,
+}
+
+/// Moves all traffic of a model to one slot, atomically.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchRequest {
+    /// The model's name.
+    pub model: String,
+    /// Token of the slot that answers from now on; `None` removes the route.
+    pub live: Option<String>,
+    /// Token of a slot kept warm, to which the gateway falls back by itself when the live one is gone.
+    pub standby: Option<String>,
+    /// The route's generation that the caller has seen (0: no route yet); another one is refused.
+    pub expected_generation: u64,
+    /// On whose behalf.
+    pub fence: Fence,
+}
+
+/// Where a model's traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The model's name.
+    pub model: String,
+    /// Counts every change of this route, from 1; never goes back, also not over a removal.
+    pub generation: u64,
+    /// Token of the slot that answers.
+    pub live: Option<String>,
+    /// Token of the warm standby.
+    pub standby: Option<String>,
+    /// The public URL of the model, e.g. `http://127.0.0.1:7311/iris`.
+    pub endpoint_url: String,
+    /// Why the gateway changed it by itself, if it did (a fall-back to the standby).
+    #[serde(default)]
+    pub changed_by_gateway: Option<String>,
+}
+
+/// Latency of answered requests, in milliseconds, over the whole life of the slot's route.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LatencySummary {
+    /// Median.
+    pub p50_ms: f64,
+    /// 95th percentile.
+    pub p95_ms: f64,
+    /// 99th percentile.
+    pub p99_ms: f64,
+    /// Largest.
+    pub max_ms: f64,
+}
+
+/// What the gateway measured of one slot since it first got traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionTraffic {
+    /// The slot's token.
+    pub token: String,
+    /// Its version.
+    pub version: String,
+    /// Requests answered or failed.
+    pub requests: u64,
+    /// Answers with status 5xx, and requests that got no answer from the slot.
+    pub errors: u64,
+    /// Answers with status 4xx.
+    pub client_errors: u64,
+    /// Requests under way now.
+    pub in_flight: u64,
+    /// Latency; `None` while nothing was answered.
+    pub latency: Option<LatencySummary>,
+}
+
+/// Routes traffic and measures it.
+#[async_trait]
+pub trait TrafficRouter: Send + Sync {
+    /// The model's route; `None` when it never had one.
+    async fn route(&self, model: &str) -> Result<Option<Route>, PortError>;
+    /// All routes.
+    async fn routes(&self) -> Result<Vec<Route>, PortError>;
+    /// Changes a route atomically: requests under way end where they began, new ones go to the new slot.
+    async fn switch(&self, request: &SwitchRequest) -> Result<Route, PortError>;
+    /// Waits until no request is under way at `token`, at most `timeout_ms`; returns how many still are.
+    async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError>;
+    /// What was measured of each slot of `model`.
+    async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, PortError>;
+    /// The URL that `model` has or would have.
+    async fn endpoint_url(&self, model: &str) -> Result<String, PortError>;
+}
