@@ -1,0 +1,182 @@
+//! Building a graph in Rust. Nothing is checked here; `compile()` checks everything at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{
+    Barrier, Body, Channel, CompileErrors, CompiledGraph, Destination, DynNode, Failure, Goto, Leaving, Node,
+    NodePolicy, Router, State, Typed,
+};
+
+/// A graph under construction.
+///
+/// ```
+/// use tidegate::graph::{Channel, ChannelType, END, START, StateGraph};
+/// let errors = StateGraph::new("empty").channel("x", Channel::last(ChannelType::Integer)).compile().err().unwrap();
+/// assert!(errors.to_string().contains("no entry"));
+/// # let _ = (START, END);
+/// ```
+pub struct StateGraph {
+    pub(super) name: String,
+    pub(super) channels: BTreeMap<String, Channel>,
+    pub(super) input_channels: Option<BTreeSet<String>>,
+    pub(super) nodes: BTreeMap<String, (Body, NodePolicy)>,
+    pub(super) leaving: BTreeMap<String, Leaving>,
+    pub(super) barriers: BTreeMap<String, Barrier>,
+    pub(super) interrupt_before: BTreeSet<String>,
+    pub(super) interrupt_after: BTreeSet<String>,
+    pub(super) duplicates: Vec<String>,
+    pub(super) policies_of_nobody: Vec<String>,
+}
+
+impl StateGraph {
+    /// An empty graph.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            channels: BTreeMap::new(),
+            input_channels: None,
+            nodes: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            barriers: BTreeMap::new(),
+            interrupt_before: BTreeSet::new(),
+            interrupt_after: BTreeSet::new(),
+            duplicates: Vec::new(),
+            policies_of_nobody: Vec::new(),
+        }
+    }
+
+    /// Declares a channel.
+    #[must_use]
+    pub fn channel(mut self, name: impl Into<String>, channel: Channel) -> Self {
+        let name = name.into();
+        if self.channels.insert(name.clone(), channel).is_some() {
+            self.duplicates.push(format!("channel `{name}`"));
+        }
+        self
+    }
+
+    /// Says which channels an input may write; without this it may write all.
+    #[must_use]
+    pub fn input<N: Into<String>>(mut self, channels: impl IntoIterator<Item = N>) -> Self {
+        self.input_channels = Some(channels.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Adds a typed node.
+    #[must_use]
+    pub fn node<N: Node>(self, name: impl Into<String>, node: N) -> Self {
+        self.dyn_node(name, Arc::new(Typed(node)))
+    }
+
+    /// Adds an erased node.
+    #[must_use]
+    pub fn dyn_node(self, name: impl Into<String>, node: Arc<dyn DynNode>) -> Self {
+        self.body(name.into(), Body::Leaf(node))
+    }
+
+    /// Adds a graph as a node: channels of the same name are shared.
+    #[must_use]
+    pub fn subgraph(self, name: impl Into<String>, graph: Arc<CompiledGraph>) -> Self {
+        self.body(name.into(), Body::Subgraph(graph))
+    }
+
+    fn body(mut self, name: String, body: Body) -> Self {
+        if self.nodes.insert(name.clone(), (body, NodePolicy::default())).is_some() {
+            self.duplicates.push(format!("node `{name}`"));
+        }
+        self
+    }
+
+    /// Says how a node (added before) is run.
+    #[must_use]
+    pub fn policy(mut self, node: &str, policy: NodePolicy) -> Self {
+        match self.nodes.get_mut(node) {
+            Some(entry) => entry.1 = policy,
+            None => self.policies_of_nobody.push(node.to_owned()),
+        }
+        self
+    }
+
+    /// A plain edge.
+    #[must_use]
+    pub fn edge(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        self.leaving.entry(from.into()).or_default().to.push(to.into());
+        self
+    }
+
+    /// A barrier: `to` waits for all of `from`.
+    #[must_use]
+    pub fn barrier<N: Into<String>>(mut self, from: impl IntoIterator<Item = N>, to: impl Into<String>) -> Self {
+        let from: BTreeSet<String> = from.into_iter().map(Into::into).collect();
+        let to = to.into();
+        let id = format!("{}->{to}", from.iter().map(String::as_str).collect::<Vec<_>>().join("+"));
+        for source in &from {
+            self.leaving.entry(source.clone()).or_default().barriers.push(id.clone());
+        }
+        self.barriers.insert(id.clone(), Barrier { id, from, to });
+        self
+    }
+
+    /// A conditional edge.
+    #[must_use]
+    pub fn router(mut self, from: impl Into<String>, router: Arc<dyn Router>) -> Self {
+        self.leaving.entry(from.into()).or_default().routers.push(router);
+        self
+    }
+
+    /// A conditional edge by a function that returns the name of one of `destinations`.
+    #[must_use]
+    pub fn route<N, F>(self, from: impl Into<String>, destinations: impl IntoIterator<Item = N>, choose: F) -> Self
+    where
+        N: Into<String>,
+        F: Fn(&State) -> Result<String, Failure> + Send + Sync + 'static,
+    {
+        let to = destinations.into_iter().map(|d| Destination::node(d.into())).collect();
+        self.router(from, Arc::new(ByFunction { to, choose }))
+    }
+
+    /// Stops before these nodes.
+    #[must_use]
+    pub fn interrupt_before<N: Into<String>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
+        self.interrupt_before.extend(nodes.into_iter().map(Into::into));
+        self
+    }
+
+    /// Stops behind these nodes.
+    #[must_use]
+    pub fn interrupt_after<N: Into<String>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
+        self.interrupt_after.extend(nodes.into_iter().map(Into::into));
+        self
+    }
+
+    /// Checks everything and returns the graph, or every error with its mend.
+    pub fn compile(self) -> Result<CompiledGraph, CompileErrors> {
+        super::compile::compile(self)
+    }
+}
+
+struct ByFunction<F> {
+    to: Vec<Destination>,
+    choose: F,
+}
+
+impl<F> Router for ByFunction<F>
+where
+    F: Fn(&State) -> Result<String, Failure> + Send + Sync + 'static,
+{
+    fn destinations(&self) -> Vec<Destination> {
+        self.to.clone()
+    }
+
+    fn route(&self, state: &State) -> Result<Vec<Goto>, Failure> {
+        let to = (self.choose)(state)?;
+        if !self.to.iter().any(|d| d.to == to) {
+            let declared: Vec<&str> = self.to.iter().map(|d| d.to.as_str()).collect();
+            return Err(Failure::new("undeclared_destination", format!("a router chose `{to}`"))
+                .because(format!("declared are: {}", declared.join(", ")))
+                .hint("add it to the router's destinations"));
+        }
+        Ok(vec![Goto::Node(to)])
+    }
+}

@@ -1,0 +1,179 @@
+//! What is kept between supersteps, and what a task leaves behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{CheckpointId, State, Write};
+
+/// Where a task comes from; also the order in which writes are applied: triggered nodes by name, then sends by index.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskPath {
+    /// A node that was triggered; it sees the state.
+    Pull(String),
+    /// The n-th Send of the superstep before; it sees its payload.
+    Push(u32),
+}
+
+/// A node that is due in the next superstep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its place in the superstep.
+    pub path: TaskPath,
+    /// The node's name.
+    pub node: String,
+    /// The how-many-eth time this node is due in its thread, from 1. Part of the key of its effects.
+    pub visit: u64,
+    /// A Send's payload; `None`: the node sees the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+}
+
+impl Task {
+    /// The Send's index, for keys.
+    pub fn send(&self) -> Option<u32> {
+        match self.path {
+            TaskPath::Pull(_) => None,
+            TaskPath::Push(index) => Some(index),
+        }
+    }
+
+    /// The namespace of what runs inside this task: `parent|node:visit[:send]`.
+    pub fn inner_ns(&self, ns: &str) -> String {
+        let own = match self.send() {
+            None => format!("{}:{}", self.node, self.visit),
+            Some(send) => format!("{}:{}:{send}", self.node, self.visit),
+        };
+        if ns.is_empty() { own } else { format!("{ns}|{own}") }
+    }
+}
+
+/// What sets a node going.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// The node is due in the next superstep.
+    Node(String),
+    /// The node is due with its own input.
+    Send {
+        /// The node.
+        to: String,
+        /// What it sees instead of the state.
+        input: Value,
+    },
+    /// One of the sources of a barrier has arrived.
+    Arrived {
+        /// The barrier's id in the compiled graph.
+        barrier: String,
+        /// The source.
+        from: String,
+    },
+}
+
+/// What a finished task hands to the superstep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// The task's place.
+    pub path: TaskPath,
+    /// Its node.
+    pub node: String,
+    /// Its writes, in order.
+    pub writes: Vec<Write>,
+    /// What it sets going.
+    pub triggers: Vec<Trigger>,
+}
+
+/// How a checkpoint came to be. LangGraph's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A superstep ended (the input's application counts as superstep 0).
+    Loop,
+    /// Somebody changed the state from outside.
+    Update,
+    /// Branched off another checkpoint.
+    Fork,
+}
+
+/// How one channel changed since the parent checkpoint; enough to rebuild the state without knowing reducers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The channel holds this now.
+    Set(String, Value),
+    /// These items came behind the list that was there.
+    Append(String, Vec<Value>),
+}
+
+/// The state of one namespace of a thread at a superstep's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Its id.
+    pub id: CheckpointId,
+    /// The checkpoint before.
+    pub parent: Option<CheckpointId>,
+    /// Namespace: empty for the root graph, `node:visit|…` for subgraphs.
+    pub ns: String,
+    /// Number of the superstep, from 0 (the input).
+    pub step: i64,
+    /// How it came to be.
+    pub source: Source,
+    /// The state.
+    pub values: State,
+    /// What nodes (not the input) wrote, folded: what a subgraph hands to its parent.
+    pub written: State,
+    /// Barriers that are partly or wholly filled: id → sources that have arrived.
+    pub barriers: BTreeMap<String, BTreeSet<String>>,
+    /// What is due next, in order of path.
+    pub frontier: Vec<Task>,
+    /// How often each node has been due.
+    pub visits: BTreeMap<String, u64>,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+}
+
+impl Checkpoint {
+    /// Whether nothing is due: the graph has ended.
+    pub fn ended(&self) -> bool {
+        self.frontier.is_empty()
+    }
+
+    /// How `self.values` differ from `before`; `None` when a channel disappeared (only forks can do that).
+    pub fn changes_since(&self, before: &State) -> Option<Vec<Change>> {
+        if before.keys().any(|name| !self.values.contains_key(name)) {
+            return None;
+        }
+        Some(self.values.iter().filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+    }
+}
+
+fn change(name: &str, before: Option<&Value>, now: &Value) -> Option<Change> {
+    match (before, now) {
+        (Some(before), now) if before == now => None,
+        (Some(Value::Array(before)), Value::Array(now)) if !before.is_empty() && now.starts_with(before) => {
+            Some(Change::Append(name.to_owned(), now[before.len()..].to_vec()))
+        }
+        _ => Some(Change::Set(name.to_owned(), now.clone())),
+    }
+}
+
+/// Applies recorded changes to a state, oldest first.
+pub fn apply_changes(state: &mut State, changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Set(name, value) => {
+                state.insert(name, value);
+            }
+            Change::Append(name, items) => match state.get_mut(&name) {
+                Some(Value::Array(list)) => list.extend(items),
+                _ => {
+                    state.insert(name, Value::Array(items));
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The pure core: what a superstep leaves, and what is due next. No clock, no disk, no task runs here.
+//!
+//! LangGraph keeps channel versions and asks which nodes have seen which; for its graphs that is the same as a frontier: a node is due
+//! when an edge of the superstep before leads to it, or when all sources of a barrier have arrived (a full barrier stays full until its
+//! node has run).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+use super::channel::{apply_writes, initial};
+use super::{
+    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Reducer, START, Source, State, Task, TaskPath,
+    TaskResult, Trigger, Write,
+};
+
+/// What a person sees of a namespace: values with finished tasks applied, and what is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CoreState {
+    /// Values, with the writes of finished tasks of the unfinished superstep applied.
+    pub values: State,
+    /// Names of the nodes due, sorted, one for each task.
+    pub next: Vec<String>,
+}
+
+/// Checkpoint 0 of a namespace: the input applied, the first nodes due. With `before`, new input to a thread that has a past.
+pub(super) fn start(
+    graph: &CompiledGraph,
+    ns: &str,
+    before: Option<&Checkpoint>,
+    input: &Map<String, Value>,
+    at: DateTime<Utc>,
+) -> Result<Checkpoint, Failure> {
+    if let Some(key) = input.keys().find(|key| !accepts(graph, key)) {
+        let known: Vec<&str> = graph.channels.keys().filter(|k| accepts(graph, k)).map(String::as_str).collect();
+        return Err(Failure::new("unknown_input", format!("the input has an unknown key `{key}`"))
+            .because(format!("graph `{}` takes: {}", graph.name, known.join(", ")))
+            .hint("mend the key, or declare a channel of that name"));
+    }
+    let writes: Vec<Write> = input.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
+    let mut values = before.map_or_else(|| initial(&graph.channels), |b| b.values.clone());
+    apply_writes(&graph.channels, &mut values, &writes)?;
+    let mut next = Checkpoint {
+        id: CheckpointId::new(),
+        parent: before.map(|b| b.id.clone()),
+        ns: ns.to_owned(),
+        step: before.map_or(0, |b| b.step + 1),
+        source: Source::Loop,
+        values,
+        written: State::new(),
+        barriers: before.map(|b| b.barriers.clone()).unwrap_or_default(),
+        frontier: Vec::new(),
+        visits: before.map(|b| b.visits.clone()).unwrap_or_default(),
+        at,
+    };
+    let triggers = leave(graph, START, &next.values)?;
+    plan(graph, &mut next, &triggers);
+    Ok(next)
+}
+
+fn accepts(graph: &CompiledGraph, key: &str) -> bool {
+    graph.channels.contains_key(key) && graph.input_channels.as_ref().is_none_or(|input| input.contains(key))
+}
+
+/// What a finished task sets going: its node's edges, chosen by the state with its own fresh writes (not its siblings'), and its gotos.
+pub(super) fn finish(
+    graph: &CompiledGraph,
+    checkpoint: &Checkpoint,
+    task: &Task,
+    writes: Vec<Write>,
+    gotos: Vec<Goto>,
+) -> Result<TaskResult, Failure> {
+    let mut fresh = checkpoint.values.clone();
+    apply_writes(&graph.channels, &mut fresh, &writes)?;
+    let mut triggers = leave(graph, &task.node, &fresh)?;
+    triggers.extend(gotos.into_iter().filter_map(trigger));
+    Ok(TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers })
+}
+
+fn leave(graph: &CompiledGraph, node: &str, state: &State) -> Result<Vec<Trigger>, Failure> {
+    let Some(leaving) = graph.leaving.get(node) else { return Ok(Vec::new()) };
+    let mut triggers: Vec<Trigger> = leaving.to.iter().filter(|to| *to != END).cloned().map(Trigger::Node).collect();
+    let arrivals = leaving.barriers.iter();
+    triggers.extend(arrivals.map(|id| Trigger::Arrived { barrier: id.clone(), from: node.to_owned() }));
+    for router in &leaving.routers {
+        triggers.extend(router.route(state)?.into_iter().filter_map(trigger));
+    }
+    Ok(triggers)
+}
+
+fn trigger(goto: Goto) -> Option<Trigger> {
+    match goto {
+        Goto::Node(to) if to == END => None,
+        Goto::Node(to) => Some(Trigger::Node(to)),
+        Goto::Send { to, input } => Some(Trigger::Send { to, input }),
+    }
+}
+
+/// Ends a superstep: folds the results in order of path and plans the next frontier.
+pub(super) fn apply(
+    graph: &CompiledGraph,
+    before: &Checkpoint,
+    results: &[TaskResult],
+    at: DateTime<Utc>,
+) -> Result<Checkpoint, Failure> {
+    let mut next = settle(graph, before, results, at)?;
+    let triggers: Vec<Trigger> = in_order(results).into_iter().flat_map(|r| r.triggers.iter().cloned()).collect();
+    plan(graph, &mut next, &triggers);
+    Ok(next)
+}
+
+/// A change from outside: as if `as_node` had written `values` now. What was due before is not due any more (LangGraph's
+/// `update_state`); finished tasks of the unfinished superstep keep their writes, not their triggers.
+pub(super) fn update(
+    graph: &CompiledGraph,
+    before: &Checkpoint,
+    finished: &[TaskResult],
+    values: &Map<String, Value>,
+    as_node: &str,
+    at: DateTime<Utc>,
+) -> Result<Checkpoint, Failure> {
+    if as_node != START && !graph.nodes.contains_key(as_node) {
+        return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
+    }
+    let mut next = settle(graph, before, finished, at)?;
+    for arrived in finished.iter().flat_map(|r| &r.triggers) {
+        arrive(&mut next, arrived);
+    }
+    let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
+    apply_writes(&graph.channels, &mut next.values, &writes)?;
+    next.source = Source::Update;
+    let triggers = leave(graph, as_node, &next.values)?;
+    plan(graph, &mut next, &triggers);
+    Ok(next)
+}
+
+/// The state with finished tasks applied, and what is still due.
+pub(super) fn look(graph: &CompiledGraph, checkpoint: &Checkpoint, finished: &[TaskResult]) -> CoreState {
+    let mut values = checkpoint.values.clone();
+    let writes = in_order(finished).into_iter().flat_map(|r| r.writes.iter());
+    // What was recorded has been applied to this very state before; a conflict shows when the superstep ends.
+    if apply_writes(&graph.channels, &mut values, writes).is_err() {
+        values = checkpoint.values.clone();
+    }
+    let done: BTreeSet<&TaskPath> = finished.iter().map(|r| &r.path).collect();
+    let due = checkpoint.frontier.iter().filter(|t| !done.contains(&t.path));
+    let mut next: Vec<String> = due.map(|t| t.node.clone()).collect();
+    next.sort();
+    CoreState { values, next }
+}
+
+fn in_order(results: &[TaskResult]) -> Vec<&TaskResult> {
+    let mut sorted: Vec<&TaskResult> = results.iter().collect();
+    sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    sorted
+}
+
+/// The next checkpoint with the results' writes applied and nothing due yet.
+fn settle(
+    graph: &CompiledGraph,
+    before: &Checkpoint,
+    results: &[TaskResult],
+    at: DateTime<Utc>,
+) -> Result<Checkpoint, Failure> {
+    let sorted = in_order(results);
+    let writes = || sorted.iter().flat_map(|r| r.writes.iter());
+    let mut values = before.values.clone();
+    apply_writes(&graph.channels, &mut values, writes())?;
+    let mut written = before.written.clone();
+    note_written(graph, &mut written, writes());
+    let mut barriers = before.barriers.clone();
+    // A barrier is consumed by the node that it started, before this superstep's arrivals fill it again.
+    let ran: BTreeSet<&str> =
+        sorted.iter().filter(|r| matches!(r.path, TaskPath::Pull(_))).map(|r| r.node.as_str()).collect();
+    barriers.retain(|id, arrived| {
+        graph.barriers.get(id).is_none_or(|b| !(ran.contains(b.to.as_str()) && *arrived == b.from))
+    });
+    Ok(Checkpoint {
+        id: CheckpointId::new(),
+        parent: Some(before.id.clone()),
+        ns: before.ns.clone(),
+        step: before.step + 1,
+        source: Source::Loop,
+        values,
+        written,
+        barriers,
+        frontier: Vec::new(),
+        visits: before.visits.clone(),
+        at,
+    })
+}
+
+/// Keeps the fold of what nodes wrote apart from what the input gave, so that a subgraph hands its parent only what is its own.
+fn note_written<'w>(graph: &CompiledGraph, written: &mut State, writes: impl Iterator<Item = &'w Write>) {
+    for write in writes {
+        let reducer: Option<Reducer> = graph.channels.get(&write.channel).and_then(|c| c.reducer);
+        match (reducer, written.get_mut(&write.channel)) {
+            // The types were checked when the same write was applied to the state.
+            (Some(reducer), Some(old)) if !write.overwrite => drop(reducer.fold(old, write.value.clone())),
+            _ => {
+                written.insert(write.channel.clone(), write.value.clone());
+            }
+        }
+    }
+}
+
+fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {
+    if let Trigger::Arrived { barrier, from } = trigger {
+        checkpoint.barriers.entry(barrier.clone()).or_default().insert(from.clone());
+    }
+}
+
+/// Fills `next.frontier`: triggered nodes and nodes behind full barriers by name, then sends by index.
+fn plan(graph: &CompiledGraph, next: &mut Checkpoint, triggers: &[Trigger]) {
+    let mut due: BTreeSet<String> = BTreeSet::new();
+    let mut sends: Vec<(String, Value)> = Vec::new();
+    for trigger in triggers {
+        match trigger {
+            Trigger::Node(to) => {
+                due.insert(to.clone());
+            }
+            Trigger::Send { to, input } => sends.push((to.clone(), input.clone())),
+            Trigger::Arrived { .. } => arrive(next, trigger),
+        }
+    }
+    let full = next.barriers.iter().filter_map(|(id, arrived)| graph.barriers.get(id).filter(|b| b.from == *arrived));
+    due.extend(full.map(|b| b.to.clone()));
+    let counted: BTreeSet<String> = due.iter().cloned().chain(sends.iter().map(|(to, _)| to.clone())).collect();
+    for node in counted {
+        *next.visits.entry(node).or_default() += 1;
+    }
+    let visits: &BTreeMap<String, u64> = &next.visits;
+    let pulls = due.into_iter().map(|node| {
+        let visit = visits[&node];
+        Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
+    });
+    let pushes = sends.into_iter().zip(0..).map(|((node, input), index)| {
+        let visit = visits[&node];
+        Task { path: TaskPath::Push(index), node, visit, input: Some(input) }
+    });
+    next.frontier = pulls.chain(pushes).collect();
+}

@@ -1,0 +1,206 @@
+//! What happened in a thread, in order: what displays, exports and the audit see.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Failure, InterruptId, Source, ThreadStatus};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The thread was accepted (first event).
+    Accepted {
+        /// The workflow's name.
+        workflow: String,
+    },
+    /// An owner began to advance it.
+    Advancing {
+        /// Who.
+        owner: String,
+        /// The lease's epoch.
+        epoch: u64,
+    },
+    /// A checkpoint was committed.
+    Checkpointed {
+        /// Namespace.
+        ns: String,
+        /// Superstep.
+        step: i64,
+        /// How it came to be.
+        source: Source,
+        /// What is due next.
+        next: Vec<String>,
+    },
+    /// A node began.
+    NodeStarted {
+        /// Namespace and node.
+        ns: String,
+        /// The node.
+        node: String,
+        /// The how-many-eth attempt, from 1.
+        attempt: u32,
+    },
+    /// A node ended well.
+    NodeFinished {
+        /// Namespace.
+        ns: String,
+        /// The node.
+        node: String,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+    },
+    /// A node failed.
+    NodeFailed {
+        /// Namespace.
+        ns: String,
+        /// The node.
+        node: String,
+        /// Why.
+        failure: Failure,
+        /// It will be tried again after this many milliseconds.
+        retry_in_ms: Option<u64>,
+    },
+    /// An effect is about to be performed.
+    EffectIntended {
+        /// Its place.
+        place: String,
+        /// Its kind.
+        effect: String,
+    },
+    /// An effect was performed.
+    EffectDone {
+        /// Its place.
+        place: String,
+        /// Its kind.
+        effect: String,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+        /// Found done by a probe after a crash, not performed by this process.
+        probed: bool,
+    },
+    /// An attempt failed.
+    EffectFailed {
+        /// Its place.
+        place: String,
+        /// Its kind.
+        effect: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// Undoing began.
+    UndoStarted {
+        /// Why.
+        failure: Failure,
+    },
+    /// One effect was undone.
+    EffectUndone {
+        /// Its place.
+        place: String,
+        /// Its kind.
+        effect: String,
+    },
+    /// An undo failed: the thread is stuck.
+    UndoFailed {
+        /// Its place.
+        place: String,
+        /// Its kind.
+        effect: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// A question was asked.
+    Interrupted {
+        /// The question's id.
+        id: InterruptId,
+        /// The asking node.
+        node: String,
+    },
+    /// A question was answered.
+    Answered {
+        /// The question's id.
+        id: InterruptId,
+        /// By whom.
+        by: String,
+        /// Through what.
+        via: String,
+    },
+    /// Effects up to here are never undone any more.
+    CommitPoint {
+        /// The node that set it.
+        node: String,
+    },
+    /// The thread's status changed.
+    StatusChanged {
+        /// What it is now.
+        status: ThreadStatus,
+        /// Why, where it failed.
+        failure: Option<Failure>,
+    },
+    /// A node says something of its own.
+    Custom {
+        /// Namespace.
+        ns: String,
+        /// The node.
+        node: String,
+        /// What it is about.
+        name: String,
+        /// The content.
+        data: Value,
+    },
+    /// An event of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Event {
+    /// Whether it belongs into the audit, which is never pruned and chained by hashes.
+    pub fn is_audited(&self) -> bool {
+        match self {
+            Self::Accepted { .. }
+            | Self::Advancing { .. }
+            | Self::EffectIntended { .. }
+            | Self::EffectDone { .. }
+            | Self::EffectFailed { .. }
+            | Self::UndoStarted { .. }
+            | Self::EffectUndone { .. }
+            | Self::UndoFailed { .. }
+            | Self::Interrupted { .. }
+            | Self::Answered { .. }
+            | Self::CommitPoint { .. }
+            | Self::StatusChanged { .. } => true,
+            Self::Checkpointed { .. }
+            | Self::NodeStarted { .. }
+            | Self::NodeFinished { .. }
+            | Self::NodeFailed { .. }
+            | Self::Custom { .. }
+            | Self::Unknown => false,
+        }
+    }
+}
+
+/// An event with its number and time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Number within the thread, from 1.
+    pub seq: u64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What.
+    pub event: Event,
+}
+
+/// Sees events as they are committed; must not block.
+pub trait EventSink: Send + Sync {
+    /// One event of `thread`.
+    fn event(&self, thread: &super::ThreadId, at: DateTime<Utc>, event: &Event);
+}
+
+/// Sees nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSink;
+
+impl EventSink for NoSink {
+    fn event(&self, _thread: &super::ThreadId, _at: DateTime<Utc>, _event: &Event) {}
+}

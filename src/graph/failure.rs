@@ -1,0 +1,61 @@
+//! What a node, an effect or the engine reports when it cannot go on: data, because it is stored and shown.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What happened, why, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Stable snake_case code, e.g. `recursion_limit`.
+    pub code: String,
+    /// What happened, one sentence without a trailing full stop.
+    pub message: String,
+    /// Why, as far as known; may be several lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Whether repeating the same thing may help.
+    #[serde(default)]
+    pub retryable: bool,
+    /// The node in which it happened, with its namespace, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl Failure {
+    /// A failure that repeating does not mend.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), cause: None, hint: None, retryable: false, node: None }
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Marks it as worth repeating.
+    #[must_use]
+    pub fn retryable(mut self) -> Self {
+        self.retryable = true;
+        self
+    }
+
+    /// Names the node, unless one is named already (the innermost is the one that matters).
+    #[must_use]
+    pub fn at(mut self, node: impl Into<String>) -> Self {
+        self.node.get_or_insert_with(|| node.into());
+        self
+    }
+}

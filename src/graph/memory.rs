@@ -1,0 +1,245 @@
+//! A store in memory: for tests, for replays, and as the plainest statement of what a store is.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{
+    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Interrupt, InterruptId, Owner, Partial, Record, Store,
+    StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+};
+
+/// Keeps everything until it is dropped. An owner counts as alive until it releases.
+#[derive(Default)]
+pub struct MemoryStore {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    threads: BTreeMap<ThreadId, Kept>,
+}
+
+struct Kept {
+    row: Thread,
+    checkpoints: Vec<Checkpoint>,
+    partial: BTreeMap<(String, CheckpointId), Partial>,
+    journal: Vec<Entry>,
+    interrupts: Vec<Interrupt>,
+    events: Vec<EventRow>,
+}
+
+impl MemoryStore {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, id: &ThreadId, read: impl FnOnce(&Kept) -> T) -> Result<T, StoreError> {
+        let inner = self.inner();
+        inner.threads.get(id).map(read).ok_or_else(|| StoreError::NoThread(id.clone()))
+    }
+}
+
+impl Kept {
+    fn apply(&mut self, record: Record, at: chrono::DateTime<chrono::Utc>) {
+        match record {
+            Record::Checkpoint(checkpoint) => {
+                self.partial.retain(|(ns, _), _| *ns != checkpoint.ns);
+                self.checkpoints.push(*checkpoint);
+            }
+            Record::Result { ns, checkpoint, result } => {
+                let partial = self.partial.entry((ns, checkpoint)).or_default();
+                partial.results.retain(|r| r.path != result.path);
+                partial.results.push(result);
+            }
+            Record::Attempts { ns, checkpoint, path, attempts } => {
+                let partial = self.partial.entry((ns, checkpoint)).or_default();
+                partial.attempts.retain(|(p, _)| *p != path);
+                partial.attempts.push((path, attempts));
+            }
+            Record::Entry(entry) => match self.journal.iter_mut().find(|e| e.key == entry.key) {
+                Some(old) => *old = *entry,
+                None => self.journal.push(*entry),
+            },
+            Record::Interrupt(asked) => match self.interrupts.iter_mut().find(|i| i.id == asked.id) {
+                Some(old) if old.answer.is_some() => {}
+                Some(old) => *old = *asked,
+                None => self.interrupts.push(*asked),
+            },
+            Record::Withdraw { ns } => {
+                let inside = |i: &Interrupt| ns.is_empty() || i.key.ns == ns || i.key.ns.starts_with(&format!("{ns}|"));
+                self.interrupts.iter_mut().filter(|i| i.answer.is_none() && inside(i)).for_each(|i| i.withdrawn = true);
+            }
+            Record::Status { status, failure, unwinding } => {
+                self.row.status = status;
+                self.row.failure = failure;
+                self.row.unwinding = unwinding;
+            }
+            Record::CommitPoint(seq) => self.row.committed_seq = seq,
+            Record::Undone => self.row.undone = true,
+            Record::Event(event) => self.event(at, event),
+        }
+        self.row.updated_at = at;
+    }
+
+    fn event(&mut self, at: chrono::DateTime<chrono::Utc>, event: Event) {
+        let seq = self.events.len() as u64 + 1;
+        self.events.push(EventRow { seq, at, event });
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        if inner.threads.contains_key(&thread.id) {
+            return Err(StoreError::ThreadExists(thread.id.clone()));
+        }
+        let mut kept = Kept {
+            row: thread.clone(),
+            checkpoints: Vec::new(),
+            partial: BTreeMap::new(),
+            journal: Vec::new(),
+            interrupts: Vec::new(),
+            events: Vec::new(),
+        };
+        records.into_iter().for_each(|record| kept.apply(record, thread.created_at));
+        inner.threads.insert(thread.id.clone(), kept);
+        Ok(())
+    }
+
+    async fn thread(&self, id: &ThreadId) -> Result<Option<Thread>, StoreError> {
+        Ok(self.inner().threads.get(id).map(|k| k.row.clone()))
+    }
+
+    async fn threads(&self, filter: &ThreadFilter) -> Result<Vec<Thread>, StoreError> {
+        let inner = self.inner();
+        let mut rows: Vec<Thread> = inner
+            .threads
+            .values()
+            .map(|k| &k.row)
+            .filter(|t| filter.statuses.is_empty() || filter.statuses.contains(&t.status))
+            .filter(|t| filter.label.as_ref().is_none_or(|(k, v)| t.labels.get(k) == Some(v)))
+            .cloned()
+            .collect();
+        rows.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        if filter.limit > 0 {
+            rows.truncate(filter.limit);
+        }
+        Ok(rows)
+    }
+
+    async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
+        let mut inner = self.inner();
+        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        match &kept.row.owner {
+            Some(held) if held != owner => {
+                return Err(StoreError::Held { thread: id.clone(), owner: Box::new(held.clone()) });
+            }
+            _ => {}
+        }
+        kept.row.owner = Some(owner.clone());
+        kept.row.epoch += 1;
+        Ok(kept.row.clone())
+    }
+
+    async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        if let Some(kept) = inner.threads.get_mut(id).filter(|k| k.row.epoch == epoch) {
+            kept.row.owner = None;
+        }
+        Ok(())
+    }
+
+    async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        kept.row.attendant = attendant.cloned();
+        Ok(())
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let id = &transaction.thread;
+        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        if kept.row.epoch != transaction.epoch {
+            return Err(StoreError::Fenced { thread: id.clone(), ours: transaction.epoch, current: kept.row.epoch });
+        }
+        let at = transaction.at;
+        transaction.records.into_iter().for_each(|record| kept.apply(record, at));
+        Ok(())
+    }
+
+    async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {
+        self.read(id, |k| k.checkpoints.iter().rev().find(|c| c.ns == ns).cloned())
+    }
+
+    async fn history(&self, id: &ThreadId, ns: &str) -> Result<Vec<Checkpoint>, StoreError> {
+        self.read(id, |k| k.checkpoints.iter().filter(|c| c.ns == ns).cloned().collect())
+    }
+
+    async fn namespaces(&self, id: &ThreadId) -> Result<Vec<String>, StoreError> {
+        self.read(id, |k| {
+            let names: std::collections::BTreeSet<String> = k.checkpoints.iter().map(|c| c.ns.clone()).collect();
+            names.into_iter().collect()
+        })
+    }
+
+    async fn partial(&self, id: &ThreadId, ns: &str, checkpoint: &CheckpointId) -> Result<Partial, StoreError> {
+        self.read(id, |k| k.partial.get(&(ns.to_owned(), checkpoint.clone())).cloned().unwrap_or_default())
+    }
+
+    async fn journal(&self, id: &ThreadId) -> Result<Vec<Entry>, StoreError> {
+        self.read(id, |k| k.journal.clone())
+    }
+
+    async fn interrupts(&self, thread: Option<&ThreadId>, open_only: bool) -> Result<Vec<Interrupt>, StoreError> {
+        let inner = self.inner();
+        let threads = inner.threads.values().filter(|k| thread.is_none_or(|id| k.row.id == *id));
+        let wanted = |i: &&Interrupt| !open_only || (i.answer.is_none() && !i.withdrawn);
+        Ok(threads.flat_map(|k| k.interrupts.iter().filter(wanted).cloned()).collect())
+    }
+
+    async fn interrupt(&self, id: &InterruptId) -> Result<Option<Interrupt>, StoreError> {
+        Ok(self.inner().threads.values().flat_map(|k| &k.interrupts).find(|i| i.id == *id).cloned())
+    }
+
+    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
+        let mut inner = self.inner();
+        let found = inner.threads.values_mut().find_map(|k| {
+            let at = k.interrupts.iter().position(|i| i.id == *id)?;
+            Some((k, at))
+        });
+        let (kept, at) = found.ok_or_else(|| StoreError::NoInterrupt(id.clone()))?;
+        let asked = &mut kept.interrupts[at];
+        claim(asked, answer, digest)?;
+        asked.answer = Some(answer.clone());
+        let asked = asked.clone();
+        let event = Event::Answered { id: id.clone(), by: answer.by.clone(), via: answer.via.clone() };
+        kept.event(answer.at, event);
+        Ok(asked)
+    }
+
+    async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {
+        self.read(id, |k| k.events.iter().filter(|e| e.seq > after).take(limit).cloned().collect())
+    }
+}
+
+/// Whether an answer may be given: the rules that every store shares.
+pub fn claim(asked: &Interrupt, answer: &Answer, digest: Option<&str>) -> Result<(), StoreError> {
+    let id = asked.id.clone();
+    if let Some(first) = &asked.answer {
+        return Err(StoreError::Answered { id, by: first.by.clone(), at: first.at, via: first.via.clone() });
+    }
+    if asked.withdrawn {
+        return Err(StoreError::Withdrawn(id));
+    }
+    if let Some(at) = asked.expires_at.filter(|at| *at <= answer.at) {
+        return Err(StoreError::Expired { id, at });
+    }
+    if digest.is_some_and(|shown| shown != asked.digest) {
+        return Err(StoreError::Changed { id, current: asked.digest.clone() });
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! The engine: a durable, LangGraph-style graph of typed nodes over named channels.
+//!
+//! It knows nothing of deployment, of SQLite, of the terminal. A pure core (`core`) says what is due and what a superstep leaves;
+//! a driver (`driver`) runs tasks on tokio and commits to a [`Store`]; a node speaks to its [`Context`] and through it to the
+//! journal, never to the store.
+
+mod builder;
+mod channel;
+mod checkpoint;
+mod compile;
+mod context;
+mod core;
+mod draw;
+mod driver;
+mod effect;
+mod event;
+mod export;
+mod failure;
+mod ids;
+mod journal;
+mod memory;
+mod node;
+mod replay;
+mod saga;
+mod scope;
+mod store;
+mod task;
+mod thread;
+mod topology;
+
+pub use builder::StateGraph;
+pub use channel::{Channel, ChannelType, Reducer, State, Write, kind};
+pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
+pub use compile::CompileErrors;
+pub use context::Context;
+pub use core::CoreState;
+pub use draw::{dot, mermaid};
+pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
+pub use effect::{Effect, EffectCx, Effects, Probe};
+pub use event::{Event, EventRow, EventSink, NoSink};
+pub use export::Export;
+pub use failure::Failure;
+pub use ids::{CheckpointId, InterruptId, ThreadId};
+pub use journal::{Answer, Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey, digest};
+pub use memory::{MemoryStore, claim};
+pub use node::{
+    DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, Outcome, Produced, RetryPolicy, Typed, View,
+};
+pub use replay::replay;
+pub use scope::Stop;
+pub use store::{Partial, Record, Store, StoreError, ThreadFilter, Transaction};
+pub use thread::{IllegalThreadEvent, Liveness, Owner, Thread, ThreadEvent, ThreadStatus, Unwinding};
+pub use topology::{Barrier, Body, CompiledGraph, Destination, END, Leaving, NodeEntry, Router, START};

@@ -1,0 +1,253 @@
+//! Nodes: typed to write, erased to run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{ChannelType, Context, Failure, State, StoreError, Write};
+
+/// Why a node did not end well.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NodeError {
+    /// It waits for an answer. Comes from [`Context::interrupt`] and must be passed on with `?`.
+    #[error("waits for an answer")]
+    Suspended,
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// A probe could not tell whether an effect happened: nobody may go on.
+    #[error("{0}")]
+    Stuck(Failure),
+    /// The store failed; the thread stays as it was last committed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody cancelled the run.
+    #[error("cancelled")]
+    Cancelled,
+    /// The run stops here and is resumable (the process was asked to end).
+    #[error("drained")]
+    Drained,
+    /// A replay left the recorded path.
+    #[error("{0}")]
+    Diverged(Failure),
+}
+
+/// Where a node sends the graph next, beside its edges (LangGraph's `Command(goto=…)` and `Send`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Goto {
+    /// A node; `END` is allowed and does nothing.
+    Node(String),
+    /// A node with an input of its own.
+    Send {
+        /// The node.
+        to: String,
+        /// Its input.
+        input: Value,
+    },
+}
+
+/// What a node returns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome<W> {
+    /// What it writes; fields that are null are not written.
+    pub update: W,
+    /// Where to go, beside the edges.
+    pub goto: Vec<Goto>,
+}
+
+impl<W> Outcome<W> {
+    /// Only writes.
+    pub fn update(update: W) -> Self {
+        Self { update, goto: Vec::new() }
+    }
+}
+
+/// A typed node.
+#[async_trait]
+pub trait Node: Send + Sync + 'static {
+    /// The kind's name, the `type` in a workflow file.
+    const KIND: &'static str;
+    /// Counted up when the node's effects, reads or writes change their meaning: a thread that began with another version is
+    /// refused instead of misread.
+    const VERSION: u32;
+    /// Channels it reads: a struct whose fields are channels.
+    type Reads: DeserializeOwned + JsonSchema + Send;
+    /// Channels it writes: a struct whose fields are channels; use `Option` for those that it may leave alone.
+    type Writes: Serialize + JsonSchema + Send;
+
+    /// Does its work. Runs again from its top after an interrupt or a crash; what it asked of `cx` before is remembered.
+    async fn run(&self, cx: &Context, reads: Self::Reads) -> Result<Outcome<Self::Writes>, NodeError>;
+}
+
+/// A field that a node reads or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// Its type, as far as the schema tells.
+    pub kind: ChannelType,
+    /// Whether the node needs it (reads only).
+    pub required: bool,
+}
+
+/// What `compile()` needs to know of a node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeInfo {
+    /// The kind's name.
+    pub kind: String,
+    /// The kind's version.
+    pub version: u32,
+    /// Channels it reads; `None`: any.
+    pub reads: Option<BTreeMap<String, Field>>,
+    /// Channels it writes; `None`: any.
+    pub writes: Option<BTreeMap<String, Field>>,
+    /// Channels it writes on every run: two such nodes in one superstep conflict for certain.
+    pub always_writes: Vec<String>,
+    /// Destinations of its gotos.
+    pub gotos: Vec<String>,
+    /// Parameters that belong to the graph's fingerprint.
+    pub parameters: Value,
+}
+
+/// What an erased node returns.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Produced {
+    /// Its writes, in order.
+    pub writes: Vec<Write>,
+    /// Where to go, beside the edges.
+    pub goto: Vec<Goto>,
+}
+
+/// What a task sees: the state, or a Send's payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View(pub State);
+
+/// A node with its types erased; what workflow files' node types implement directly.
+#[async_trait]
+pub trait DynNode: Send + Sync + 'static {
+    /// What it is, reads and writes.
+    fn info(&self) -> NodeInfo;
+    /// Does its work.
+    async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError>;
+}
+
+/// Retry of a failed node. LangGraph's defaults: 0.5 s × 2 up to 128 s, 3 attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included.
+    pub max_attempts: u32,
+    /// Pause before the second attempt, in milliseconds.
+    pub initial_ms: u64,
+    /// Each further pause is this many times longer.
+    pub factor: f64,
+    /// Longest pause, in milliseconds.
+    pub max_ms: u64,
+    /// Also repeat failures that do not say they are worth repeating.
+    pub any_failure: bool,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max_attempts: 3, initial_ms: 500, factor: 2.0, max_ms: 128_000, any_failure: false }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause after `failed` attempts, or `None` when there are no more.
+    pub fn pause(&self, failed: u32, failure: &Failure) -> Option<Duration> {
+        if failed >= self.max_attempts || !(self.any_failure || failure.retryable) {
+            return None;
+        }
+        let factor = self.factor.max(1.0).powi(i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX));
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "milliseconds"
+        )]
+        let ms = ((self.initial_ms as f64 * factor).min(self.max_ms as f64)) as u64;
+        Some(Duration::from_millis(ms))
+    }
+}
+
+/// How the engine runs a node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodePolicy {
+    /// Repeat failed attempts.
+    pub retry: Option<RetryPolicy>,
+    /// Longest time of one attempt.
+    pub timeout: Option<Duration>,
+    /// What has been done up to this node's end is never undone.
+    pub commit_point: bool,
+    /// How long its questions stay open.
+    pub interrupt_ttl: Option<Duration>,
+}
+
+/// A typed node as a [`DynNode`].
+pub struct Typed<N: Node>(pub N);
+
+#[async_trait]
+impl<N: Node> DynNode for Typed<N> {
+    fn info(&self) -> NodeInfo {
+        NodeInfo {
+            kind: N::KIND.to_owned(),
+            version: N::VERSION,
+            reads: Some(fields(&schemars::schema_for!(N::Reads).to_value())),
+            writes: Some(fields(&schemars::schema_for!(N::Writes).to_value())),
+            ..NodeInfo::default()
+        }
+    }
+
+    async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError> {
+        let reads = self.reads(view)?;
+        let outcome = self.0.run(cx, reads).await?;
+        let update = serde_json::to_value(&outcome.update).map_err(|e| {
+            Failure::new("writes_not_json", format!("what `{}` writes is not JSON", N::KIND)).because(e.to_string())
+        })?;
+        let Value::Object(update) = update else {
+            let failure = Failure::new("writes_not_object", format!("`{}` must write a struct of channels", N::KIND));
+            return Err(failure.into());
+        };
+        let writes = update.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| Write::new(k, v)).collect();
+        Ok(Produced { writes, goto: outcome.goto })
+    }
+}
+
+impl<N: Node> Typed<N> {
+    fn reads(&self, view: &View) -> Result<N::Reads, Failure> {
+        let wanted = fields(&schemars::schema_for!(N::Reads).to_value());
+        let seen: Map<String, Value> =
+            view.0.iter().filter(|(k, _)| wanted.contains_key(*k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        serde_json::from_value(Value::Object(seen)).map_err(|e| {
+            Failure::new("reads_mismatch", format!("node type `{}` cannot read its channels", N::KIND))
+                .because(e.to_string())
+                .hint("a channel it needs was not written, or holds another shape")
+        })
+    }
+}
+
+/// The fields of a struct's JSON Schema.
+fn fields(schema: &Value) -> BTreeMap<String, Field> {
+    let required: Vec<&str> =
+        schema["required"].as_array().map(|r| r.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+    let Some(properties) = schema["properties"].as_object() else { return BTreeMap::new() };
+    let field = |name: &String, of: &Value| Field { kind: kind_of(of), required: required.contains(&name.as_str()) };
+    properties.iter().map(|(name, of)| (name.clone(), field(name, of))).collect()
+}
+
+fn kind_of(schema: &Value) -> ChannelType {
+    match schema["type"].as_str() {
+        Some("integer") => ChannelType::Integer,
+        Some("number") => ChannelType::Number,
+        Some("string") => ChannelType::String,
+        Some("boolean") => ChannelType::Boolean,
+        Some("array") => ChannelType::Array,
+        Some("object") => ChannelType::Object,
+        // A union, a reference or no type at all: the value is checked when it is read.
+        _ => ChannelType::Any,
+    }
+}

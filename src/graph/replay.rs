@@ -1,0 +1,198 @@
+//! Replay: run a record again without touching the world. Effects, readings and answers come from the record; every checkpoint must come
+//! out as recorded, and the first difference is an error with its place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::journal::{Entry, EntryStatus, JournalKey};
+use super::{
+    Advance, Checkpoint, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt, InterruptId,
+    MemoryStore, NewThread, NodeError, Owner, RunEnd, ThreadStatus,
+};
+
+/// The record, indexed.
+pub(super) struct Recorded {
+    entries: BTreeMap<JournalKey, Entry>,
+    interrupts: BTreeMap<InterruptId, Interrupt>,
+    checkpoints: BTreeMap<(String, i64), Checkpoint>,
+    failure: Option<Failure>,
+    status: ThreadStatus,
+}
+
+/// Replays an export with the graph that its document describes. `Ok`: every state and route came out as recorded.
+pub async fn replay(graph: &Arc<CompiledGraph>, export: &Export) -> Result<RunEnd, EngineError> {
+    if export.format != super::export::FORMAT {
+        let failure =
+            Failure::new("export_format", format!("this is not an export that can be replayed: `{}`", export.format));
+        return Err(failure.hint(format!("it must be `{}`", super::export::FORMAT)).into());
+    }
+    let recorded = Arc::new(Recorded::new(export));
+    let Value::Object(input) = export.thread.input.clone() else {
+        return Err(Failure::new("export_damaged", "the export's input is no object").into());
+    };
+    let owner = Owner { pid: 0, start_ticks: 0, boot_id: String::new(), nonce: 0, label: "replay".into() };
+    let engine = Engine::new(Arc::new(MemoryStore::default()), Effects::new(), owner);
+    let new = NewThread { id: Some(export.thread.id.clone()), document: Value::Null, input, labels: BTreeMap::new() };
+    if graph.fingerprint() != export.thread.fingerprint {
+        return Err(changed_graph(graph, export));
+    }
+    let id = engine.create(graph, new).await?;
+    if let Some(first) = engine.store.latest(&id, "").await? {
+        recorded.checkpoint(&first).map_err(as_refusal)?;
+    }
+    let how = Advance { recursion_limit: u32::MAX, ..Advance::default() };
+    let end = engine.drive(graph, &id, how, Some(recorded.clone())).await?;
+    if let (ThreadStatus::Stuck, Some(failure)) = (end.status, &end.failure)
+        && export.thread.status != ThreadStatus::Stuck
+    {
+        return Err(failure.clone().into());
+    }
+    recorded.end(&end)?;
+    Ok(end)
+}
+
+fn changed_graph(graph: &CompiledGraph, export: &Export) -> EngineError {
+    let now = graph.node_versions();
+    let differs: Vec<String> = export
+        .thread
+        .node_versions
+        .iter()
+        .filter(|(kind, version)| now.get(*kind) != Some(version))
+        .map(|(kind, version)| format!("node type `{kind}`: recorded with version {version}, here {:?}", now.get(kind)))
+        .collect();
+    let why = if differs.is_empty() {
+        "the workflow's nodes, edges or channels differ".to_owned()
+    } else {
+        differs.join("; ")
+    };
+    Failure::new("replay_diverged", "the record was made with another graph")
+        .because(why)
+        .hint("replay it with the binary and workflow that made it")
+        .into()
+}
+
+fn as_refusal(error: NodeError) -> EngineError {
+    match error {
+        NodeError::Diverged(failure) | NodeError::Failed(failure) | NodeError::Stuck(failure) => failure.into(),
+        NodeError::Store(error) => error.into(),
+        other => Failure::new("replay_diverged", other.to_string()).into(),
+    }
+}
+
+fn diverged(place: &str, recorded: &Value, now: &Value) -> NodeError {
+    NodeError::Diverged(
+        Failure::new("replay_diverged", format!("the replay leaves the record at {place}"))
+            .because(format!("recorded: {recorded}\nnow:      {now}"))
+            .hint("a node or the workflow has changed since the record was made, or a node is not deterministic"),
+    )
+}
+
+impl Recorded {
+    fn new(export: &Export) -> Self {
+        let key = |c: &Checkpoint| (c.ns.clone(), c.step);
+        Self {
+            entries: export.journal.iter().map(|e| (e.key.clone(), e.clone())).collect(),
+            interrupts: export.interrupts.iter().map(|i| (i.id.clone(), i.clone())).collect(),
+            checkpoints: export.checkpoints.iter().map(|c| (key(c), c.clone())).collect(),
+            failure: export.thread.failure.clone(),
+            status: export.thread.status,
+        }
+    }
+
+    /// The record of an effect; its receipt, its failure, or nothing when the record ends inside it.
+    pub fn effect(&self, key: &JournalKey, kind: &str, input: &Value) -> Result<Entry, NodeError> {
+        let Some(entry) = self.entries.get(key) else {
+            return Err(self.beyond(key, &json!({"effect": kind, "input": input})));
+        };
+        let (then, now) =
+            (json!({"effect": entry.effect, "input": entry.input}), json!({"effect": kind, "input": input}));
+        if then != now {
+            return Err(diverged(&key.place(), &then, &now));
+        }
+        let mut entry = entry.clone();
+        // What was undone afterwards had happened when the node asked for it.
+        entry.status = if entry.receipt.is_some() { EntryStatus::Done } else { entry.status };
+        Ok(entry)
+    }
+
+    /// The record of a reading.
+    pub fn reading(&self, key: &JournalKey) -> Result<Entry, NodeError> {
+        self.entries.get(key).cloned().ok_or_else(|| self.beyond(key, &json!({"reading": key.name})))
+    }
+
+    /// Something that the record does not have: its end, the failure that ended it, or a divergence.
+    fn beyond(&self, key: &JournalKey, now: &Value) -> NodeError {
+        let place = if key.ns.is_empty() { key.node.clone() } else { format!("{}|{}", key.ns, key.node) };
+        match &self.failure {
+            Some(failure) if failure.node.as_deref() == Some(&place) => NodeError::Failed(failure.clone()),
+            _ if self.status == ThreadStatus::Cancelled => NodeError::Cancelled,
+            _ if self.status.is_terminal() => diverged(&key.place(), &Value::Null, now),
+            _ => NodeError::Drained,
+        }
+    }
+
+    /// The recorded answer to a question.
+    pub fn answer(&self, id: &InterruptId, key: &JournalKey, value: &Value) -> Result<Value, NodeError> {
+        let Some(asked) = self.interrupts.get(id) else { return Err(diverged(&key.place(), &Value::Null, value)) };
+        if asked.value != *value {
+            return Err(diverged(&key.place(), &asked.value, value));
+        }
+        match &asked.answer {
+            Some(answer) => Ok(answer.value.clone()),
+            None if self.status == ThreadStatus::Cancelled => Err(NodeError::Cancelled),
+            None => Err(NodeError::Suspended),
+        }
+    }
+
+    /// Holds a checkpoint against the record.
+    pub fn checkpoint(&self, now: &Checkpoint) -> Result<(), NodeError> {
+        let place = |what: &str| {
+            let ns = if now.ns.is_empty() { "the root" } else { &now.ns };
+            format!("superstep {} of {ns}, {what}", now.step)
+        };
+        let Some(then) = self.checkpoints.get(&(now.ns.clone(), now.step)) else {
+            // The record may end in the middle.
+            return if self.status.is_terminal() {
+                Err(diverged(&place("a step too many"), &Value::Null, &json!(now.values)))
+            } else {
+                Err(NodeError::Drained)
+            };
+        };
+        for (name, value) in &now.values {
+            let recorded = then.values.get(name).unwrap_or(&Value::Null);
+            if recorded != value {
+                return Err(diverged(&place(&format!("channel `{name}`")), recorded, value));
+            }
+        }
+        let compare = [
+            ("values", json!(then.values), json!(now.values)),
+            ("what is due next", json!(then.frontier), json!(now.frontier)),
+            ("barriers", json!(then.barriers), json!(now.barriers)),
+        ];
+        match compare.into_iter().find(|(_, then, now)| then != now) {
+            Some((what, then, now)) => Err(diverged(&place(what), &then, &now)),
+            None => Ok(()),
+        }
+    }
+
+    /// Holds the end against the record.
+    fn end(&self, now: &RunEnd) -> Result<(), Failure> {
+        if !self.status.is_terminal() {
+            return Ok(());
+        }
+        let code = |f: &Option<Failure>| f.as_ref().map(|f| f.code.clone());
+        if self.status == now.status && code(&self.failure) == code(&now.failure) {
+            return Ok(());
+        }
+        let (then, now) = (
+            json!({"status": self.status, "code": code(&self.failure)}),
+            json!({"status": now.status, "code": code(&now.failure)}),
+        );
+        match diverged("its end", &then, &now) {
+            NodeError::Diverged(failure) => Err(failure),
+            _ => unreachable!("diverged() makes nothing else"),
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! One run's view of its thread: the journal in memory, the store behind it, and the rules of effects.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::driver::Clock;
+use super::effect::{EffectCx, Effects, Probe};
+use super::journal::{Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey, digest};
+use super::replay::Recorded;
+use super::{
+    Event, EventSink, Failure, InterruptId, NodeError, Record, Store, StoreError, Thread, ThreadId, Transaction,
+};
+
+/// Whether and how a run is asked to end early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stop {
+    /// Go on.
+    #[default]
+    No,
+    /// Stop where it is; the thread stays resumable.
+    Drain,
+    /// Stop and undo.
+    Cancel,
+}
+
+pub(super) struct Scope {
+    pub store: Arc<dyn Store>,
+    pub effects: Effects,
+    pub clock: Arc<dyn Clock>,
+    pub sink: Arc<dyn EventSink>,
+    pub thread: ThreadId,
+    pub epoch: u64,
+    pub recursion_limit: i64,
+    /// The run continues a thread that stood at a static interrupt: the first superstep passes.
+    pub resuming: bool,
+    pub stop: watch::Receiver<Stop>,
+    /// Set in a replay: nothing is performed, everything is looked up here.
+    pub recorded: Option<Arc<Recorded>>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    entries: BTreeMap<JournalKey, Entry>,
+    next_seq: u64,
+    interrupts: BTreeMap<InterruptId, Interrupt>,
+    /// Events that wait for the next commit.
+    waiting: Vec<Record>,
+}
+
+pub(super) struct ScopeParts {
+    pub store: Arc<dyn Store>,
+    pub effects: Effects,
+    pub clock: Arc<dyn Clock>,
+    pub sink: Arc<dyn EventSink>,
+    pub recursion_limit: i64,
+    pub resuming: bool,
+    pub stop: watch::Receiver<Stop>,
+    pub recorded: Option<Arc<Recorded>>,
+}
+
+impl Scope {
+    pub async fn load(thread: &Thread, parts: ScopeParts) -> Result<Self, StoreError> {
+        let entries = parts.store.journal(&thread.id).await?;
+        let interrupts = parts.store.interrupts(Some(&thread.id), false).await?;
+        let memory = Memory {
+            next_seq: entries.iter().map(|e| e.seq).max().unwrap_or(0) + 1,
+            entries: entries.into_iter().map(|e| (e.key.clone(), e)).collect(),
+            interrupts: interrupts.into_iter().map(|i| (i.id.clone(), i)).collect(),
+            waiting: Vec::new(),
+        };
+        Ok(Self {
+            store: parts.store,
+            effects: parts.effects,
+            clock: parts.clock,
+            sink: parts.sink,
+            thread: thread.id.clone(),
+            epoch: thread.epoch,
+            recursion_limit: parts.recursion_limit,
+            resuming: parts.resuming,
+            stop: parts.stop,
+            recorded: parts.recorded,
+            memory: Mutex::new(memory),
+        })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Nothing panics while holding the lock; a poisoned one still holds whole values.
+        self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Commits records with the events that wait, then shows the events.
+    pub async fn commit(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let mut all = std::mem::take(&mut self.memory().waiting);
+        all.extend(records);
+        if all.is_empty() {
+            return Ok(());
+        }
+        let at = self.now();
+        let shown: Vec<Event> =
+            all.iter().filter_map(|r| if let Record::Event(e) = r { Some(e.clone()) } else { None }).collect();
+        let transaction = Transaction { thread: self.thread.clone(), epoch: self.epoch, at, records: all };
+        self.store.commit(transaction).await?;
+        shown.iter().for_each(|event| self.sink.event(&self.thread, at, event));
+        Ok(())
+    }
+
+    /// An event that goes along with the next commit.
+    pub fn later(&self, event: Event) {
+        self.memory().waiting.push(Record::Event(event));
+    }
+
+    /// The highest journal number so far.
+    pub fn last_seq(&self) -> u64 {
+        self.memory().next_seq - 1
+    }
+
+    /// Entries above the commit point, newest first.
+    pub fn undoable(&self, committed: u64) -> Vec<Entry> {
+        let memory = self.memory();
+        let mut entries: Vec<Entry> = memory
+            .entries
+            .values()
+            .filter(|e| e.kind == EntryKind::Effect && e.seq > committed && e.status != EntryStatus::Undone)
+            .cloned()
+            .collect();
+        entries.sort_by_key(|e| std::cmp::Reverse(e.seq));
+        entries
+    }
+
+    fn entry(&self, key: &JournalKey) -> Option<Entry> {
+        self.memory().entries.get(key).cloned()
+    }
+
+    /// Writes an entry to memory and returns the record of it.
+    fn note(&self, entry: Entry) -> Record {
+        self.memory().entries.insert(entry.key.clone(), entry.clone());
+        Record::Entry(Box::new(entry))
+    }
+
+    fn fresh(&self, key: &JournalKey, kind: EntryKind, effect: &str, input: Value) -> Entry {
+        let at = self.now();
+        let mut memory = self.memory();
+        let seq = memory.next_seq;
+        memory.next_seq += 1;
+        Entry {
+            seq,
+            key: key.clone(),
+            kind,
+            effect: effect.to_owned(),
+            input,
+            status: EntryStatus::Intent,
+            receipt: None,
+            failure: None,
+            attempts: 1,
+            at,
+            updated_at: at,
+        }
+    }
+
+    /// Moves an entry on and commits it together with an event.
+    pub async fn step(&self, entry: &mut Entry, on: EntryEvent, event: Option<Event>) -> Result<(), NodeError> {
+        let next = entry.status.on(on).ok_or_else(|| {
+            let why = format!("{} is {:?} and cannot take {on:?}", entry.key.place(), entry.status);
+            Failure::new("journal_state", "the journal holds an effect in an impossible state").because(why)
+        })?;
+        entry.status = next;
+        entry.updated_at = self.now();
+        let mut records = vec![self.note(entry.clone())];
+        records.extend(event.map(Record::Event));
+        Ok(self.commit(records).await?)
+    }
+
+    pub fn effect_cx(&self, key: &JournalKey, reason: Option<Failure>) -> EffectCx {
+        let (sink, thread, clock, key_) = (self.sink.clone(), self.thread.clone(), self.clock.clone(), key.clone());
+        let progress = move |line: &str| {
+            let (ns, node) = (key_.ns.clone(), key_.node.clone());
+            let event = Event::Custom { ns, node, name: "progress".into(), data: Value::String(line.to_owned()) };
+            sink.event(&thread, clock.now(), &event);
+        };
+        EffectCx {
+            token: key.token(&self.thread),
+            thread: self.thread.clone(),
+            epoch: self.epoch,
+            reason,
+            progress: Arc::new(progress),
+        }
+    }
+
+    /// An effect, at most once in the record: recalled, probed or performed.
+    pub async fn effect(&self, key: JournalKey, kind: &str, input: Value) -> Result<Value, NodeError> {
+        if let Some(recorded) = &self.recorded {
+            let entry = recorded.effect(&key, kind, &input)?;
+            let outcome = entry.receipt.clone();
+            let failure = entry.failure.clone();
+            let record = self.note(entry);
+            self.commit(vec![record]).await?;
+            return match (outcome, failure) {
+                (Some(receipt), _) => Ok(receipt),
+                (None, Some(failure)) => Err(NodeError::Failed(failure)),
+                (None, None) => Err(NodeError::Drained),
+            };
+        }
+        let mut entry = match self.entry(&key) {
+            None => self.intend(&key, kind, input).await?,
+            Some(entry) => {
+                same_call(&entry, kind, &input)?;
+                match entry.status {
+                    EntryStatus::Done => return Ok(entry.receipt.unwrap_or(Value::Null)),
+                    EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed => {
+                        return Err(undone(&entry).into());
+                    }
+                    EntryStatus::Intent | EntryStatus::Failed => match self.settle(entry).await? {
+                        entry if entry.status == EntryStatus::Done => return Ok(entry.receipt.unwrap_or(Value::Null)),
+                        mut entry => {
+                            entry.attempts += 1;
+                            self.step(&mut entry, EntryEvent::Attempt, None).await?;
+                            entry
+                        }
+                    },
+                }
+            }
+        };
+        self.perform(&mut entry).await
+    }
+
+    async fn intend(&self, key: &JournalKey, kind: &str, input: Value) -> Result<Entry, NodeError> {
+        self.effects.get(kind)?;
+        let entry = self.fresh(key, EntryKind::Effect, kind, input);
+        let event = Event::EffectIntended { place: key.place(), effect: kind.to_owned() };
+        let record = self.note(entry.clone());
+        self.commit(vec![record, Record::Event(event)]).await?;
+        Ok(entry)
+    }
+
+    async fn perform(&self, entry: &mut Entry) -> Result<Value, NodeError> {
+        let began = Instant::now();
+        let world = self.effects.get(&entry.effect)?;
+        let done = world.perform(entry.input.clone(), &self.effect_cx(&entry.key, None)).await;
+        let (place, effect) = (entry.key.place(), entry.effect.clone());
+        match done {
+            Ok(receipt) => {
+                entry.receipt = Some(receipt.clone());
+                entry.failure = None;
+                let duration_ms = millis(began);
+                let event = Event::EffectDone { place, effect, duration_ms, probed: false };
+                self.step(entry, EntryEvent::Receipt, Some(event)).await?;
+                Ok(receipt)
+            }
+            Err(failure) => {
+                entry.failure = Some(failure.clone());
+                let event = Event::EffectFailed { place, effect, failure: failure.clone() };
+                self.step(entry, EntryEvent::Fail, Some(event)).await?;
+                Err(NodeError::Failed(failure))
+            }
+        }
+    }
+
+    /// Finds out whether an effect without receipt happened; afterwards it is `Done` or `Failed`.
+    pub async fn settle(&self, mut entry: Entry) -> Result<Entry, NodeError> {
+        let world = self.effects.get(&entry.effect)?;
+        let began = Instant::now();
+        let probe = world.probe(entry.input.clone(), &self.effect_cx(&entry.key, None)).await;
+        let (place, effect) = (entry.key.place(), entry.effect.clone());
+        match probe {
+            Ok(Probe::Done(receipt)) => {
+                if entry.status == EntryStatus::Failed {
+                    entry.status = EntryStatus::Intent;
+                }
+                entry.receipt = Some(receipt);
+                entry.failure = None;
+                let event = Event::EffectDone { place, effect, duration_ms: millis(began), probed: true };
+                self.step(&mut entry, EntryEvent::Receipt, Some(event)).await?;
+            }
+            Ok(Probe::NotDone) => {
+                if entry.status == EntryStatus::Intent {
+                    self.step(&mut entry, EntryEvent::Fail, None).await?;
+                }
+            }
+            Ok(Probe::Unknown(why)) => return Err(NodeError::Stuck(cannot_tell(&place, why))),
+            Err(failure) => return Err(NodeError::Stuck(cannot_tell(&place, failure.message))),
+        }
+        Ok(entry)
+    }
+
+    /// A reading that is kept: pinned ones are returned as they were first, observations are taken afresh.
+    pub async fn reading<F>(&self, key: JournalKey, kind: EntryKind, read: F) -> Result<Value, NodeError>
+    where
+        F: Future<Output = Result<Value, NodeError>> + Send,
+    {
+        if let Some(recorded) = &self.recorded {
+            let entry = recorded.reading(&key)?;
+            let value = entry.receipt.clone().unwrap_or(Value::Null);
+            let record = self.note(entry);
+            self.commit(vec![record]).await?;
+            return Ok(value);
+        }
+        let before = self.entry(&key);
+        if let (EntryKind::Pin, Some(entry)) = (kind, &before) {
+            return Ok(entry.receipt.clone().unwrap_or(Value::Null));
+        }
+        let value = read.await?;
+        let mut entry = before.unwrap_or_else(|| self.fresh(&key, kind, "", Value::Null));
+        entry.status = EntryStatus::Done;
+        entry.receipt = Some(value.clone());
+        entry.updated_at = self.now();
+        let record = self.note(entry);
+        self.commit(vec![record]).await?;
+        Ok(value)
+    }
+
+    /// The answer to a question, or `Suspended` after it was asked.
+    pub async fn ask(
+        &self,
+        key: JournalKey,
+        value: Value,
+        ttl: Option<std::time::Duration>,
+    ) -> Result<Value, NodeError> {
+        let id = key.interrupt_id(&self.thread);
+        if let Some(recorded) = &self.recorded {
+            return recorded.answer(&id, &key, &value);
+        }
+        let known = self.memory().interrupts.get(&id).cloned();
+        if let Some(answer) = known.as_ref().and_then(|k| k.answer.as_ref()) {
+            return Ok(answer.value.clone());
+        }
+        let asked_at = known.as_ref().map_or_else(|| self.now(), |k| k.asked_at);
+        let expires_at = ttl.and_then(|ttl| chrono::Duration::from_std(ttl).ok()).map(|ttl| asked_at + ttl);
+        let node = key.node.clone();
+        let digest = digest(&value);
+        let thread = self.thread.clone();
+        let asked = Interrupt {
+            id: id.clone(),
+            thread,
+            key,
+            value,
+            digest,
+            asked_at,
+            expires_at,
+            answer: None,
+            withdrawn: false,
+        };
+        if known.as_ref() != Some(&asked) {
+            let mut records = vec![Record::Interrupt(Box::new(asked.clone()))];
+            if known.is_none_or(|k| k.withdrawn) {
+                records.push(Record::Event(Event::Interrupted { id: id.clone(), node }));
+            }
+            self.memory().interrupts.insert(id, asked);
+            self.commit(records).await?;
+        }
+        Err(NodeError::Suspended)
+    }
+}
+
+fn same_call(entry: &Entry, kind: &str, input: &Value) -> Result<(), Failure> {
+    if entry.effect == kind && entry.input == *input {
+        return Ok(());
+    }
+    let was = format!("recorded: {} {}\nnow: {kind} {input}", entry.effect, entry.input);
+    Err(Failure::new("effect_changed", format!("a node asks for another effect at {}", entry.key.place()))
+        .because(was)
+        .hint("a node must ask for the same effects when it runs again; pin what it reads of the world"))
+}
+
+fn undone(entry: &Entry) -> Failure {
+    Failure::new("effect_undone", format!("the effect at {} has been undone", entry.key.place()))
+        .hint("start a new thread")
+}
+
+fn cannot_tell(place: &str, why: String) -> Failure {
+    Failure::new("effect_unknown", format!("nobody can tell whether the effect at {place} happened"))
+        .because(why)
+        .hint("look at the world, mend it, then resume or cancel the thread")
+}
+
+pub(super) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

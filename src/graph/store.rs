@@ -1,0 +1,230 @@
+//! What the engine asks of a store. A store is a reducer over [`Record`]s plus a few reads; `store/` holds the SQLite one,
+//! [`super::MemoryStore`] is for tests and replay, and one conformance suite holds both.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use super::{
+    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Failure, Interrupt, InterruptId, Owner, TaskPath,
+    TaskResult, Thread, ThreadId, ThreadStatus, Unwinding,
+};
+
+/// Why a store refused or failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such thread.
+    #[error("there is no thread {0}")]
+    NoThread(ThreadId),
+    /// A thread of that id exists.
+    #[error("thread {0} exists already")]
+    ThreadExists(ThreadId),
+    /// Somebody else advances the thread.
+    #[error("thread {thread} is being advanced by {owner}")]
+    Held {
+        /// The thread.
+        thread: ThreadId,
+        /// Who holds it.
+        owner: Box<Owner>,
+    },
+    /// The writer's lease was taken over: it must stop at once.
+    #[error("the lease on thread {thread} was lost: epoch {ours} is not the current one ({current})")]
+    Fenced {
+        /// The thread.
+        thread: ThreadId,
+        /// The writer's epoch.
+        ours: u64,
+        /// The current one.
+        current: u64,
+    },
+    /// There is no such question.
+    #[error("there is no open question {0}")]
+    NoInterrupt(InterruptId),
+    /// Somebody answered first.
+    #[error("question {id} was answered by {by} at {at} through {via}")]
+    Answered {
+        /// The question.
+        id: InterruptId,
+        /// By whom.
+        by: String,
+        /// When.
+        at: DateTime<Utc>,
+        /// Through what.
+        via: String,
+    },
+    /// Nobody waits for the answer any more.
+    #[error("question {0} was withdrawn: its thread went on or ended")]
+    Withdrawn(InterruptId),
+    /// The answer came too late.
+    #[error("question {id} expired at {at}")]
+    Expired {
+        /// The question.
+        id: InterruptId,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// The answer was meant for something else than what is asked now.
+    #[error("question {id} has changed since it was shown: it is {current} now")]
+    Changed {
+        /// The question.
+        id: InterruptId,
+        /// Its digest now.
+        current: String,
+    },
+    /// Nothing can be written: full disk, read-only file system, missing rights.
+    #[error("the store cannot write: {0}")]
+    CannotWrite(String),
+    /// The file is damaged or of a newer version.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// Anything else.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+impl StoreError {
+    /// As data for people.
+    pub fn failure(&self) -> Failure {
+        let failure = |code: &str, hint: &str| Failure::new(code, self.to_string()).hint(hint);
+        match self {
+            Self::NoThread(_) => failure("no_thread", "`tidegate runs` lists the threads"),
+            Self::ThreadExists(_) => failure("thread_exists", "choose another id, or continue that thread"),
+            Self::Held { .. } => {
+                failure("lease_held", "wait for it, or stop that process; its death frees the thread at once")
+            }
+            Self::Fenced { .. } => failure("lease_lost", "look at the thread: somebody else advances it now"),
+            Self::NoInterrupt(_) => failure("no_interrupt", "`tidegate approvals` lists the open questions"),
+            Self::Answered { .. } => {
+                failure("already_decided", "nothing to do; `tidegate run show` tells how it went on")
+            }
+            Self::Withdrawn(_) => failure("withdrawn", "`tidegate approvals` lists the open questions"),
+            Self::Expired { .. } => failure("expired", "start the run again"),
+            Self::Changed { .. } => failure("changed", "look at it again, then decide"),
+            Self::CannotWrite(_) => {
+                failure("store_cannot_write", "make room or mend the rights, then `tidegate run resume` the thread")
+            }
+            Self::Damaged(_) => failure("store_damaged", "`tidegate doctor --db` checks the file"),
+            Self::Failed(_) => failure("store_failed", "`tidegate doctor --db` checks the file"),
+        }
+    }
+}
+
+/// One change to a thread. A transaction's records are applied in order, all or none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// A checkpoint became the newest of its namespace; results kept for its parent are dropped.
+    Checkpoint(Box<Checkpoint>),
+    /// A task of a checkpoint finished while its siblings have not.
+    Result {
+        /// Namespace.
+        ns: String,
+        /// The checkpoint whose frontier holds the task.
+        checkpoint: CheckpointId,
+        /// What it left.
+        result: TaskResult,
+    },
+    /// Attempts that a task has had.
+    Attempts {
+        /// Namespace.
+        ns: String,
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// The task.
+        path: TaskPath,
+        /// How many have failed.
+        attempts: u32,
+    },
+    /// A journal entry, new or changed (by key).
+    Entry(Box<Entry>),
+    /// A question was asked (a re-run asks the same one again: the first stays).
+    Interrupt(Box<Interrupt>),
+    /// Open questions below this namespace prefix are not needed any more (empty: all of the thread).
+    Withdraw {
+        /// Namespace; those inside it are withdrawn too.
+        ns: String,
+    },
+    /// The thread's status, failure, unwinding.
+    Status {
+        /// What it is now.
+        status: ThreadStatus,
+        /// Why it failed.
+        failure: Option<Failure>,
+        /// Set while undoing.
+        unwinding: Option<Unwinding>,
+    },
+    /// Entries up to this number are never undone.
+    CommitPoint(u64),
+    /// Something was undone: the thread cannot be continued.
+    Undone,
+    /// An event.
+    Event(Event),
+}
+
+/// Records that are committed together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transaction {
+    /// The thread.
+    pub thread: ThreadId,
+    /// The writer's epoch; another current one refuses the whole transaction.
+    pub epoch: u64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What, in order.
+    pub records: Vec<Record>,
+}
+
+/// Which threads to list, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ThreadFilter {
+    /// Only these statuses; empty: all.
+    pub statuses: Vec<ThreadStatus>,
+    /// Only threads with this label.
+    pub label: Option<(String, String)>,
+    /// At most this many; 0: no limit.
+    pub limit: usize,
+}
+
+/// What is kept of a superstep that is not complete.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Partial {
+    /// Results of finished tasks.
+    pub results: Vec<TaskResult>,
+    /// Failed attempts of unfinished ones.
+    pub attempts: Vec<(TaskPath, u32)>,
+}
+
+/// Durable threads. Every method that changes something returns after it is durable.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Adds a thread with its first records (its checkpoint 0 among them): accepted is durable.
+    async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError>;
+    /// The thread's row.
+    async fn thread(&self, id: &ThreadId) -> Result<Option<Thread>, StoreError>;
+    /// Rows, newest first.
+    async fn threads(&self, filter: &ThreadFilter) -> Result<Vec<Thread>, StoreError>;
+    /// Takes the lease: the owner is set, the epoch counted up. Refused while another owner lives.
+    async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError>;
+    /// Gives the lease back; fine when it was lost.
+    async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError>;
+    /// Says that a process waits for this thread and goes on by itself; `None` takes it back.
+    async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError>;
+    /// Commits records under a lease.
+    async fn commit(&self, transaction: Transaction) -> Result<(), StoreError>;
+    /// The newest checkpoint of a namespace.
+    async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError>;
+    /// All checkpoints of a namespace, oldest first.
+    async fn history(&self, id: &ThreadId, ns: &str) -> Result<Vec<Checkpoint>, StoreError>;
+    /// The namespaces of a thread that have checkpoints, sorted.
+    async fn namespaces(&self, id: &ThreadId) -> Result<Vec<String>, StoreError>;
+    /// What is kept of an incomplete superstep.
+    async fn partial(&self, id: &ThreadId, ns: &str, checkpoint: &CheckpointId) -> Result<Partial, StoreError>;
+    /// The journal, by number.
+    async fn journal(&self, id: &ThreadId) -> Result<Vec<Entry>, StoreError>;
+    /// Questions of one thread, or of all; open ones only, or all; oldest first.
+    async fn interrupts(&self, thread: Option<&ThreadId>, open_only: bool) -> Result<Vec<Interrupt>, StoreError>;
+    /// One question.
+    async fn interrupt(&self, id: &InterruptId) -> Result<Option<Interrupt>, StoreError>;
+    /// Claims a question: the first answer wins. `digest`: what the answer was meant for. Adds the event `Answered`.
+    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError>;
+    /// Events after `after` (0: from the first), at most `limit`.
+    async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError>;
+}

@@ -1,0 +1,186 @@
+//! A graph as it is drawn: nodes, edges, barriers, and the routers that choose among them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Channel, DynNode, Failure, Goto, NodeInfo, NodePolicy, State, digest};
+
+/// The name before the first node.
+pub const START: &str = "START";
+/// The name behind the last one.
+pub const END: &str = "END";
+
+/// Chooses where to go from the state and the node's own fresh writes.
+pub trait Router: Send + Sync + 'static {
+    /// Every place it may choose; drawn, checked, fingerprinted.
+    fn destinations(&self) -> Vec<Destination>;
+    /// Chooses. Deterministic: it sees nothing but the state.
+    fn route(&self, state: &State) -> Result<Vec<Goto>, Failure>;
+    /// What belongs to the graph's fingerprint.
+    fn parameters(&self) -> Value {
+        Value::Null
+    }
+}
+
+/// A place that a router may choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The node, or [`END`].
+    pub to: String,
+    /// What is written at the arrow.
+    pub label: Option<String>,
+    /// Whether it is reached by Sends.
+    pub send: bool,
+}
+
+impl Destination {
+    /// A plain destination.
+    pub fn node(to: impl Into<String>) -> Self {
+        Self { to: to.into(), label: None, send: false }
+    }
+}
+
+/// What a node consists of.
+#[derive(Clone)]
+pub enum Body {
+    /// Code.
+    Leaf(Arc<dyn DynNode>),
+    /// Another graph; channels of the same name are shared.
+    Subgraph(Arc<CompiledGraph>),
+}
+
+/// A node in a graph.
+#[derive(Clone)]
+pub struct NodeEntry {
+    /// What it consists of.
+    pub body: Body,
+    /// How it is run.
+    pub policy: NodePolicy,
+    /// What compile() learned of it.
+    pub info: NodeInfo,
+}
+
+/// A barrier: `to` is due when all of `from` have arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barrier {
+    /// Its id: `ada+bob->cyn`.
+    pub id: String,
+    /// Who must arrive.
+    pub from: BTreeSet<String>,
+    /// Who is then due.
+    pub to: String,
+}
+
+/// Everything that leaves one node.
+#[derive(Clone, Default)]
+pub struct Leaving {
+    /// Plain edges.
+    pub to: Vec<String>,
+    /// Routers.
+    pub routers: Vec<Arc<dyn Router>>,
+    /// Ids of the barriers it arrives at.
+    pub barriers: Vec<String>,
+}
+
+/// A graph that has passed all checks and can be run.
+pub struct CompiledGraph {
+    pub(super) name: String,
+    pub(super) channels: BTreeMap<String, Channel>,
+    pub(super) input_channels: Option<BTreeSet<String>>,
+    pub(super) nodes: BTreeMap<String, NodeEntry>,
+    pub(super) leaving: BTreeMap<String, Leaving>,
+    pub(super) barriers: BTreeMap<String, Barrier>,
+    pub(super) interrupt_before: BTreeSet<String>,
+    pub(super) interrupt_after: BTreeSet<String>,
+    pub(super) warnings: Vec<Failure>,
+}
+
+impl CompiledGraph {
+    /// The graph's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its channels.
+    pub fn channels(&self) -> &BTreeMap<String, Channel> {
+        &self.channels
+    }
+
+    /// Its nodes.
+    pub fn nodes(&self) -> &BTreeMap<String, NodeEntry> {
+        &self.nodes
+    }
+
+    /// What leaves a node, or [`START`].
+    pub fn leaving(&self, node: &str) -> Option<&Leaving> {
+        self.leaving.get(node)
+    }
+
+    /// Its barriers by id.
+    pub fn barriers(&self) -> &BTreeMap<String, Barrier> {
+        &self.barriers
+    }
+
+    /// What is odd but allowed: unreachable nodes, channels that nobody reads.
+    pub fn warnings(&self) -> &[Failure] {
+        &self.warnings
+    }
+
+    /// Nodes before which it stops.
+    pub fn interrupt_before(&self) -> &BTreeSet<String> {
+        &self.interrupt_before
+    }
+
+    /// Nodes behind which it stops.
+    pub fn interrupt_after(&self) -> &BTreeSet<String> {
+        &self.interrupt_after
+    }
+
+    /// Node kinds with their versions, subgraphs included.
+    pub fn node_versions(&self) -> BTreeMap<String, u32> {
+        let mut versions = BTreeMap::new();
+        for entry in self.nodes.values() {
+            match &entry.body {
+                Body::Leaf(_) => {
+                    versions.insert(entry.info.kind.clone(), entry.info.version);
+                }
+                Body::Subgraph(inner) => versions.extend(inner.node_versions()),
+            }
+        }
+        versions
+    }
+
+    /// Digest of everything that decides how a thread runs.
+    pub fn fingerprint(&self) -> String {
+        digest(&self.describe())
+    }
+
+    /// The graph as data: what the fingerprint is made of.
+    pub fn describe(&self) -> Value {
+        let node = |entry: &NodeEntry| match &entry.body {
+            Body::Leaf(_) => json!({
+                "kind": entry.info.kind, "version": entry.info.version, "parameters": entry.info.parameters,
+                "commit_point": entry.policy.commit_point,
+            }),
+            Body::Subgraph(inner) => inner.describe(),
+        };
+        let leaving = |l: &Leaving| {
+            let routers: Vec<Value> = l
+                .routers
+                .iter()
+                .map(|r| json!({"to": r.destinations().into_iter().map(|d| d.to).collect::<Vec<_>>(), "by": r.parameters()}))
+                .collect();
+            json!({"to": l.to, "routers": routers, "barriers": l.barriers})
+        };
+        json!({
+            "name": self.name,
+            "channels": self.channels,
+            "nodes": self.nodes.iter().map(|(n, e)| (n.clone(), node(e))).collect::<BTreeMap<_, _>>(),
+            "edges": self.leaving.iter().map(|(n, l)| (n.clone(), leaving(l))).collect::<BTreeMap<_, _>>(),
+            "interrupt_before": self.interrupt_before,
+            "interrupt_after": self.interrupt_after,
+        })
+    }
+}
