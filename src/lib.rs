@@ -3,3 +3,4 @@
 //! evidence says so. See `ARCHITECTURE.md` for the map of the rooms.
 
 pub mod ports;
+pub mod release;
