@@ -1,0 +1,463 @@
+//! From a request and the state of the world to a plan. Pure: the same input gives the same plan, byte for byte.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::format::Format;
+use super::plan::{
+    Bake, Bound, BuildSpec, CheckKind, DeploymentPlan, Limit, PlanInput, PlanStep, PlannedCheck, Reason,
+};
+use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
+use super::strategy::{DeploymentStrategy, Situation, Strategies, Strategy};
+use super::units::duration_text;
+
+/// Memory of one copy where nothing is known, in MB: BentoML's arbiter (83) and one worker (179), measured with a small model.
+pub const DEFAULT_MEMORY_MB: u64 = 262;
+/// How long a version may take to become ready where nobody says, in milliseconds: ten times what a small model takes.
+pub const DEFAULT_READY_TIMEOUT_MS: u64 = 60_000;
+/// How long the new version is watched where nobody says, in milliseconds.
+pub const DEFAULT_BAKE_MS: u64 = 10_000;
+/// Share of failed requests above which it goes back, where nobody says.
+pub const DEFAULT_MAX_ERROR_RATE: f64 = 0.01;
+
+/// Platform words that mean this machine.
+const THIS_MACHINE: [&str; 6] = ["local", "localhost", "host", "bentoml", "linux", "this-machine"];
+/// Framework words for which a service can be generated.
+const GENERATED: [&str; 3] = ["sklearn", "scikit-learn", "scikit_learn"];
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum PlanError {
+    /// The strategy is known but cannot be executed.
+    #[error("the strategy {strategy} is known but cannot be executed yet; {available} can")]
+    StrategyUnavailable {
+        /// The one asked for.
+        strategy: Strategy,
+        /// Those that can be, in words.
+        available: String,
+    },
+    /// No service can be generated for the framework.
+    #[error("no service can be generated for a model of `{framework}`, only for scikit-learn")]
+    FrameworkUnavailable {
+        /// The framework asked for.
+        framework: String,
+    },
+    /// The platform is not this machine.
+    #[error("the platform `{platform}` is not available; this tidegate deploys to this machine (`local`)")]
+    PlatformUnavailable {
+        /// The platform asked for.
+        platform: String,
+    },
+    /// More than one replica.
+    #[error("{replicas} replicas were asked for; this machine runs one slot a version")]
+    ReplicasUnavailable {
+        /// How many were asked for.
+        replicas: u64,
+    },
+    /// A resource is not understood.
+    #[error("infrastructure.resources.{key}: `{value}` is not understood; write {accepted}")]
+    ResourceInvalid {
+        /// The key below `resources`.
+        key: String,
+        /// The value.
+        value: String,
+        /// Accepted forms, by example.
+        accepted: String,
+    },
+    /// It does not fit beside the live version.
+    #[error("{model} needs {needed_mb} MB beside what runs already, and {free_mb} MB are free")]
+    InsufficientMemory {
+        /// The model.
+        model: String,
+        /// What the new version needs, in MB.
+        needed_mb: u64,
+        /// What is free, in MB.
+        free_mb: u64,
+    },
+    /// The version is the one that serves.
+    #[error("version {version} of {model} is live already")]
+    VersionIsLive {
+        /// The model.
+        model: String,
+        /// The version.
+        version: String,
+    },
+}
+
+impl PlanError {
+    /// Stable code, documented in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::StrategyUnavailable { .. } => "strategy_unavailable",
+            Self::FrameworkUnavailable { .. } => "framework_unavailable",
+            Self::PlatformUnavailable { .. } => "platform_unavailable",
+            Self::ReplicasUnavailable { .. } => "replicas_unavailable",
+            Self::ResourceInvalid { .. } => "resource_invalid",
+            Self::InsufficientMemory { .. } => "insufficient_memory",
+            Self::VersionIsLive { .. } => "version_is_live",
+        }
+    }
+
+    /// What to do next, one sentence.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::StrategyUnavailable { .. } => "ask for blue-green, or leave the strategy out",
+            Self::FrameworkUnavailable { .. } => {
+                "write a BentoML service (a class with @bentoml.service that loads the model) and a tidegate.yaml that names it, \
+                 and deploy that folder"
+            }
+            Self::PlatformUnavailable { .. } => "leave `infrastructure.platform` out, or write `local`",
+            Self::ReplicasUnavailable { .. } => {
+                "leave `replicas` out; use the service's `workers` for more parallelism"
+            }
+            Self::ResourceInvalid { .. } => "correct the value, or leave it out",
+            Self::InsufficientMemory { .. } => "free memory, or retire a model that is not needed",
+            Self::VersionIsLive { .. } => "choose another version, or leave it out and the build makes one",
+        }
+    }
+
+    /// Whether the same request may succeed later by itself.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::InsufficientMemory { .. })
+    }
+}
+
+/// Plans a release with the strategies that come with Tidegate.
+///
+/// # Errors
+/// When the request asks for something that cannot be done here; nothing asked for is silently replaced.
+pub fn plan(input: &PlanInput) -> Result<DeploymentPlan, PlanError> {
+    plan_with(input, &Strategies::builtin())
+}
+
+/// [`plan`] with other strategies.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<DeploymentPlan, PlanError> {
+    let PlanInput { request, live, machine: _, policy } = input;
+    let mut why = Reasons::default();
+    let strategy = choose_strategy(request, strategies, &mut why)?;
+    let build = build_spec(request, &mut why)?;
+    check_place(request, &mut why)?;
+    check_version(input, &mut why)?;
+    let replicas = replicas(request, &mut why)?;
+    let memory_mb = memory(input, strategy, replicas, &mut why)?;
+    let ready_timeout_ms = ready_timeout(request, &mut why);
+    let bake = bake(request, &mut why);
+    let approval = policy.decide(request.environment.as_deref(), live.is_none(), request.approval);
+    why.add("approval", approval.because.clone());
+    let situation = Situation {
+        model: request.model.as_str(),
+        live_version: live.as_ref().map(|live| live.model_version.as_str()),
+        live_slot: live.as_ref().map(|live| live.slot.as_deref().unwrap_or("blue")),
+        bake_ms: bake.for_ms,
+    };
+    let slots = strategy.slots(&situation);
+    why.add(
+        "slot",
+        match &slots.live {
+            Some(live) => format!("{live} serves, so the new version goes to {}", slots.candidate),
+            None => format!("nothing serves, so the new version goes to {}", slots.candidate),
+        },
+    );
+    let checks = checks(input, ready_timeout_ms, &mut why);
+    let mut plan = DeploymentPlan {
+        format: Format,
+        model: request.model.clone(),
+        version: request.version.clone(),
+        environment: request.environment.clone(),
+        build,
+        strategy: strategy.strategy(),
+        replicas,
+        memory_mb,
+        traffic: strategy.traffic(&situation),
+        slots,
+        ready_timeout_ms,
+        serving: request.serving,
+        smoke: request.smoke.clone(),
+        checks,
+        bake,
+        approval,
+        previous: live.clone(),
+        env_file: request.env_file.clone(),
+        steps: Vec::new(),
+        reasons: why.0,
+    };
+    plan.steps = steps(&plan);
+    Ok(plan)
+}
+
+#[derive(Default)]
+struct Reasons(Vec<Reason>);
+
+impl Reasons {
+    fn add(&mut self, rule: &str, because: impl Into<String>) {
+        self.0.push(Reason { rule: rule.to_owned(), because: because.into() });
+    }
+}
+
+fn choose_strategy<'a>(
+    request: &DeployRequest,
+    strategies: &'a Strategies,
+    why: &mut Reasons,
+) -> Result<&'a dyn DeploymentStrategy, PlanError> {
+    let wanted = request.strategy.unwrap_or(Strategy::BlueGreen);
+    let found = strategies.get(wanted).ok_or_else(|| PlanError::StrategyUnavailable {
+        strategy: wanted,
+        available: strategies.available().iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
+    })?;
+    why.add(
+        "strategy",
+        match request.strategy {
+            Some(asked) => format!("{asked}: the request asks for it"),
+            None => {
+                "blue-green: the request leaves it open, and it never drops a request and goes back at once".to_owned()
+            }
+        },
+    );
+    Ok(found)
+}
+
+fn build_spec(request: &DeployRequest, why: &mut Reasons) -> Result<BuildSpec, PlanError> {
+    match &request.source {
+        ModelSource::Project { path } => why.add("package", format!("the project in {path} has its own service")),
+        ModelSource::Artifact { framework, .. } => {
+            if !GENERATED.contains(&framework.to_ascii_lowercase().as_str()) {
+                return Err(PlanError::FrameworkUnavailable { framework: framework.clone() });
+            }
+            why.add("package", format!("only a {framework} model is given, so a BentoML service is generated for it"));
+        }
+    }
+    let env = request.env.clone().unwrap_or_else(|| {
+        why.add("environment", format!("no requirements file is named, so it is {DEFAULT_REQUIREMENTS}"));
+        EnvSpec { requirements: DEFAULT_REQUIREMENTS.to_owned(), python: None }
+    });
+    Ok(BuildSpec {
+        source: request.source.clone(),
+        service: request.service.clone(),
+        env,
+        train: request.train.clone(),
+        needs_models: request.needs_models.clone(),
+    })
+}
+
+fn check_place(request: &DeployRequest, why: &mut Reasons) -> Result<(), PlanError> {
+    let place = &request.infrastructure;
+    match &place.platform {
+        None => why.add("platform", "none is named, so it is this machine"),
+        Some(platform) if THIS_MACHINE.contains(&platform.to_ascii_lowercase().as_str()) => {
+            why.add("platform", format!("{platform} is this machine"));
+        }
+        Some(platform) => return Err(PlanError::PlatformUnavailable { platform: platform.clone() }),
+    }
+    if let Some(namespace) = &place.namespace {
+        why.add("namespace", format!("{namespace} is recorded only: this machine has no namespaces"));
+    }
+    for key in place.resources.keys().filter(|key| !matches!(key.as_str(), "memory" | "cpu" | "replicas")) {
+        why.add("resources", format!("{key} is recorded only: this machine cannot reserve it"));
+    }
+    Ok(())
+}
+
+fn check_version(input: &PlanInput, why: &mut Reasons) -> Result<(), PlanError> {
+    let live = input.live.as_ref().map(|live| live.model_version.as_str());
+    match (input.request.version.as_deref(), live) {
+        (Some(version), Some(live)) if version == live => {
+            let (model, version) = (input.request.model.to_string(), version.to_owned());
+            return Err(PlanError::VersionIsLive { model, version });
+        }
+        (Some(version), _) => why.add("version", format!("{version}: the request names it")),
+        (None, _) => why.add("version", "the request names none, so the build assigns it"),
+    }
+    why.add(
+        "previous",
+        match live {
+            Some(live) => format!("version {live} serves and is what a rollback goes back to"),
+            None => "nothing serves: a failure closes the endpoint again".to_owned(),
+        },
+    );
+    Ok(())
+}
+
+fn replicas(request: &DeployRequest, why: &mut Reasons) -> Result<u32, PlanError> {
+    if let Some(value) = request.infrastructure.resources.get("replicas") {
+        let count = value
+            .as_u64()
+            .filter(|count| *count > 0)
+            .ok_or_else(|| resource("replicas", value, "a number, such as 1"))?;
+        if count > 1 {
+            return Err(PlanError::ReplicasUnavailable { replicas: count });
+        }
+    }
+    why.add("replicas", "1: this machine runs one slot a version");
+    Ok(1)
+}
+
+fn memory(
+    input: &PlanInput,
+    strategy: &dyn DeploymentStrategy,
+    replicas: u32,
+    why: &mut Reasons,
+) -> Result<u64, PlanError> {
+    let resources = &input.request.infrastructure.resources;
+    let asked = resources.get("memory").map(memory_mb).transpose()?;
+    let (one, source) = match (asked, input.machine.memory_needed_mb) {
+        (Some(asked), Some(measured)) if measured > asked => (measured, "as measured, more than asked for"),
+        (Some(asked), _) => (asked, "as the request says"),
+        (None, Some(measured)) => (measured, "as measured"),
+        (None, None) => (DEFAULT_MEMORY_MB, "what a small BentoML service takes"),
+    };
+    let needed = one.saturating_mul(u64::from(replicas)).saturating_mul(u64::from(strategy.additional_copies()));
+    match input.machine.memory_free_mb {
+        Some(free_mb) if needed > free_mb => {
+            let model = input.request.model.to_string();
+            return Err(PlanError::InsufficientMemory { model, needed_mb: needed, free_mb });
+        }
+        Some(free) => why.add("memory", format!("{needed} MB ({source}) fit into {free} MB beside what runs already")),
+        None => why.add("memory", format!("{needed} MB ({source}); what is free is not known and not checked")),
+    }
+    if let Some(value) = resources.get("cpu") {
+        let cpus = cpus(value)?;
+        why.add(
+            "cpu",
+            match input.machine.cpu_count {
+                Some(have) if cpus > f64::from(have) => {
+                    format!("{cpus} were asked for and {have} are there: slower, not impossible")
+                }
+                Some(have) => format!("{cpus} of {have}; this machine does not reserve them"),
+                None => format!("{cpus}; how many are there is not known"),
+            },
+        );
+    }
+    Ok(needed)
+}
+
+/// Megabytes (of a million bytes, rounded up) of `"512Mi"`, `"2Gi"`, `"500MB"`, `"1.5GB"`; a bare number is megabytes.
+fn memory_mb(value: &Value) -> Result<u64, PlanError> {
+    const FORMS: &str = "a number with Mi, Gi, MB or GB, such as 512Mi or 1.5GB";
+    let fail = || resource("memory", value, FORMS);
+    if let Some(mb) = value.as_u64() {
+        return Ok(mb);
+    }
+    let text = value.as_str().ok_or_else(fail)?.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
+    let (number, unit) = text.split_at(end);
+    let bytes = match unit.trim() {
+        "Mi" | "MiB" => 1_048_576.0,
+        "Gi" | "GiB" => 1_073_741_824.0,
+        "M" | "MB" => 1e6,
+        "G" | "GB" => 1e9,
+        _ => return Err(fail()),
+    };
+    let number: f64 = number.parse().map_err(|_| fail())?;
+    Ok((number * bytes / 1e6).ceil() as u64)
+}
+
+/// Processors of `2`, `"2"`, `"1.5"`, `"500m"`.
+fn cpus(value: &Value) -> Result<f64, PlanError> {
+    let fail = || resource("cpu", value, "a number, such as 2, 1.5 or 500m");
+    let parsed = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => match text.strip_suffix('m') {
+            Some(milli) => milli.parse::<f64>().ok().map(|milli| milli / 1000.0),
+            None => text.parse().ok(),
+        },
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    parsed.filter(|cpus| cpus.is_finite() && *cpus > 0.0).ok_or_else(fail)
+}
+
+fn resource(key: &str, value: &Value, accepted: &str) -> PlanError {
+    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    PlanError::ResourceInvalid { key: key.to_owned(), value, accepted: accepted.to_owned() }
+}
+
+fn ready_timeout(request: &DeployRequest, why: &mut Reasons) -> u64 {
+    let (ms, source) = match request.ready_timeout_ms {
+        Some(ms) => (ms, "as the request says"),
+        None => (DEFAULT_READY_TIMEOUT_MS, "by default"),
+    };
+    why.add("ready_timeout", format!("{} {source}", duration_text(ms)));
+    ms
+}
+
+fn bake(request: &DeployRequest, why: &mut Reasons) -> Bake {
+    let (for_ms, source) = match request.bake.duration {
+        Some(duration) => (duration.0, "as the request says"),
+        None => (DEFAULT_BAKE_MS, "by default"),
+    };
+    let (max_error_rate, limit) = match (request.bake.max_error_rate, request.serving.availability) {
+        (Some(rate), _) => (rate.0, "as the request says"),
+        // Rounded: 1 - 0.999 is not 0.001 in binary.
+        (None, Some(availability)) => (((1.0 - availability) * 1e9).round() / 1e9, "what the availability leaves"),
+        (None, None) => (DEFAULT_MAX_ERROR_RATE, "by default"),
+    };
+    why.add(
+        "bake",
+        format!("{} {source}, at most {max_error_rate} of requests may fail, {limit}", duration_text(for_ms)),
+    );
+    Bake { for_ms, max_error_rate }
+}
+
+fn checks(input: &PlanInput, ready_timeout_ms: u64, why: &mut Reasons) -> Vec<PlannedCheck> {
+    let check = |name: &str, kind, what: String, limit| PlannedCheck { name: name.to_owned(), kind, what, limit };
+    let request = &input.request;
+    let mut checks = vec![
+        check("liveness", CheckKind::Liveness, "/livez answers 200".to_owned(), None),
+        check(
+            "readiness",
+            CheckKind::Readiness,
+            format!("/readyz answers 200 within {}", duration_text(ready_timeout_ms)),
+            None,
+        ),
+    ];
+    for case in &request.smoke {
+        let what = match &case.expect {
+            Some(_) => format!("{} answers {} and the expected JSON", case.path, case.expected_status()),
+            None => format!("{} answers {}", case.path, case.expected_status()),
+        };
+        checks.push(check(&format!("smoke:{}", case.name), CheckKind::Smoke, what, None));
+    }
+    if request.smoke.is_empty() {
+        let what = "each route answers a request made from its own schema".to_owned();
+        checks.push(check("smoke:generated", CheckKind::GeneratedSmoke, what, None));
+        why.add("smoke", "no golden case is given, so requests are made from the service's schema");
+    } else {
+        why.add("smoke", format!("{} golden case(s)", request.smoke.len()));
+    }
+    if let Some(value) = request.serving.latency_p99_ms {
+        let limit = Limit { bound: Bound::AtMost, value, unit: "ms".to_owned() };
+        checks.push(check("latency_p99", CheckKind::LatencyP99, format!("p99 is at most {value} ms"), Some(limit)));
+    }
+    if let Some(value) = request.serving.throughput_rps {
+        let limit = Limit { bound: Bound::AtLeast, value, unit: "rps".to_owned() };
+        checks.push(check("throughput", CheckKind::Throughput, format!("at least {value} requests/s"), Some(limit)));
+    }
+    if let Some(live) = &input.live {
+        let what = format!("answers are shown beside those of version {}", live.model_version);
+        checks.push(check("difference_to_live", CheckKind::DifferenceToLive, what, None));
+    }
+    checks
+}
+
+fn steps(plan: &DeploymentPlan) -> Vec<PlanStep> {
+    let step = |node: &str, does: String| PlanStep { node: node.to_owned(), does };
+    let build = match &plan.build.source {
+        ModelSource::Project { .. } => "builds the project with BentoML in its environment".to_owned(),
+        ModelSource::Artifact { .. } => "writes a service for the model and builds it with BentoML".to_owned(),
+    };
+    let mut steps = vec![
+        step("packager", build),
+        step("deployment_executor", format!("starts it in slot {} and waits until it is ready", plan.slots.candidate)),
+        step("validation", format!("makes {} check(s); users see nothing of it", plan.checks.len())),
+    ];
+    if plan.approval.required {
+        let open = duration_text(plan.approval.ttl_ms);
+        steps.push(step("approval_gate", format!("shows the evidence and waits up to {open} for a decision")));
+    }
+    steps.extend(plan.traffic.iter().map(|does| step("traffic_shift", does.clone())));
+    steps.push(step("finalise", "records the release and hands back the contract".to_owned()));
+    steps
+}
