@@ -5,16 +5,20 @@
 
 mod env;
 mod error;
+mod machine;
 mod packager;
 mod progress;
 mod registry;
 mod router;
+mod service;
 mod target;
 
 pub use env::{EnvBackend, EnvRequest, PythonEnv};
 pub use error::PortError;
-pub use packager::{PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute};
+pub use machine::MachineFacts;
+pub use packager::{GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute};
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
 pub use router::{Fence, LatencySummary, Route, SwitchRequest, TrafficRouter, VersionTraffic};
+pub use service::{ServiceAnswer, ServiceCall, ServiceClient};
 pub use target::{Slot, SlotRequest, SlotState, Target};

@@ -94,6 +94,10 @@ pub trait Packager: Send + Sync {
     /// How to serve `model` in a slot: argv, working directory, environment (without the user's secrets).
     /// `{port}` in argv is replaced by the target; `slot_dir` is the slot's own BENTOML_HOME.
     fn serve_command(&self, model: &PackagedModel, slot_dir: &std::path::Path) -> ServeCommand;
+    /// Why a service did not start, from its log: its last traceback, if there is one.
+    fn explain(&self, log: &[String]) -> Option<String>;
+    /// A project with a generated service for a model artifact that comes without one. Made again on every call, same place.
+    async fn generate(&self, artifact: &ModelArtifact) -> Result<GeneratedProject, PortError>;
 }
 
 /// How a slot's process is started.
@@ -106,4 +110,32 @@ pub struct ServeCommand {
     pub cwd: PathBuf,
     /// Environment on top of the host daemon's own minimal one.
     pub env: std::collections::BTreeMap<String, String>,
+}
+
+/// A trained model without a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelArtifact {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// The framework it was made with, e.g. `scikit-learn`.
+    pub framework: String,
+    /// The model's public name.
+    pub name: String,
+}
+
+/// A project that was generated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneratedProject {
+    /// Its folder, absolute.
+    pub project: PathBuf,
+    /// Locked requirements, relative to it.
+    pub requirements: PathBuf,
+    /// Command that puts the model into the model store.
+    pub train: Vec<String>,
+    /// The models that the service needs.
+    pub needs_models: Vec<String>,
+    /// The service, `module:Class`.
+    pub service: String,
 }

@@ -1,0 +1,58 @@
+//! A build: one per release, found again by its token, discarded when the release fails.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Effect, EffectCx, Failure, Probe};
+use crate::nodes::World;
+use crate::nodes::world::{Lines, port};
+use crate::ports::{PackageRequest, PackagedModel, PythonEnv};
+
+/// Builds a project. The token comes from the effect's own place, so it is not part of the input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BuildModel {
+    /// The project's folder, absolute.
+    pub project: PathBuf,
+    /// The environment to build with.
+    pub env: PythonEnv,
+    /// Command that trains the model when it is missing.
+    pub train: Option<Vec<String>>,
+    /// Models that the build needs.
+    pub needs_models: Vec<String>,
+    /// The service, `module:Class`.
+    pub service: Option<String>,
+    /// The version to give it.
+    pub version: Option<String>,
+}
+
+#[async_trait]
+impl Effect for BuildModel {
+    const KIND: &'static str = "build_model";
+    type World = World;
+    type Receipt = PackagedModel;
+
+    async fn perform(&self, world: &World, cx: &EffectCx) -> Result<PackagedModel, Failure> {
+        let request = PackageRequest {
+            token: cx.token.clone(),
+            project: self.project.clone(),
+            env: self.env.clone(),
+            train: self.train.clone(),
+            needs_models: self.needs_models.clone(),
+            service: self.service.clone(),
+            version: self.version.clone(),
+            expect_name: None,
+        };
+        world.packager.package(&request, &Lines(cx.progress.clone())).await.map_err(port)
+    }
+
+    async fn probe(&self, world: &World, cx: &EffectCx) -> Result<Probe<PackagedModel>, Failure> {
+        let found = world.packager.find(&cx.token).await.map_err(port)?;
+        Ok(found.map_or(Probe::NotDone, Probe::Done))
+    }
+
+    async fn undo(&self, world: &World, _model: &PackagedModel, cx: &EffectCx) -> Result<(), Failure> {
+        world.packager.discard(&cx.token).await.map_err(port)
+    }
+}

@@ -1,0 +1,36 @@
+//! The side effects of a release, one file each: what is performed, how one finds out whether it happened, how it is taken back.
+
+mod build;
+mod env;
+mod ledger;
+mod registry;
+mod retire;
+mod slot;
+mod switch;
+
+pub use build::BuildModel;
+pub use env::EnsureEnv;
+pub use ledger::{CompleteRelease, OpenRelease, UpdateRelease};
+pub use registry::RegisterModel;
+pub use retire::RemoveSlots;
+pub use slot::StartSlot;
+pub use switch::SwitchTraffic;
+
+use std::sync::Arc;
+
+use super::World;
+use crate::graph::Effects;
+
+/// All effects of release nodes, bound to one home's world.
+pub fn effects(world: &Arc<World>) -> Effects {
+    Effects::new()
+        .with::<OpenRelease>(world.clone())
+        .with::<UpdateRelease>(world.clone())
+        .with::<CompleteRelease>(world.clone())
+        .with::<EnsureEnv>(world.clone())
+        .with::<BuildModel>(world.clone())
+        .with::<StartSlot>(world.clone())
+        .with::<RegisterModel>(world.clone())
+        .with::<SwitchTraffic>(world.clone())
+        .with::<RemoveSlots>(world.clone())
+}

@@ -1,0 +1,28 @@
+//! The nodes of a release: each its own file, each readable alone. They speak to ports and to the journal, never to adapters.
+
+mod approval_gate;
+mod deployment_executor;
+mod deployment_planner;
+pub mod effects;
+mod finalise;
+mod packager;
+mod retire;
+mod rollback;
+mod state;
+mod traffic_shift;
+mod validation;
+mod watch;
+mod world;
+
+pub use approval_gate::{ApprovalGate, ApprovalQuestion};
+pub use deployment_executor::DeploymentExecutor;
+pub use deployment_planner::DeploymentPlanner;
+pub use finalise::Finalise;
+pub use packager::PackagerNode;
+pub use retire::Retire;
+pub use rollback::{Rollback, RollbackRequest};
+pub use state::{BakeReport, LiveSlot, RouteState, Situation, Validated};
+pub use traffic_shift::TrafficShift;
+pub use validation::Validation;
+pub use watch::Watch;
+pub use world::World;

@@ -1,0 +1,64 @@
+//! Everything that release nodes may touch, and how its errors become theirs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::graph::{Failure, NodeError};
+use crate::ports::{
+    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, ServiceClient, Target, TrafficRouter,
+};
+use crate::release::{LedgerError, Policy, ReleaseLedger};
+
+/// The ports of one home. Building it touches nothing.
+pub struct World {
+    /// Python environments.
+    pub envs: Arc<dyn EnvBackend>,
+    /// Builds.
+    pub packager: Arc<dyn Packager>,
+    /// Slots.
+    pub target: Arc<dyn Target>,
+    /// Traffic.
+    pub router: Arc<dyn TrafficRouter>,
+    /// The model registry.
+    pub registry: Arc<dyn ModelRegistry>,
+    /// The table of releases.
+    pub ledger: Arc<dyn ReleaseLedger>,
+    /// Calls to services.
+    pub services: Arc<dyn ServiceClient>,
+    /// What the machine has.
+    pub machine: Arc<dyn MachineFacts>,
+    /// The operator's policy.
+    pub policy: Policy,
+    /// Folder under which slots have theirs, absolute.
+    pub slots_dir: PathBuf,
+}
+
+/// A port's error as a node's failure.
+pub(super) fn port(error: PortError) -> Failure {
+    let PortError { code, message, cause, hint, retryable } = error;
+    Failure { code, message, cause, hint, retryable, node: None }
+}
+
+/// The ledger's error as a node's failure.
+pub(super) fn ledger(error: &LedgerError) -> Failure {
+    Failure::new(error.code(), error.to_string())
+}
+
+/// Shorthand for `?` inside a reading.
+pub(super) fn port_err(error: PortError) -> NodeError {
+    NodeError::Failed(port(error))
+}
+
+/// Shorthand for `?` inside a reading.
+pub(super) fn ledger_err(error: LedgerError) -> NodeError {
+    NodeError::Failed(ledger(&error))
+}
+
+/// An effect's progress as a port's.
+pub(super) struct Lines(pub Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Progress for Lines {
+    fn line(&self, text: &str) {
+        (self.0)(text);
+    }
+}
