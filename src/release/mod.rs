@@ -4,6 +4,7 @@ mod conformance;
 mod contract;
 pub mod digest;
 mod engineer;
+mod evidence;
 #[cfg(test)]
 mod fixtures;
 mod format;
@@ -16,6 +17,7 @@ mod planner;
 mod policy;
 mod release_file;
 mod request;
+pub mod schema;
 mod spec;
 mod state;
 mod strategy;
@@ -28,6 +30,7 @@ pub use contract::{
 };
 pub use digest::{sha256_json, sha256_of};
 pub use engineer::{EngineerInfrastructure, EngineerInput, EngineerServing, ModelArtifact};
+pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings};
 pub use format::Format;
 pub use golden::{DEFAULT_TOLERANCE, Difference, MAX_DIFFERENCES, SmokeCase, compare};
 pub use ledger::{
