@@ -36,7 +36,7 @@ pub struct PackageRequest {
 }
 
 /// A built model, self-contained: code, model, configuration, environment and schemas in one folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackagedModel {
     /// The request's token.
@@ -70,7 +70,7 @@ pub struct PackagedModel {
 }
 
 /// One endpoint of a service.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceRoute {
     /// Path with its leading slash, e.g. `/predict`.

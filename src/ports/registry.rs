@@ -1,11 +1,9 @@
 //! The model registry: which versions exist and which one is live, for people and tools outside Tidegate.
 
-use std::path::PathBuf;
-
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::PortError;
+use super::{PackagedModel, PortError};
 
 /// One registered version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +15,8 @@ pub struct RegisteredModel {
     pub model_version: String,
     /// `sha256:<hex>` of its content.
     pub content_digest: String,
-    /// Where it lies, absolute.
-    pub release_dir: PathBuf,
+    /// Everything that is needed to serve it again without a build.
+    pub package: PackagedModel,
     /// The release that registered it.
     pub deployment_id: String,
 }

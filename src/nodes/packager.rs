@@ -1,0 +1,93 @@
+//! Builds the package: environment, build, record.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::World;
+use super::effects::{BuildModel, EnsureEnv, UpdateRelease};
+use super::world::port_err;
+use crate::graph::{Context, Node, NodeError, Outcome};
+use crate::ports::{EnvRequest, GeneratedProject, ModelArtifact, PackagedModel};
+use crate::release::{DeploymentPlan, ModelSource, ReleaseChange};
+
+/// Reads the plan, writes the package.
+pub struct PackagerNode(pub Arc<World>);
+
+/// What it reads.
+#[derive(Deserialize, JsonSchema)]
+pub struct Reads {
+    plan: DeploymentPlan,
+}
+
+/// What it writes.
+#[derive(Serialize, JsonSchema)]
+pub struct Writes {
+    /// A [`PackagedModel`].
+    package: Value,
+}
+
+#[async_trait]
+impl Node for PackagerNode {
+    const KIND: &'static str = "packager";
+    const VERSION: u32 = 1;
+    type Reads = Reads;
+    type Writes = Writes;
+
+    async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        let project = project(&self.0, cx, &reads.plan).await?;
+        let request = EnvRequest {
+            project: project.project.clone(),
+            requirements: project.requirements,
+            python: reads.plan.build.env.python.clone(),
+        };
+        let env = cx.effect("env", EnsureEnv(request)).await?;
+        let build = BuildModel {
+            project: project.project,
+            env,
+            train: (!project.train.is_empty()).then_some(project.train),
+            needs_models: project.needs_models,
+            service: (!project.service.is_empty()).then_some(project.service),
+            version: reads.plan.version,
+        };
+        let package: PackagedModel = cx.effect("build", build).await?;
+        let at = cx.now().await?;
+        let change = ReleaseChange {
+            model_version: Some(package.model_version.clone()),
+            content_digest: Some(package.content_digest.clone()),
+            release_dir: Some(package.release_dir.display().to_string()),
+            ..ReleaseChange::at(at)
+        };
+        cx.effect("record", UpdateRelease { deployment_id: cx.thread().to_string(), change }).await?;
+        Ok(Outcome::update(Writes { package: to_value(&package) }))
+    }
+}
+
+/// A package as a channel's value.
+pub(super) fn to_value(package: &PackagedModel) -> Value {
+    // A package has text keys only, so JSON can always say it.
+    serde_json::to_value(package).unwrap_or(Value::Null)
+}
+
+/// Where the code lies: the user's project, or one generated around an artifact.
+async fn project(world: &World, cx: &Context, plan: &DeploymentPlan) -> Result<GeneratedProject, NodeError> {
+    let build = &plan.build;
+    match &build.source {
+        ModelSource::Project { path } => Ok(GeneratedProject {
+            project: PathBuf::from(path),
+            requirements: PathBuf::from(&build.env.requirements),
+            train: build.train.clone().unwrap_or_default(),
+            needs_models: build.needs_models.clone(),
+            service: build.service.clone().unwrap_or_default(),
+        }),
+        ModelSource::Artifact { path, framework } => {
+            let name = plan.model.to_string();
+            let artifact = ModelArtifact { path: PathBuf::from(path), framework: framework.clone(), name };
+            cx.pin("project", async { world.packager.generate(&artifact).await.map_err(port_err) }).await
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Removes the slots of a model that neither answer nor stand by. Switch first, terminate second.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::effects::RemoveSlots;
+use super::world::port_err;
+use super::{RouteState, World};
+use crate::graph::{Context, Node, NodeError, Outcome};
+
+/// Reads the model and the route, writes which slots are gone.
+pub struct Retire(pub Arc<World>);
+
+/// What it reads.
+#[derive(Deserialize, JsonSchema)]
+pub struct Reads {
+    model: String,
+    route: RouteState,
+}
+
+/// What it writes.
+#[derive(Serialize, JsonSchema)]
+pub struct Writes {
+    retired: Vec<String>,
+}
+
+#[async_trait]
+impl Node for Retire {
+    const KIND: &'static str = "retire";
+    const VERSION: u32 = 1;
+    type Reads = Reads;
+    type Writes = Writes;
+
+    async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        let old: Vec<String> = cx.pin("slots", superfluous(&self.0, &reads)).await?;
+        if old.is_empty() {
+            return Ok(Outcome::update(Writes { retired: old }));
+        }
+        let retired = cx.effect("remove", RemoveSlots(old)).await?;
+        Ok(Outcome::update(Writes { retired }))
+    }
+}
+
+/// Slots of the model that this thread found without a role. A slot of another release under way is younger than ours and may be about
+/// to get one, so only slots that were there before count; the ledger allows one release of a model at a time.
+async fn superfluous(world: &World, reads: &Reads) -> Result<Vec<String>, NodeError> {
+    let in_use = [reads.route.live.as_deref(), reads.route.standby.as_deref()];
+    let slots = world.target.slots().await.map_err(port_err)?;
+    let idle = slots.into_iter().filter(|s| s.model == reads.model && !in_use.contains(&Some(s.token.as_str())));
+    Ok(idle.map(|s| s.token).collect())
+}

@@ -1,0 +1,55 @@
+//! Moves the traffic to the new version, atomically; the version before stays warm.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::effects::{SwitchTraffic, UpdateRelease};
+use super::{LiveSlot, RouteState, Situation, World};
+use crate::graph::{Context, Node, NodeError, Outcome};
+use crate::release::{DeploymentPlan, PlanState, ReleaseChange};
+
+/// Reads plan, slot and situation; writes the route.
+pub struct TrafficShift(pub Arc<World>);
+
+/// What it reads.
+#[derive(Deserialize, JsonSchema)]
+pub struct Reads {
+    plan: DeploymentPlan,
+    slot: LiveSlot,
+    situation: Situation,
+}
+
+/// What it writes.
+#[derive(Serialize, JsonSchema)]
+pub struct Writes {
+    route: RouteState,
+}
+
+#[async_trait]
+impl Node for TrafficShift {
+    const KIND: &'static str = "traffic_shift";
+    const VERSION: u32 = 1;
+    type Reads = Reads;
+    type Writes = Writes;
+
+    async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        let id = cx.thread().to_string();
+        let at = cx.now().await?;
+        let change = ReleaseChange::to(PlanState::Executing, at);
+        cx.effect("executing", UpdateRelease { deployment_id: id.clone(), change }).await?;
+        let switch = SwitchTraffic {
+            model: reads.plan.model.to_string(),
+            live: reads.slot.token,
+            standby: reads.situation.live_slot.clone(),
+            before: reads.situation.live_slot,
+            expected_generation: reads.situation.generation,
+        };
+        let route = cx.effect("switch", switch).await?;
+        let change = ReleaseChange { endpoint_url: Some(route.endpoint_url.clone()), ..ReleaseChange::at(at) };
+        cx.effect("record", UpdateRelease { deployment_id: id, change }).await?;
+        Ok(Outcome::update(Writes { route }))
+    }
+}

@@ -1,0 +1,272 @@
+//! Holds the new version, in its slot, against everything that the plan asks of it. Users see nothing of this.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::deployment_executor::package;
+use super::world::port_err;
+use super::{LiveSlot, Situation, Validated, World};
+use crate::graph::{Context, Failure, Node, NodeError, Outcome};
+use crate::ports::{PackagedModel, ServiceAnswer, ServiceCall};
+use crate::release::{
+    AnswerDifference, CheckKind, CheckResult, DeploymentPlan, PlannedCheck, SmokeCase, compare, sample_request,
+};
+
+/// Calls that warm the service up before latency is measured.
+const WARM_UP_CALLS: usize = 3;
+/// Calls whose latency is measured, one after the other.
+const LATENCY_CALLS: usize = 30;
+/// Clients and calls of each for the throughput.
+const THROUGHPUT: (usize, usize) = (8, 10);
+/// Longest time of a liveness, readiness or load call, in milliseconds.
+const CALL_TIMEOUT_MS: u64 = 10_000;
+
+/// Reads plan, package and slot; writes what it found.
+pub struct Validation(pub Arc<World>);
+
+/// What it reads.
+#[derive(Deserialize, JsonSchema)]
+pub struct Reads {
+    plan: DeploymentPlan,
+    package: Value,
+    slot: LiveSlot,
+    situation: Situation,
+}
+
+/// What it writes.
+#[derive(Serialize, JsonSchema)]
+pub struct Writes {
+    validated: Validated,
+}
+
+#[async_trait]
+impl Node for Validation {
+    const KIND: &'static str = "validation";
+    const VERSION: u32 = 1;
+    type Reads = Reads;
+    type Writes = Writes;
+
+    async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        let package = package(reads.package)?;
+        let bench = Bench { world: &self.0, plan: &reads.plan, package: &package, address: &reads.slot.address };
+        let validated: Validated = cx.observe("checks", bench.run(&reads.slot, &reads.situation)).await?;
+        let failed: Vec<String> =
+            validated.checks.iter().filter(|c| !c.passed).map(|c| format!("{}: {}", c.name, c.detail)).collect();
+        if failed.is_empty() {
+            return Ok(Outcome::update(Writes { validated }));
+        }
+        let failure = Failure::new("validation_failed", format!("{} of {} checks failed", failed.len(), validated.checks.len()));
+        Err(failure.because(failed.join("\n")).hint("mend the model or the expectation, then release again").into())
+    }
+}
+
+/// One version under test.
+struct Bench<'a> {
+    world: &'a World,
+    plan: &'a DeploymentPlan,
+    package: &'a PackagedModel,
+    address: &'a str,
+}
+
+impl Bench<'_> {
+    async fn run(&self, slot: &LiveSlot, situation: &Situation) -> Result<Validated, NodeError> {
+        let mut checks = Vec::new();
+        let mut metrics = BTreeMap::from([("ready_ms".to_owned(), millis(slot.ready_ms))]);
+        let mut diff_to_live = None;
+        let load = self.load_case();
+        for check in &self.plan.checks {
+            checks.push(match check.kind {
+                CheckKind::Liveness => self.answers(check, "/livez").await,
+                CheckKind::Readiness => self.answers(check, "/readyz").await,
+                CheckKind::Smoke => self.smoke(check).await,
+                CheckKind::GeneratedSmoke => self.generated(check).await,
+                CheckKind::LatencyP99 => self.latency(check, load.as_ref(), &mut metrics).await,
+                CheckKind::Throughput => self.throughput(check, load.as_ref(), &mut metrics).await,
+                CheckKind::DifferenceToLive => {
+                    let differences = self.difference(situation).await?;
+                    let detail = match &differences {
+                        None => "there is no live version that answers".to_owned(),
+                        Some(cases) => format!("{} of {} golden cases answered otherwise", cases.len(), self.plan.smoke.len()),
+                    };
+                    diff_to_live = differences;
+                    // A new version may answer otherwise, that is its purpose; the human sees it.
+                    CheckResult::new(&check.name, true, detail)
+                }
+            });
+        }
+        if !metrics.contains_key("latency_p99_ms")
+            && let Some(case) = &load
+        {
+            self.measure_latency(case, &mut metrics).await;
+        }
+        Ok(Validated { checks, diff_to_live, metrics })
+    }
+
+    async fn call(&self, base: &str, case: &SmokeCase) -> Result<ServiceAnswer, String> {
+        let url = format!("{base}{}", case.path);
+        let call = ServiceCall { url, body: case.body.clone(), timeout_ms: case.timeout_ms() };
+        self.world.services.call(&call).await.map_err(|e| match e.cause {
+            Some(cause) => format!("{} ({cause})", e.message),
+            None => e.message,
+        })
+    }
+
+    async fn answers(&self, check: &PlannedCheck, path: &str) -> CheckResult {
+        let call = ServiceCall { url: format!("{}{path}", self.address), body: None, timeout_ms: CALL_TIMEOUT_MS };
+        match self.world.services.call(&call).await {
+            Ok(answer) => CheckResult::new(&check.name, answer.status == 200, format!("{path} answered {}", answer.status)),
+            Err(error) => CheckResult::new(&check.name, false, format!("{path}: {}", error.message)),
+        }
+    }
+
+    async fn smoke(&self, check: &PlannedCheck) -> CheckResult {
+        let Some(case) = self.plan.smoke.iter().find(|case| check.name == format!("smoke:{}", case.name)) else {
+            return CheckResult::new(&check.name, false, "the plan has no such golden case");
+        };
+        let answer = match self.call(self.address, case).await {
+            Ok(answer) => answer,
+            Err(why) => return CheckResult::new(&check.name, false, why),
+        };
+        if answer.status != case.expected_status() {
+            let detail = format!("{} answered {}, expected {}: {}", case.path, answer.status, case.expected_status(), short(&answer.body));
+            return CheckResult::new(&check.name, false, detail);
+        }
+        let differences = case.differences(&answer.body);
+        match differences.first() {
+            None => CheckResult::new(&check.name, true, format!("{} answered as expected in {:.1} ms", case.path, answer.latency_ms)),
+            Some(first) => {
+                let detail = format!("{} answered {}; {}: {}", case.path, short(&answer.body), first.path, first.why);
+                CheckResult::new(&check.name, false, detail)
+            }
+        }
+    }
+
+    /// A request made from the service's own schema: all that can be said is that it is answered without a server error.
+    async fn generated(&self, check: &PlannedCheck) -> CheckResult {
+        let Some(case) = self.generated_case() else {
+            return CheckResult::new(&check.name, false, "the service has no route that a request could be made for");
+        };
+        match self.call(self.address, &case).await {
+            Ok(answer) if answer.status < 500 => {
+                CheckResult::new(&check.name, true, format!("{} answered {} to a made-up request", case.path, answer.status))
+            }
+            Ok(answer) => CheckResult::new(&check.name, false, format!("{} answered {}: {}", case.path, answer.status, short(&answer.body))),
+            Err(why) => CheckResult::new(&check.name, false, why),
+        }
+    }
+
+    fn generated_case(&self) -> Option<SmokeCase> {
+        let route = self.package.routes.first()?;
+        let body = Some(sample_request(&route.input));
+        Some(SmokeCase { name: "generated".into(), path: route.path.clone(), body, expect: None, tolerance: None, status: None, timeout: None })
+    }
+
+    fn load_case(&self) -> Option<SmokeCase> {
+        self.plan.smoke.first().cloned().or_else(|| self.generated_case())
+    }
+
+    async fn latency(&self, check: &PlannedCheck, case: Option<&SmokeCase>, metrics: &mut BTreeMap<String, f64>) -> CheckResult {
+        let Some(case) = case else { return CheckResult::new(&check.name, false, "there is no request to measure with") };
+        self.measure_latency(case, metrics).await;
+        match (metrics.get("latency_p99_ms"), &check.limit) {
+            (Some(p99), Some(limit)) => CheckResult::measured(&check.name, *p99, limit.clone()),
+            (Some(p99), None) => CheckResult::new(&check.name, true, format!("{p99:.1} ms")),
+            (None, _) => CheckResult::new(&check.name, false, "no call was answered"),
+        }
+    }
+
+    async fn measure_latency(&self, case: &SmokeCase, metrics: &mut BTreeMap<String, f64>) {
+        for _ in 0..WARM_UP_CALLS {
+            let _ = self.call(self.address, case).await;
+        }
+        let mut seen = Vec::new();
+        for _ in 0..LATENCY_CALLS {
+            if let Ok(answer) = self.call(self.address, case).await {
+                seen.push(answer.latency_ms);
+            }
+        }
+        seen.sort_by(f64::total_cmp);
+        for (name, share) in [("latency_p50_ms", 0.50), ("latency_p99_ms", 0.99)] {
+            if let Some(value) = quantile(&seen, share) {
+                metrics.insert(name.to_owned(), value);
+            }
+        }
+    }
+
+    async fn throughput(&self, check: &PlannedCheck, case: Option<&SmokeCase>, metrics: &mut BTreeMap<String, f64>) -> CheckResult {
+        let Some(case) = case else { return CheckResult::new(&check.name, false, "there is no request to measure with") };
+        let (clients, calls) = THROUGHPUT;
+        let began = Instant::now();
+        let client = || async {
+            let mut answered = 0_u32;
+            for _ in 0..calls {
+                let good = self.call(self.address, case).await.is_ok_and(|a| a.status == case.expected_status());
+                answered += u32::from(good);
+            }
+            answered
+        };
+        let answered: u32 = join_all((0..clients).map(|_| client())).await.into_iter().sum();
+        let rps = f64::from(answered) / began.elapsed().as_secs_f64();
+        metrics.insert("throughput_rps".to_owned(), rps);
+        match &check.limit {
+            Some(limit) => CheckResult::measured(&check.name, rps, limit.clone()),
+            None => CheckResult::new(&check.name, true, format!("{rps:.0} rps")),
+        }
+    }
+
+    /// How the live version answers the same golden cases; `None` where there is none to ask.
+    async fn difference(&self, situation: &Situation) -> Result<Option<Vec<AnswerDifference>>, NodeError> {
+        let Some(token) = &situation.live_slot else { return Ok(None) };
+        let Some(slot) = self.world.target.slot(token).await.map_err(port_err)? else { return Ok(None) };
+        let live = format!("http://127.0.0.1:{}", slot.port);
+        let mut cases = Vec::new();
+        for case in &self.plan.smoke {
+            let (Ok(new), Ok(old)) = (self.call(self.address, case).await, self.call(&live, case).await) else { continue };
+            let differences = compare(&old.body, &new.body, case.tolerance.unwrap_or(crate::release::DEFAULT_TOLERANCE));
+            if !differences.is_empty() {
+                cases.push(AnswerDifference { case: case.name.clone(), differences });
+            }
+        }
+        Ok(Some(cases))
+    }
+}
+
+/// The nearest-rank quantile of sorted values.
+fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few dozen samples")]
+    let rank = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1));
+    sorted.get(rank - 1).copied()
+}
+
+fn millis(ms: u64) -> f64 {
+    f64::from(u32::try_from(ms).unwrap_or(u32::MAX))
+}
+
+/// A body for an error line: at most 200 characters.
+fn short(body: &Value) -> String {
+    let text = body.to_string();
+    match text.char_indices().nth(200) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_nearest_rank() {
+        let values: Vec<f64> = (1..=30).map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.5), Some(15.0));
+        assert_eq!(quantile(&values, 0.99), Some(30.0));
+        assert_eq!(quantile(&[], 0.99), None);
+    }
+}
