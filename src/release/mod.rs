@@ -2,6 +2,7 @@
 
 mod conformance;
 mod contract;
+mod deployer;
 pub mod digest;
 mod engineer;
 mod evidence;
@@ -10,8 +11,10 @@ mod fixtures;
 mod format;
 mod golden;
 mod ledger;
+mod manager;
 mod memory_ledger;
 mod name;
+mod orchestrator;
 mod plan;
 mod planner;
 mod policy;
@@ -28,6 +31,7 @@ pub use contract::{
     ContractError, DeploymentConfig, DeploymentEngineerOutput, ModelDeployerOutput, Monitoring, ReleaseFacts,
     ServingEndpoint, TrafficConfig, finite_metrics,
 };
+pub use deployer::{DeployCall, DeployFailure, DeployFn, Deployed, Health, HealthChecker, ManagerError, Surroundings};
 pub use digest::{sha256_json, sha256_of};
 pub use engineer::{EngineerInfrastructure, EngineerInput, EngineerServing, ModelArtifact};
 pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings};
@@ -37,8 +41,10 @@ pub use ledger::{
     LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target,
     slot_token,
 };
+pub use manager::DeploymentManager;
 pub use memory_ledger::MemoryLedger;
 pub use name::{ModelName, NameError};
+pub use orchestrator::{DeploymentOrchestrator, PlannedDeployment, Verification};
 pub use plan::{
     Bake, Bound, BuildSpec, CheckKind, DeploymentPlan, Limit, LiveRelease, Machine, PlanInput, PlanStep, PlannedCheck,
     Reason,
