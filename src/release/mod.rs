@@ -1,5 +1,6 @@
 //! The domain of a release, without I/O: what is asked for, what is planned, what may happen, what is handed back.
 
+mod checks;
 mod conformance;
 mod contract;
 mod deployer;
@@ -20,6 +21,7 @@ mod planner;
 mod policy;
 mod release_file;
 mod request;
+mod resources;
 pub mod schema;
 mod spec;
 mod state;
