@@ -108,7 +108,8 @@ async fn states_are_guarded(ledger: &dyn ReleaseLedger) -> Result<(), Violation>
     let skipped = ReleaseChange { reason: Some("x".to_owned()), ..ReleaseChange::to(PlanState::Completed, at(6)) };
     refused("APPROVED cannot become COMPLETED", ledger.update("c-1", skipped).await, "release_state")?;
     same("a refused change changes nothing", ledger.get("c-1").await?, before)?;
-    ledger.update("c-1", ReleaseChange::to(PlanState::Executing, at(6))).await?;
+    ledger.update("c-1", ReleaseChange::start(at(6))).await?;
+    refused("only one may start", ledger.update("c-1", ReleaseChange::start(at(6))).await, "release_state")?;
     let done = ledger.update("c-1", ReleaseChange::to(PlanState::Completed, at(7))).await?;
     same("a finished row knows when", done.finished_at, Some(at(7)))?;
     let again = ledger.update("c-1", ReleaseChange::to(PlanState::Completed, at(8))).await?;

@@ -162,10 +162,11 @@ impl ReleaseRow {
     /// Applies `change`: the one function that every ledger changes rows with.
     ///
     /// # Errors
-    /// When the state it names cannot follow the row's.
+    /// When the state it names cannot follow the row's, or the row's is not one that the change expects.
     pub fn apply(&mut self, change: &ReleaseChange) -> Result<(), LedgerError> {
         if let Some(next) = change.status {
-            if !self.status.may_become(next) {
+            let expected = change.only_from.is_empty() || change.only_from.contains(&self.status);
+            if !expected || !self.status.may_become(next) {
                 let deployment_id = self.deployment_id.clone();
                 return Err(LedgerError::ReleaseState { deployment_id, from: self.status, to: next });
             }
@@ -221,6 +222,9 @@ pub struct ReleaseChange {
     /// The next state, one event away or the same.
     #[serde(default)]
     pub status: Option<PlanState>,
+    /// The states in which the row must be for `status` to change, so that of two that start one release one is refused; empty: any.
+    #[serde(default)]
+    pub only_from: Vec<PlanState>,
     /// See the row.
     #[serde(default)]
     pub model_version: Option<String>,
@@ -265,6 +269,7 @@ impl ReleaseChange {
         Self {
             at,
             status: None,
+            only_from: Vec::new(),
             model_version: None,
             endpoint_url: None,
             deployment_strategy: None,
@@ -283,6 +288,11 @@ impl ReleaseChange {
     /// A change of state.
     pub fn to(status: PlanState, at: DateTime<Utc>) -> Self {
         Self { status: Some(status), ..Self::at(at) }
+    }
+
+    /// The change to EXECUTING that only one of several wins.
+    pub fn start(at: DateTime<Utc>) -> Self {
+        Self { only_from: vec![PlanState::Draft, PlanState::Approved], ..Self::to(PlanState::Executing, at) }
     }
 
     /// The change to FAILED with its reason.

@@ -1,7 +1,9 @@
 //! The domain of a release, without I/O: what is asked for, what is planned, what may happen, what is handed back.
 
+mod checks;
 mod conformance;
 mod contract;
+mod deployer;
 pub mod digest;
 mod engineer;
 mod evidence;
@@ -10,13 +12,16 @@ mod fixtures;
 mod format;
 mod golden;
 mod ledger;
+mod manager;
 mod memory_ledger;
 mod name;
+mod orchestrator;
 mod plan;
 mod planner;
 mod policy;
 mod release_file;
 mod request;
+mod resources;
 pub mod schema;
 mod spec;
 mod state;
@@ -28,6 +33,7 @@ pub use contract::{
     ContractError, DeploymentConfig, DeploymentEngineerOutput, ModelDeployerOutput, Monitoring, ReleaseFacts,
     ServingEndpoint, TrafficConfig, finite_metrics,
 };
+pub use deployer::{DeployCall, DeployFailure, DeployFn, Deployed, Health, HealthChecker, ManagerError, Surroundings};
 pub use digest::{sha256_json, sha256_of};
 pub use engineer::{EngineerInfrastructure, EngineerInput, EngineerServing, ModelArtifact};
 pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings};
@@ -37,8 +43,10 @@ pub use ledger::{
     LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target,
     slot_token,
 };
+pub use manager::DeploymentManager;
 pub use memory_ledger::MemoryLedger;
 pub use name::{ModelName, NameError};
+pub use orchestrator::{DeploymentOrchestrator, PlannedDeployment, Verification};
 pub use plan::{
     Bake, Bound, BuildSpec, CheckKind, DeploymentPlan, Limit, LiveRelease, Machine, PlanInput, PlanStep, PlannedCheck,
     Reason,

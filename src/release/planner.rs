@@ -1,13 +1,12 @@
 //! From a request and the state of the world to a plan. Pure: the same input gives the same plan, byte for byte.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::checks::{checks, steps};
 use super::format::Format;
-use super::plan::{
-    Bake, Bound, BuildSpec, CheckKind, DeploymentPlan, Limit, PlanInput, PlanStep, PlannedCheck, Reason,
-};
+use super::plan::{Bake, BuildSpec, DeploymentPlan, PlanInput, Reason};
 use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
+use super::resources::{cpus, memory_mb, resource};
 use super::strategy::{DeploymentStrategy, Situation, Strategies, Strategy};
 use super::units::duration_text;
 
@@ -189,11 +188,12 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     Ok(plan)
 }
 
+/// Collects why.
 #[derive(Default)]
-struct Reasons(Vec<Reason>);
+pub(super) struct Reasons(Vec<Reason>);
 
 impl Reasons {
-    fn add(&mut self, rule: &str, because: impl Into<String>) {
+    pub(super) fn add(&mut self, rule: &str, because: impl Into<String>) {
         self.0.push(Reason { rule: rule.to_owned(), because: because.into() });
     }
 }
@@ -334,46 +334,6 @@ fn memory(
     Ok(needed)
 }
 
-/// Megabytes (of a million bytes, rounded up) of `"512Mi"`, `"2Gi"`, `"500MB"`, `"1.5GB"`; a bare number is megabytes.
-fn memory_mb(value: &Value) -> Result<u64, PlanError> {
-    const FORMS: &str = "a number with Mi, Gi, MB or GB, such as 512Mi or 1.5GB";
-    let fail = || resource("memory", value, FORMS);
-    if let Some(mb) = value.as_u64() {
-        return Ok(mb);
-    }
-    let text = value.as_str().ok_or_else(fail)?.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
-    let (number, unit) = text.split_at(end);
-    let bytes = match unit.trim() {
-        "Mi" | "MiB" => 1_048_576.0,
-        "Gi" | "GiB" => 1_073_741_824.0,
-        "M" | "MB" => 1e6,
-        "G" | "GB" => 1e9,
-        _ => return Err(fail()),
-    };
-    let number: f64 = number.parse().map_err(|_| fail())?;
-    Ok((number * bytes / 1e6).ceil() as u64)
-}
-
-/// Processors of `2`, `"2"`, `"1.5"`, `"500m"`.
-fn cpus(value: &Value) -> Result<f64, PlanError> {
-    let fail = || resource("cpu", value, "a number, such as 2, 1.5 or 500m");
-    let parsed = match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => match text.strip_suffix('m') {
-            Some(milli) => milli.parse::<f64>().ok().map(|milli| milli / 1000.0),
-            None => text.parse().ok(),
-        },
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    };
-    parsed.filter(|cpus| cpus.is_finite() && *cpus > 0.0).ok_or_else(fail)
-}
-
-fn resource(key: &str, value: &Value, accepted: &str) -> PlanError {
-    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    PlanError::ResourceInvalid { key: key.to_owned(), value, accepted: accepted.to_owned() }
-}
-
 fn ready_timeout(request: &DeployRequest, why: &mut Reasons) -> u64 {
     let (ms, source) = match request.ready_timeout_ms {
         Some(ms) => (ms, "as the request says"),
@@ -401,63 +361,104 @@ fn bake(request: &DeployRequest, why: &mut Reasons) -> Bake {
     Bake { for_ms, max_error_rate }
 }
 
-fn checks(input: &PlanInput, ready_timeout_ms: u64, why: &mut Reasons) -> Vec<PlannedCheck> {
-    let check = |name: &str, kind, what: String, limit| PlannedCheck { name: name.to_owned(), kind, what, limit };
-    let request = &input.request;
-    let mut checks = vec![
-        check("liveness", CheckKind::Liveness, "/livez answers 200".to_owned(), None),
-        check(
-            "readiness",
-            CheckKind::Readiness,
-            format!("/readyz answers 200 within {}", duration_text(ready_timeout_ms)),
-            None,
-        ),
-    ];
-    for case in &request.smoke {
-        let what = match &case.expect {
-            Some(_) => format!("{} answers {} and the expected JSON", case.path, case.expected_status()),
-            None => format!("{} answers {}", case.path, case.expected_status()),
-        };
-        checks.push(check(&format!("smoke:{}", case.name), CheckKind::Smoke, what, None));
-    }
-    if request.smoke.is_empty() {
-        let what = "each route answers a request made from its own schema".to_owned();
-        checks.push(check("smoke:generated", CheckKind::GeneratedSmoke, what, None));
-        why.add("smoke", "no golden case is given, so requests are made from the service's schema");
-    } else {
-        why.add("smoke", format!("{} golden case(s)", request.smoke.len()));
-    }
-    if let Some(value) = request.serving.latency_p99_ms {
-        let limit = Limit { bound: Bound::AtMost, value, unit: "ms".to_owned() };
-        checks.push(check("latency_p99", CheckKind::LatencyP99, format!("p99 is at most {value} ms"), Some(limit)));
-    }
-    if let Some(value) = request.serving.throughput_rps {
-        let limit = Limit { bound: Bound::AtLeast, value, unit: "rps".to_owned() };
-        checks.push(check("throughput", CheckKind::Throughput, format!("at least {value} requests/s"), Some(limit)));
-    }
-    if let Some(live) = &input.live {
-        let what = format!("answers are shown beside those of version {}", live.model_version);
-        checks.push(check("difference_to_live", CheckKind::DifferenceToLive, what, None));
-    }
-    checks
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-fn steps(plan: &DeploymentPlan) -> Vec<PlanStep> {
-    let step = |node: &str, does: String| PlanStep { node: node.to_owned(), does };
-    let build = match &plan.build.source {
-        ModelSource::Project { .. } => "builds the project with BentoML in its environment".to_owned(),
-        ModelSource::Artifact { .. } => "writes a service for the model and builds it with BentoML".to_owned(),
-    };
-    let mut steps = vec![
-        step("packager", build),
-        step("deployment_executor", format!("starts it in slot {} and waits until it is ready", plan.slots.candidate)),
-        step("validation", format!("makes {} check(s); users see nothing of it", plan.checks.len())),
-    ];
-    if plan.approval.required {
-        let open = duration_text(plan.approval.ttl_ms);
-        steps.push(step("approval_gate", format!("shows the evidence and waits up to {open} for a decision")));
+    use super::*;
+    use crate::release::CheckKind;
+    use crate::release::fixtures::input_of_iris;
+    use crate::release::units::Share;
+
+    fn because<'a>(plan: &'a DeploymentPlan, rule: &str) -> &'a str {
+        plan.reasons.iter().find(|reason| reason.rule == rule).map_or("", |reason| &reason.because)
     }
-    steps.extend(plan.traffic.iter().map(|does| step("traffic_shift", does.clone())));
-    steps.push(step("finalise", "records the release and hands back the contract".to_owned()));
-    steps
+
+    #[test]
+    fn a_first_release_is_planned_and_explained() {
+        let plan = plan(&input_of_iris(None)).expect("a plan");
+        assert_eq!((plan.strategy, plan.slots.candidate.as_str(), plan.replicas), (Strategy::BlueGreen, "blue", 1));
+        assert_eq!((plan.ready_timeout_ms, plan.bake.for_ms, plan.memory_mb), (60_000, 10_000, DEFAULT_MEMORY_MB));
+        assert!(plan.approval.required && plan.previous.is_none());
+        for rule in
+            ["strategy", "package", "platform", "version", "previous", "memory", "bake", "approval", "slot", "smoke"]
+        {
+            assert!(!because(&plan, rule).is_empty(), "{rule}");
+        }
+        let nodes: Vec<_> = plan.steps.iter().map(|step| step.node.as_str()).collect();
+        let (first, last) = (nodes.first().copied(), nodes.last().copied());
+        assert_eq!((first, last), (Some("packager"), Some("finalise")));
+        assert!(nodes.contains(&"approval_gate"));
+        assert!(plan.lines().join("\n").contains("replaces   nothing: first release"));
+    }
+
+    #[test]
+    fn the_same_input_is_the_same_plan_and_every_part_counts() {
+        let input = input_of_iris(Some("v1"));
+        let one = plan(&input).expect("a plan");
+        assert_eq!(one.digest(), plan(&input).expect("a plan").digest());
+        let stored: DeploymentPlan = serde_json::from_value(one.to_value()).expect("same");
+        assert_eq!(stored.digest(), one.digest());
+        let mut other = input;
+        other.request.env_file = Some("/p/secrets.env".into());
+        assert_ne!(plan(&other).expect("a plan").digest(), one.digest());
+        assert_eq!((one.slots.candidate.as_str(), one.previous_version()), ("green", Some("v1")));
+        assert!(one.checks.iter().any(|check| check.kind == CheckKind::DifferenceToLive));
+    }
+
+    #[test]
+    fn another_strategy_is_refused_and_not_replaced() {
+        for strategy in Strategy::ALL.into_iter().filter(|strategy| *strategy != Strategy::BlueGreen) {
+            let mut input = input_of_iris(None);
+            input.request.strategy = Some(strategy);
+            let error = plan(&input).expect_err("unavailable");
+            assert_eq!(error.code(), "strategy_unavailable");
+            assert!(
+                error.to_string().contains(strategy.as_str()) && error.to_string().contains("blue-green"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn frameworks_platforms_versions_and_replicas_are_checked() {
+        let mut input = input_of_iris(Some("v1"));
+        input.request.source = ModelSource::Artifact { path: "m.pt".into(), framework: "pytorch".into() };
+        let error = plan(&input).expect_err("framework");
+        assert_eq!(error.code(), "framework_unavailable");
+        assert!(error.hint().contains("@bentoml.service"));
+        input.request.source = ModelSource::Artifact { path: "m.joblib".into(), framework: "Scikit-Learn".into() };
+        assert!(because(&plan(&input).expect("a plan"), "package").contains("generated"));
+        input.request.infrastructure.platform = Some("kubernetes".into());
+        assert_eq!(plan(&input).expect_err("platform").code(), "platform_unavailable");
+        input.request.infrastructure.platform = Some("local".into());
+        input.request.version = Some("v1".into());
+        assert_eq!(plan(&input).expect_err("version").code(), "version_is_live");
+        input.request.version = None;
+        input.request.infrastructure.resources.insert("replicas".into(), json!(3));
+        assert_eq!(plan(&input).expect_err("replicas").code(), "replicas_unavailable");
+    }
+
+    #[test]
+    fn memory_must_be_there() {
+        let mut input = input_of_iris(None);
+        input.machine.memory_free_mb = Some(1000);
+        input.machine.memory_needed_mb = Some(400);
+        assert_eq!(plan(&input).expect("fits").memory_mb, 400);
+        input.request.infrastructure.resources.insert("memory".into(), json!("1Gi"));
+        let error = plan(&input).expect_err("1074 MB do not fit");
+        assert_eq!((error.code(), error.retryable()), ("insufficient_memory", true));
+        assert!(error.to_string().contains("1074"), "{error}");
+        input.request.infrastructure.resources.insert("memory".into(), json!("lots"));
+        assert!(plan(&input).expect_err("lots").to_string().contains("`lots`"));
+    }
+
+    #[test]
+    fn availability_limits_errors_while_baking() {
+        let mut input = input_of_iris(None);
+        input.request.serving.availability = Some(0.999);
+        assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.001).abs() < 1e-12);
+        input.request.bake.max_error_rate = Some(Share(0.05));
+        assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.05).abs() < 1e-12);
+    }
 }

@@ -244,6 +244,8 @@ fn placed(text: &str, file: &str, error: &serde_saphyr::Error) -> ReleaseFileErr
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let message = error.without_snippet().to_string();
     // The place has fields of its own.
+    // Advice for programmers, not for the file's author.
+    let message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
     let message = message.split(" at line ").next().unwrap_or_default().trim().to_owned();
     ReleaseFileError { file: file.to_owned(), line, column, message, snippet: snippet(text, line, column) }
 }
@@ -328,13 +330,14 @@ environments: { prod: { approval: required, bake: 5m }, dev: { approval: none } 
             (FULL.replace("approval: required\n", "approval: maybe\n"), 14, vec!["maybe"]),
             (FULL.replace("latency_p99", "latencyP99"), 10, vec!["latencyP99"]),
             (FULL.replace("[python, train.py]", "[python"), 6, vec![]),
-            (format!("{FULL}model: other\n"), 16, vec!["model"]),
+            (format!("{FULL}model: other\n"), 16, vec!["duplicate", "model"]),
         ] {
             let error = ReleaseFile::parse(&wrong, "tidegate.yaml").expect_err("wrong");
             let text = error.to_string();
             assert!(error.line.abs_diff(line) <= 1 && error.column > 0, "{line} {text}");
             assert!(text.starts_with(&format!("tidegate.yaml:{}:{}: ", error.line, error.column)), "{text}");
             assert!(text.contains(" | ") && text.contains('^'), "{text}");
+            assert!(!text.contains("Options"), "{text}");
             assert!(parts.iter().all(|part| error.message.contains(part)), "{text}");
         }
     }

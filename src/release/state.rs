@@ -53,7 +53,7 @@ pub struct IllegalTransition {
 
 /// The state after `event`; live code and recovery both use this function.
 ///
-/// DRAFT may start without APPROVED: `DeploymentOrchestrator` executes drafts, its deploy function
+/// DRAFT may start without APPROVED: [`DeploymentOrchestrator`](super::DeploymentOrchestrator) executes drafts, its deploy function
 /// holding the gate.
 ///
 /// # Errors
