@@ -3,5 +3,6 @@
 //! evidence says so. See `ARCHITECTURE.md` for the map of the rooms.
 
 pub mod graph;
+pub mod nodes;
 pub mod ports;
 pub mod release;

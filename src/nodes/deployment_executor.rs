@@ -73,8 +73,9 @@ impl Node for DeploymentExecutor {
 
 /// A package out of its channel.
 pub(super) fn package(value: Value) -> Result<PackagedModel, Failure> {
-    serde_json::from_value(value)
-        .map_err(|e| Failure::new("package_unreadable", "the package in the state cannot be read").because(e.to_string()))
+    serde_json::from_value(value).map_err(|e| {
+        Failure::new("package_unreadable", "the package in the state cannot be read").because(e.to_string())
+    })
 }
 
 /// Waits until the slot is ready; fails with the service's own last traceback where there is one.

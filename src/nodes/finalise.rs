@@ -11,9 +11,7 @@ use super::deployment_executor::package;
 use super::effects::CompleteRelease;
 use super::{BakeReport, RouteState, Situation, Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::release::{
-    DeploymentPlan, ModelDeployerOutput, PlanState, ReleaseChange, ReleaseFacts, finite_metrics,
-};
+use crate::release::{DeploymentPlan, ModelDeployerOutput, PlanState, ReleaseChange, ReleaseFacts, finite_metrics};
 
 /// Reads everything, writes the output.
 pub struct Finalise(pub Arc<World>);
@@ -58,8 +56,9 @@ impl Node for Finalise {
             metrics_baseline: metrics.clone(),
             artifact: Some(package.content_digest),
         };
-        let output = ModelDeployerOutput::new(&reads.plan, &facts)
-            .map_err(|e| Failure::new("output_invalid", "the release's output cannot be written").because(e.to_string()))?;
+        let output = ModelDeployerOutput::new(&reads.plan, &facts).map_err(|e| {
+            Failure::new("output_invalid", "the release's output cannot be written").because(e.to_string())
+        })?;
         let change = ReleaseChange {
             output: serde_json::to_value(&output).ok(),
             metrics_baseline: Some(metrics),

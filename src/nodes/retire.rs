@@ -11,13 +11,12 @@ use super::world::port_err;
 use super::{RouteState, World};
 use crate::graph::{Context, Node, NodeError, Outcome};
 
-/// Reads the model and the route, writes which slots are gone.
+/// Reads the route, writes which slots are gone.
 pub struct Retire(pub Arc<World>);
 
 /// What it reads.
 #[derive(Deserialize, JsonSchema)]
 pub struct Reads {
-    model: String,
     route: RouteState,
 }
 
@@ -35,7 +34,7 @@ impl Node for Retire {
     type Writes = Writes;
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
-        let old: Vec<String> = cx.pin("slots", superfluous(&self.0, &reads)).await?;
+        let old: Vec<String> = cx.pin("slots", superfluous(&self.0, &reads.route)).await?;
         if old.is_empty() {
             return Ok(Outcome::update(Writes { retired: old }));
         }
@@ -46,9 +45,9 @@ impl Node for Retire {
 
 /// Slots of the model that this thread found without a role. A slot of another release under way is younger than ours and may be about
 /// to get one, so only slots that were there before count; the ledger allows one release of a model at a time.
-async fn superfluous(world: &World, reads: &Reads) -> Result<Vec<String>, NodeError> {
-    let in_use = [reads.route.live.as_deref(), reads.route.standby.as_deref()];
+async fn superfluous(world: &World, route: &RouteState) -> Result<Vec<String>, NodeError> {
+    let in_use = [route.live.as_deref(), route.standby.as_deref()];
     let slots = world.target.slots().await.map_err(port_err)?;
-    let idle = slots.into_iter().filter(|s| s.model == reads.model && !in_use.contains(&Some(s.token.as_str())));
+    let idle = slots.into_iter().filter(|s| s.model == route.model && !in_use.contains(&Some(s.token.as_str())));
     Ok(idle.map(|s| s.token).collect())
 }

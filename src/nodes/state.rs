@@ -47,6 +47,8 @@ pub struct Validated {
 /// Where the traffic goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteState {
+    /// The model's public name.
+    pub model: String,
     /// The public URL.
     pub endpoint_url: String,
     /// The route's generation after the switch.

@@ -62,7 +62,8 @@ impl Node for Validation {
         if failed.is_empty() {
             return Ok(Outcome::update(Writes { validated }));
         }
-        let failure = Failure::new("validation_failed", format!("{} of {} checks failed", failed.len(), validated.checks.len()));
+        let failure =
+            Failure::new("validation_failed", format!("{} of {} checks failed", failed.len(), validated.checks.len()));
         Err(failure.because(failed.join("\n")).hint("mend the model or the expectation, then release again").into())
     }
 }
@@ -93,7 +94,9 @@ impl Bench<'_> {
                     let differences = self.difference(situation).await?;
                     let detail = match &differences {
                         None => "there is no live version that answers".to_owned(),
-                        Some(cases) => format!("{} of {} golden cases answered otherwise", cases.len(), self.plan.smoke.len()),
+                        Some(cases) => {
+                            format!("{} of {} golden cases answered otherwise", cases.len(), self.plan.smoke.len())
+                        }
                     };
                     diff_to_live = differences;
                     // A new version may answer otherwise, that is its purpose; the human sees it.
@@ -121,7 +124,9 @@ impl Bench<'_> {
     async fn answers(&self, check: &PlannedCheck, path: &str) -> CheckResult {
         let call = ServiceCall { url: format!("{}{path}", self.address), body: None, timeout_ms: CALL_TIMEOUT_MS };
         match self.world.services.call(&call).await {
-            Ok(answer) => CheckResult::new(&check.name, answer.status == 200, format!("{path} answered {}", answer.status)),
+            Ok(answer) => {
+                CheckResult::new(&check.name, answer.status == 200, format!("{path} answered {}", answer.status))
+            }
             Err(error) => CheckResult::new(&check.name, false, format!("{path}: {}", error.message)),
         }
     }
@@ -135,12 +140,22 @@ impl Bench<'_> {
             Err(why) => return CheckResult::new(&check.name, false, why),
         };
         if answer.status != case.expected_status() {
-            let detail = format!("{} answered {}, expected {}: {}", case.path, answer.status, case.expected_status(), short(&answer.body));
+            let detail = format!(
+                "{} answered {}, expected {}: {}",
+                case.path,
+                answer.status,
+                case.expected_status(),
+                short(&answer.body)
+            );
             return CheckResult::new(&check.name, false, detail);
         }
         let differences = case.differences(&answer.body);
         match differences.first() {
-            None => CheckResult::new(&check.name, true, format!("{} answered as expected in {:.1} ms", case.path, answer.latency_ms)),
+            None => CheckResult::new(
+                &check.name,
+                true,
+                format!("{} answered as expected in {:.1} ms", case.path, answer.latency_ms),
+            ),
             Some(first) => {
                 let detail = format!("{} answered {}; {}: {}", case.path, short(&answer.body), first.path, first.why);
                 CheckResult::new(&check.name, false, detail)
@@ -154,10 +169,16 @@ impl Bench<'_> {
             return CheckResult::new(&check.name, false, "the service has no route that a request could be made for");
         };
         match self.call(self.address, &case).await {
-            Ok(answer) if answer.status < 500 => {
-                CheckResult::new(&check.name, true, format!("{} answered {} to a made-up request", case.path, answer.status))
-            }
-            Ok(answer) => CheckResult::new(&check.name, false, format!("{} answered {}: {}", case.path, answer.status, short(&answer.body))),
+            Ok(answer) if answer.status < 500 => CheckResult::new(
+                &check.name,
+                true,
+                format!("{} answered {} to a made-up request", case.path, answer.status),
+            ),
+            Ok(answer) => CheckResult::new(
+                &check.name,
+                false,
+                format!("{} answered {}: {}", case.path, answer.status, short(&answer.body)),
+            ),
             Err(why) => CheckResult::new(&check.name, false, why),
         }
     }
@@ -165,15 +186,30 @@ impl Bench<'_> {
     fn generated_case(&self) -> Option<SmokeCase> {
         let route = self.package.routes.first()?;
         let body = Some(sample_request(&route.input));
-        Some(SmokeCase { name: "generated".into(), path: route.path.clone(), body, expect: None, tolerance: None, status: None, timeout: None })
+        Some(SmokeCase {
+            name: "generated".into(),
+            path: route.path.clone(),
+            body,
+            expect: None,
+            tolerance: None,
+            status: None,
+            timeout: None,
+        })
     }
 
     fn load_case(&self) -> Option<SmokeCase> {
         self.plan.smoke.first().cloned().or_else(|| self.generated_case())
     }
 
-    async fn latency(&self, check: &PlannedCheck, case: Option<&SmokeCase>, metrics: &mut BTreeMap<String, f64>) -> CheckResult {
-        let Some(case) = case else { return CheckResult::new(&check.name, false, "there is no request to measure with") };
+    async fn latency(
+        &self,
+        check: &PlannedCheck,
+        case: Option<&SmokeCase>,
+        metrics: &mut BTreeMap<String, f64>,
+    ) -> CheckResult {
+        let Some(case) = case else {
+            return CheckResult::new(&check.name, false, "there is no request to measure with");
+        };
         self.measure_latency(case, metrics).await;
         match (metrics.get("latency_p99_ms"), &check.limit) {
             (Some(p99), Some(limit)) => CheckResult::measured(&check.name, *p99, limit.clone()),
@@ -200,8 +236,15 @@ impl Bench<'_> {
         }
     }
 
-    async fn throughput(&self, check: &PlannedCheck, case: Option<&SmokeCase>, metrics: &mut BTreeMap<String, f64>) -> CheckResult {
-        let Some(case) = case else { return CheckResult::new(&check.name, false, "there is no request to measure with") };
+    async fn throughput(
+        &self,
+        check: &PlannedCheck,
+        case: Option<&SmokeCase>,
+        metrics: &mut BTreeMap<String, f64>,
+    ) -> CheckResult {
+        let Some(case) = case else {
+            return CheckResult::new(&check.name, false, "there is no request to measure with");
+        };
         let (clients, calls) = THROUGHPUT;
         let began = Instant::now();
         let client = || async {
@@ -228,8 +271,11 @@ impl Bench<'_> {
         let live = format!("http://127.0.0.1:{}", slot.port);
         let mut cases = Vec::new();
         for case in &self.plan.smoke {
-            let (Ok(new), Ok(old)) = (self.call(self.address, case).await, self.call(&live, case).await) else { continue };
-            let differences = compare(&old.body, &new.body, case.tolerance.unwrap_or(crate::release::DEFAULT_TOLERANCE));
+            let (Ok(new), Ok(old)) = (self.call(self.address, case).await, self.call(&live, case).await) else {
+                continue;
+            };
+            let differences =
+                compare(&old.body, &new.body, case.tolerance.unwrap_or(crate::release::DEFAULT_TOLERANCE));
             if !differences.is_empty() {
                 cases.push(AnswerDifference { case: case.name.clone(), differences });
             }
@@ -240,7 +286,12 @@ impl Bench<'_> {
 
 /// The nearest-rank quantile of sorted values.
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few dozen samples")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a few dozen samples"
+    )]
     let rank = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1));
     sorted.get(rank - 1).copied()
 }

@@ -55,7 +55,8 @@ impl Node for Watch {
         if bake.passed {
             return Ok(Outcome::update(Writes { bake }));
         }
-        let failure = Failure::new("bake_failed", format!("the new version went bad while it was watched: {}", bake.reason));
+        let failure =
+            Failure::new("bake_failed", format!("the new version went bad while it was watched: {}", bake.reason));
         Err(failure.hint("the traffic is back where it was; `tidegate run show` has the figures").into())
     }
 }
@@ -100,7 +101,8 @@ impl Ward<'_> {
             if watched / 1000 > told {
                 told = watched / 1000;
                 let (requests, errors) = traffic.as_ref().map_or((0, 0), |t| (t.requests, t.errors));
-                self.cx.progress(&format!("watching: {told} of {} s, {requests} requests, {errors} errors", limit / 1000));
+                self.cx
+                    .progress(&format!("watching: {told} of {} s, {requests} requests, {errors} errors", limit / 1000));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -112,11 +114,23 @@ impl Ward<'_> {
 
     /// One request of its own through the public endpoint, so that a quiet hour is not taken for a good one.
     async fn knock(&self) {
-        let generated = SmokeCase { name: "readyz".into(), path: "/readyz".into(), body: None, expect: None, tolerance: None, status: None, timeout: None };
+        let generated = SmokeCase {
+            name: "readyz".into(),
+            path: "/readyz".into(),
+            body: None,
+            expect: None,
+            tolerance: None,
+            status: None,
+            timeout: None,
+        };
         let case = self.plan.smoke.first().unwrap_or(&generated);
         let url = format!("{}{}", self.route.endpoint_url, case.path);
         // Whatever comes of it, the gateway has counted it.
-        let _ = self.world.services.call(&ServiceCall { url, body: case.body.clone(), timeout_ms: case.timeout_ms() }).await;
+        let _ = self
+            .world
+            .services
+            .call(&ServiceCall { url, body: case.body.clone(), timeout_ms: case.timeout_ms() })
+            .await;
     }
 
     async fn traffic(&self) -> Result<Option<VersionTraffic>, NodeError> {

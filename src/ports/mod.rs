@@ -16,7 +16,9 @@ mod target;
 pub use env::{EnvBackend, EnvRequest, PythonEnv};
 pub use error::PortError;
 pub use machine::MachineFacts;
-pub use packager::{GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute};
+pub use packager::{
+    GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute,
+};
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
 pub use router::{Fence, LatencySummary, Route, SwitchRequest, TrafficRouter, VersionTraffic};

@@ -22,6 +22,7 @@ mod policy;
 mod release_file;
 mod request;
 mod resources;
+mod sample;
 pub mod schema;
 mod spec;
 mod state;
@@ -59,6 +60,7 @@ pub use release_file::{Overlay, ReleaseFile, ReleaseFileError, Serving};
 pub use request::{
     DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, Infrastructure, ModelSource, RequestError, ServingRequirements,
 };
+pub use sample::sample_request;
 pub use spec::{ApprovalMode, ApprovalSpec, BakeSpec};
 pub use state::{IllegalTransition, PlanEvent, PlanState, transition};
 pub use strategy::{BlueGreen, DeploymentStrategy, Situation, Slots, Strategies, Strategy};

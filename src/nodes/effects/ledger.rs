@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Effect, EffectCx, Failure, Probe};
 use crate::nodes::World;
 use crate::nodes::world::{ledger, port};
-use crate::release::{PlanState, ReleaseChange, ReleaseFilter, ReleaseRow};
+use crate::release::{PlanState, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseRow};
 
 /// Opens the row; refused while another release of the model is under way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,10 +21,14 @@ impl Effect for OpenRelease {
 
     async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<(), Failure> {
         world.ledger.open(self.0.clone()).await.map_err(|e| ledger(&e))?;
-        let under_way = world.ledger.list(&ReleaseFilter::in_progress(&self.0.model_name)).await.map_err(|e| ledger(&e))?;
+        let under_way =
+            world.ledger.list(&ReleaseFilter::in_progress(&self.0.model_name)).await.map_err(|e| ledger(&e))?;
         // Of two that opened at once the older one goes on; both see both rows, so they agree which that is.
         let ours = (self.0.created_at, &self.0.deployment_id);
-        let Some(other) = under_way.iter().find(|o| (o.created_at, &o.deployment_id) < ours) else { return Ok(()) };
+        // Going back must not wait for a deploy that only prepares; one that moves traffic goes back itself when it is cancelled.
+        let matters = |o: &&ReleaseRow| self.0.kind == ReleaseKind::Deploy || o.status == PlanState::Executing;
+        let older = |o: &&ReleaseRow| (o.created_at, &o.deployment_id) < ours;
+        let Some(other) = under_way.iter().filter(matters).find(older) else { return Ok(()) };
         let refusal = Failure::new(
             "release_in_progress",
             format!("another release of {} is under way: {} ({})", other.model_name, other.deployment_id, other.status),

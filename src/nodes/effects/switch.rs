@@ -74,6 +74,6 @@ fn names(route: &Route, token: &str) -> bool {
 }
 
 fn state(route: Route) -> RouteState {
-    let Route { generation, live, standby, endpoint_url, .. } = route;
-    RouteState { endpoint_url, generation, live, standby }
+    let Route { model, generation, live, standby, endpoint_url, .. } = route;
+    RouteState { model, endpoint_url, generation, live, standby }
 }

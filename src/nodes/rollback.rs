@@ -1,0 +1,195 @@
+//! Back to a version that served before: no build; at once where its slot is still warm.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::deployment_executor::until_ready;
+use super::deployment_planner::look;
+use super::effects::{CompleteRelease, OpenRelease, StartSlot, SwitchTraffic, UpdateRelease};
+use super::world::{ledger_err, port_err};
+use super::{RouteState, Situation, World};
+use crate::graph::{Context, Failure, Node, NodeError, Outcome};
+use crate::ports::{PackagedModel, SlotState};
+use crate::release::{
+    DEFAULT_READY_TIMEOUT_MS, ModelDeployerOutput, ModelName, PlanState, ReleaseChange, ReleaseKind, ReleaseRow,
+    rollback_target,
+};
+
+/// Reads the request, goes back, writes the output.
+pub struct Rollback(pub Arc<World>);
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The model.
+    pub model: ModelName,
+    /// The version to go back to; absent: the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+}
+
+/// What it reads.
+#[derive(Deserialize, JsonSchema)]
+pub struct Reads {
+    rollback: RollbackRequest,
+}
+
+/// What it writes.
+#[derive(Serialize, JsonSchema)]
+pub struct Writes {
+    route: RouteState,
+    output: ModelDeployerOutput,
+}
+
+/// Where it goes and what is there; pinned, because the ledger changes under way.
+#[derive(Serialize, Deserialize)]
+struct Way {
+    target: ReleaseRow,
+    live: ReleaseRow,
+    situation: Situation,
+    /// The target's slot, if it still runs and is ready.
+    warm: Option<String>,
+    /// What to start where it is not warm.
+    package: Option<PackagedModel>,
+}
+
+#[async_trait]
+impl Node for Rollback {
+    const KIND: &'static str = "rollback";
+    const VERSION: u32 = 1;
+    type Reads = Reads;
+    type Writes = Writes;
+
+    async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        let request = reads.rollback;
+        let id = cx.thread().to_string();
+        let at = cx.now().await?;
+        let way: Way = cx.pin("way", find_way(&self.0, &request)).await?;
+        cx.effect("open", OpenRelease(row(&id, &request, &way, at))).await?;
+        let token = self.running_slot(cx, &request, &way).await?;
+        let executing =
+            ReleaseChange { slot_token: Some(token.clone()), ..ReleaseChange::to(PlanState::Executing, at) };
+        cx.effect("executing", UpdateRelease { deployment_id: id.clone(), change: executing }).await?;
+        let switch = SwitchTraffic {
+            model: request.model.to_string(),
+            live: token,
+            standby: None,
+            before: way.situation.live_slot.clone(),
+            expected_generation: way.situation.generation,
+        };
+        let route = cx.effect("switch", switch).await?;
+        let output = ModelDeployerOutput {
+            deployment_id: id.clone(),
+            endpoint_url: route.endpoint_url.trim_end_matches('/').to_owned(),
+            deployment_strategy: way.target.deployment_strategy,
+            previous_version: way.live.model_version.clone(),
+            deployment_timestamp: at.fixed_offset(),
+            health_check_passed: true,
+            metrics_baseline: way.target.metrics_baseline.clone(),
+        };
+        let change = ReleaseChange {
+            endpoint_url: Some(route.endpoint_url.clone()),
+            output: serde_json::to_value(&output).ok(),
+            ..ReleaseChange::to(PlanState::Completed, at)
+        };
+        let complete = CompleteRelease {
+            deployment_id: id,
+            model: request.model.to_string(),
+            version: way.target.model_version.unwrap_or_default(),
+            previous: way.live.model_version.map(|version| (way.live.deployment_id, version)),
+            change,
+            at,
+        };
+        cx.effect("complete", complete).await?;
+        Ok(Outcome::update(Writes { route, output }))
+    }
+}
+
+impl Rollback {
+    /// The slot to go back to: the warm one, or one started from the package that was kept.
+    async fn running_slot(&self, cx: &Context, request: &RollbackRequest, way: &Way) -> Result<String, NodeError> {
+        if let Some(token) = &way.warm {
+            return Ok(token.clone());
+        }
+        let Some(package) = way.package.clone() else {
+            let version = way.target.model_version.as_deref().unwrap_or("?");
+            return Err(Failure::new("package_gone", format!("version {version} is not in the registry any more"))
+                .hint("release that version again")
+                .into());
+        };
+        let env_file = way.target.plan.as_ref().and_then(|p| p["env_file"].as_str()).map(Into::into);
+        let slot = cx.effect("slot", StartSlot { model: request.model.to_string(), package, env_file }).await?;
+        cx.observe("ready", until_ready(&self.0, &slot.token, DEFAULT_READY_TIMEOUT_MS)).await?;
+        Ok(slot.token)
+    }
+}
+
+async fn find_way(world: &World, request: &RollbackRequest) -> Result<Way, NodeError> {
+    let model = request.model.as_str();
+    let history = world.ledger.history(model).await.map_err(ledger_err)?;
+    let Some(live) = history.iter().find(|row| row.live).cloned() else {
+        return Err(Failure::new(
+            "nothing_active",
+            format!("nothing of {model} serves, so there is nothing to go back from"),
+        )
+        .hint("`tidegate list` shows all releases")
+        .into());
+    };
+    let Some(target) = rollback_target(&history, request.to.as_deref()).cloned() else {
+        return Err(no_target(model, request.to.as_deref(), &history).into());
+    };
+    let situation = look(world, model).await?;
+    let warm = match &target.slot_token {
+        None => None,
+        Some(token) => world.target.slot(token).await.map_err(port_err)?,
+    };
+    let warm = warm.filter(|slot| slot.state == SlotState::Ready).map(|slot| slot.token);
+    let version = target.model_version.clone().unwrap_or_default();
+    let registered = world.registry.find(model, &version).await.map_err(port_err)?;
+    Ok(Way { target, live, situation, warm, package: registered.map(|r| r.package) })
+}
+
+fn no_target(model: &str, to: Option<&str>, history: &[ReleaseRow]) -> Failure {
+    let mut known: Vec<&str> = history
+        .iter()
+        .filter(|row| row.status == PlanState::Completed && row.kind == ReleaseKind::Deploy)
+        .filter_map(|row| row.model_version.as_deref())
+        .collect();
+    known.dedup();
+    let what = match to {
+        Some(version) => format!("{model} has no earlier completed release of version {version}"),
+        None => format!("{model} has no earlier version to go back to"),
+    };
+    Failure::new("no_previous", what)
+        .because(format!("completed releases: {}", known.join(", ")))
+        .hint(format!("`tidegate history {model}` shows them all"))
+}
+
+fn row(id: &str, request: &RollbackRequest, way: &Way, at: chrono::DateTime<chrono::Utc>) -> ReleaseRow {
+    let target = &way.target;
+    ReleaseRow {
+        model_version: target.model_version.clone(),
+        deployment_strategy: target.deployment_strategy,
+        previous_version: way.live.model_version.clone(),
+        reason: request.reason.clone(),
+        content_digest: target.content_digest.clone(),
+        release_dir: target.release_dir.clone(),
+        slot: target.slot.clone(),
+        slot_token: target.slot_token.clone(),
+        plan: target.plan.clone(),
+        metrics_baseline: target.metrics_baseline.clone(),
+        requested_by: request.requested_by.clone(),
+        environment: target.environment.clone(),
+        ..ReleaseRow::new(id, request.model.as_str(), ReleaseKind::Rollback, at)
+    }
+}
