@@ -2,7 +2,9 @@
 //! version that is live, validates, asks a human where policy says so, moves traffic, watches, and goes back by itself when the
 //! evidence says so. See `ARCHITECTURE.md` for the map of the rooms.
 
+pub mod adapters;
 pub mod graph;
+pub mod host;
 pub mod nodes;
 pub mod ports;
 pub mod release;

@@ -371,10 +371,7 @@ async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) 
         Ok(NamespaceEnd::Finished(_)) => (ThreadEvent::Finish, None),
         Ok(NamespaceEnd::Suspended) | Err(NodeError::Suspended) => (ThreadEvent::Interrupt, None),
         Err(NodeError::Store(error)) => return Err(error),
-        Err(NodeError::Drained) => {
-            scope.commit(Vec::new()).await?;
-            return Ok(RunEnd { status: ThreadStatus::Running, failure: None });
-        }
+        Err(NodeError::Drained) => return drained(scope).await,
         // The record is left as it is: a replay writes to no thread but its own.
         Err(NodeError::Diverged(failure)) => return Ok(RunEnd { status: ThreadStatus::Stuck, failure: Some(failure) }),
         Err(NodeError::Stuck(failure)) => (ThreadEvent::Stick, Some(failure)),
@@ -397,6 +394,22 @@ async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) 
     records.push(Record::Event(Event::StatusChanged { status, failure: failure.clone() }));
     scope.commit(records).await?;
     Ok(RunEnd { status, failure })
+}
+
+/// The run was asked to end early. Held by a person, the thread waits for one; else the next runner takes it.
+async fn drained(scope: &Scope) -> Result<RunEnd, StoreError> {
+    let held = *scope.stop.borrow() == Stop::Hold;
+    let status = if held { after(ThreadStatus::Running, ThreadEvent::Interrupt)? } else { ThreadStatus::Running };
+    let records = if held {
+        vec![
+            Record::Status { status, failure: None, unwinding: None },
+            Record::Event(Event::StatusChanged { status, failure: None }),
+        ]
+    } else {
+        Vec::new()
+    };
+    scope.commit(records).await?;
+    Ok(RunEnd { status: ThreadStatus::Running, failure: None })
 }
 
 async fn begin_unwinding(scope: &Scope, unwinding: Unwinding) -> Result<RunEnd, StoreError> {
@@ -534,7 +547,7 @@ async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {
     loop {
         match *stop.borrow_and_update() {
             Stop::No => {}
-            Stop::Drain => return NodeError::Drained,
+            Stop::Drain | Stop::Hold => return NodeError::Drained,
             Stop::Cancel => return NodeError::Cancelled,
         }
         if stop.changed().await.is_err() {

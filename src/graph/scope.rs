@@ -22,8 +22,10 @@ pub enum Stop {
     /// Go on.
     #[default]
     No,
-    /// Stop where it is; the thread stays resumable.
+    /// Stop where it is; whoever advances threads may go on with it.
     Drain,
+    /// Stop where it is; the thread waits for a person to resume it.
+    Hold,
     /// Stop and undo.
     Cancel,
 }

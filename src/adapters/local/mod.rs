@@ -1,0 +1,74 @@
+//! This machine: slots and traffic by the home's host daemon.
+
+use async_trait::async_trait;
+
+use crate::host::{HostClient, HostConfig, HostError, ensure_started};
+use crate::ports::{PortError, Route, Slot, SlotRequest, SwitchRequest, Target, TrafficRouter, VersionTraffic};
+
+/// This machine as a target and as a router. Starts the host daemon when it is first needed, and again when it is gone.
+#[derive(Debug, Clone)]
+pub struct LocalHost {
+    config: HostConfig,
+}
+
+impl LocalHost {
+    /// The host daemon with this configuration; nothing is started yet.
+    pub fn new(config: HostConfig) -> Self {
+        Self { config }
+    }
+
+    /// A client of the running daemon.
+    pub async fn client(&self) -> Result<HostClient, HostError> {
+        ensure_started(&self.config).await
+    }
+}
+
+#[async_trait]
+impl Target for LocalHost {
+    async fn start_slot(&self, request: &SlotRequest) -> Result<Slot, PortError> {
+        Ok(self.client().await?.start_slot(request).await?)
+    }
+
+    async fn slot(&self, token: &str) -> Result<Option<Slot>, PortError> {
+        Ok(self.client().await?.slot(token).await?)
+    }
+
+    async fn slots(&self) -> Result<Vec<Slot>, PortError> {
+        Ok(self.client().await?.slots().await?)
+    }
+
+    async fn remove_slot(&self, token: &str, grace_ms: u64) -> Result<(), PortError> {
+        Ok(self.client().await?.remove_slot(token, grace_ms).await?)
+    }
+
+    async fn slot_log(&self, token: &str, lines: usize) -> Result<Vec<String>, PortError> {
+        Ok(self.client().await?.slot_log(token, lines).await?)
+    }
+}
+
+#[async_trait]
+impl TrafficRouter for LocalHost {
+    async fn route(&self, model: &str) -> Result<Option<Route>, PortError> {
+        Ok(self.client().await?.route(model).await?)
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, PortError> {
+        Ok(self.client().await?.routes().await?)
+    }
+
+    async fn switch(&self, request: &SwitchRequest) -> Result<Route, PortError> {
+        Ok(self.client().await?.switch(request).await?)
+    }
+
+    async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError> {
+        Ok(self.client().await?.drain(token, timeout_ms).await?)
+    }
+
+    async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, PortError> {
+        Ok(self.client().await?.traffic(model).await?)
+    }
+
+    async fn endpoint_url(&self, model: &str) -> Result<String, PortError> {
+        Ok(self.client().await?.endpoint_url(model).await?)
+    }
+}

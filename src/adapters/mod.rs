@@ -1,0 +1,3 @@
+//! Implementations of the ports, one folder each.
+
+pub mod local;

@@ -1,0 +1,130 @@
+//! Where a host daemon lives and how it is tuned.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::HostError;
+
+/// What a caller chooses when it starts, or looks for, the host daemon of a home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostConfig {
+    /// The home that the daemon serves; one daemon per home.
+    pub home: PathBuf,
+    /// Where the public endpoint listens. `None`: the remembered address, else 127.0.0.1:7311 or the next free port up to 7399.
+    /// Port 0 means any free port, remembered from then on.
+    pub public_addr: Option<SocketAddr>,
+    /// The `tidegate` binary that has the hidden commands `host-keeper` and `host-daemon`.
+    pub exe: PathBuf,
+}
+
+impl HostConfig {
+    /// The daemon of `home`, run by this very program.
+    pub fn new(home: impl Into<PathBuf>) -> Result<Self, HostError> {
+        let exe = std::env::current_exe().map_err(HostError::io("finding this program's own path"))?;
+        Ok(Self { home: home.into(), public_addr: None, exe })
+    }
+
+    /// The files of this home; makes the home and resolves it, so that two spellings of one home are one home.
+    pub fn paths(&self) -> Result<HostPaths, HostError> {
+        HostPaths::prepare(&self.home)
+    }
+}
+
+/// The files that the daemon keeps under its home.
+#[derive(Debug, Clone)]
+pub struct HostPaths {
+    /// The home, canonical.
+    pub home: PathBuf,
+    /// `HOME/host`.
+    pub dir: PathBuf,
+}
+
+impl HostPaths {
+    fn prepare(home: &Path) -> Result<Self, HostError> {
+        let dir = home.join("host");
+        std::fs::create_dir_all(&dir).map_err(HostError::io(format!("creating {}", dir.display())))?;
+        restrict(&dir)?;
+        let home = home.canonicalize().map_err(HostError::io(format!("resolving {}", home.display())))?;
+        Ok(Self { dir: home.join("host"), home })
+    }
+
+    /// Slots, routes, fences, public address.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state.json")
+    }
+    /// Output of keeper and daemon.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("host.log")
+    }
+    /// Held while a client starts the daemon.
+    pub fn start_lock(&self) -> PathBuf {
+        self.dir.join("start.lock")
+    }
+    /// Held by the keeper as long as it lives.
+    pub fn keeper_lock(&self) -> PathBuf {
+        self.dir.join("keeper.lock")
+    }
+    /// Held by the daemon as long as it lives.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.dir.join("daemon.lock")
+    }
+    /// Says where the admin socket is: whoever started the daemon may have had another XDG_RUNTIME_DIR than who asks.
+    pub fn socket_pointer(&self) -> PathBuf {
+        self.dir.join("admin-socket")
+    }
+    /// Why the keeper could not start, for the one who started it.
+    pub fn start_error(&self) -> PathBuf {
+        self.dir.join("start-error.json")
+    }
+    /// Optional tuning, see [`Settings`].
+    pub fn settings(&self) -> PathBuf {
+        self.dir.join("settings.json")
+    }
+    /// A short name of this home, for paths that must stay below the 108 bytes of a unix socket address.
+    pub fn short_hash(&self) -> String {
+        let digest = Sha256::digest(self.home.as_os_str().as_encoded_bytes());
+        digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Only we may look: the state names programs and environments.
+fn restrict(dir: &Path) -> Result<(), HostError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(HostError::io(format!("restricting {}", dir.display())))
+}
+
+/// Tuning of one home, read from `HOME/host/settings.json` when the daemon starts; every field has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How long a request waits for a healthy slot before it is answered 503.
+    pub hold_timeout_ms: u64,
+    /// How many requests may wait at once. 1024: each costs a few KB and one connection of the client.
+    pub hold_max: usize,
+    /// A slot's log is rotated beyond this size.
+    pub slot_log_max_bytes: u64,
+    /// How long `down` lets requests end, and then each slot, before SIGKILL.
+    pub stop_grace_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { hold_timeout_ms: 10_000, hold_max: 1024, slot_log_max_bytes: 10 * 1024 * 1024, stop_grace_ms: 10_000 }
+    }
+}
+
+impl Settings {
+    /// Reads the file; a missing one means the defaults, an unknown key is an error.
+    pub fn load(path: &Path) -> Result<Self, HostError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => serde_json::from_str(&text)
+                .map_err(|e| HostError::StateCorrupt { path: path.to_owned(), cause: e.to_string() }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) => Err(HostError::io(format!("reading {}", path.display()))(e)),
+        }
+    }
+}

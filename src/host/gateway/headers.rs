@@ -1,0 +1,171 @@
+//! What the gateway changes in the heads of requests and answers.
+//!
+//! `Host` goes through as the client sent it; `X-Forwarded-For` is appended to, `X-Forwarded-Proto` and `-Host` are set where nobody in
+//! front of us has, `X-Forwarded-Prefix` gets our prefix appended. `Expect` ends here: hyper answers `100 Continue` itself as soon as
+//! the slot begins to read the body.
+
+use std::net::IpAddr;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Uri, Version};
+
+/// Headers of one connection only (RFC 9110, 7.6.1, and the older ones still seen).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+];
+
+/// The protocol that both sides shall change to, if the head asks for, or grants, one.
+pub(crate) fn upgrade_wish(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    wanted.then(|| headers.get(header::UPGRADE).cloned()).flatten()
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Takes out what belongs to one connection only, and puts an agreed change of protocol back in.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
+    let named: Vec<HeaderName> = connection_tokens(headers).filter_map(|token| token.parse().ok()).collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    headers.remove(header::CONNECTION);
+    headers.remove(header::UPGRADE);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+}
+
+/// Tells the slot who asked, and how.
+pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version, peer: IpAddr, model: &str) {
+    const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+    const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+    if version == Version::HTTP_2
+        && let Some(authority) = uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        headers.insert(header::HOST, host);
+    }
+    append(headers, FOR, ", ", &peer.to_string());
+    headers.entry(PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.entry(HOST).or_insert(host);
+    }
+    append(headers, PREFIX, "", &format!("/{model}"));
+    headers.remove(header::EXPECT);
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, separator: &str, value: &str) {
+    let before: Vec<&str> = headers.get_all(&name).iter().filter_map(|v| v.to_str().ok()).collect();
+    let joined = if before.is_empty() { value.to_owned() } else { before.join(", ") + separator + value };
+    if let Ok(value) = HeaderValue::from_str(&joined) {
+        headers.insert(name, value);
+    }
+}
+
+/// Splits `/MODEL/rest?query` into the model and what the slot gets: `/rest?query`.
+pub(crate) fn split_path(uri: &Uri) -> Option<(&str, PathAndQuery)> {
+    let path = uri.path().strip_prefix('/')?;
+    let (model, rest) = path.find('/').map_or((path, "/"), |at| path.split_at(at));
+    if model.is_empty() {
+        return None;
+    }
+    let stripped = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{rest}?{query}")),
+        None => PathAndQuery::try_from(rest),
+    };
+    Some((model, stripped.ok()?))
+}
+
+/// A slot knows nothing of its prefix: a redirect to `/docs` means `/MODEL/docs`.
+pub(crate) fn prefix_location(headers: &mut HeaderMap, model: &str) {
+    let Some(location) = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else { return };
+    let prefix = format!("/{model}");
+    let knows = location.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    if location.starts_with('/') && !location.starts_with("//") && !knows {
+        let rewritten = HeaderValue::from_str(&format!("{prefix}{location}"));
+        rewritten.ok().map(|value| headers.insert(header::LOCATION, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(path: &str) -> Option<(String, String)> {
+        let uri: Uri = path.parse().unwrap();
+        split_path(&uri).map(|(model, rest)| (model.to_owned(), rest.to_string()))
+    }
+
+    #[test]
+    fn strips_the_model() {
+        let some = |model: &str, rest: &str| Some((model.to_owned(), rest.to_owned()));
+        assert_eq!(split("/iris"), some("iris", "/"));
+        assert_eq!(split("/iris/"), some("iris", "/"));
+        assert_eq!(split("/iris?x=1"), some("iris", "/?x=1"));
+        assert_eq!(split("/iris/predict?x=1&y=%2F"), some("iris", "/predict?x=1&y=%2F"));
+        assert_eq!(split("/iris//a"), some("iris", "//a"));
+        assert_eq!(split("/"), None);
+        assert_eq!(split("//a"), None);
+    }
+
+    #[test]
+    fn hop_by_hop_headers_end_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("keep-alive", "5"),
+            ("x-kept", "1"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers, None);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn forwarded_headers_are_added_to() {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("models.example"));
+        headers.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.1"));
+        headers.insert("expect", HeaderValue::from_static("100-continue"));
+        let uri = Uri::from_static("/iris/predict");
+        add_forwarded(&mut headers, &uri, Version::HTTP_11, "127.0.0.1".parse().unwrap(), "iris");
+        let get = |name| headers.get(name).unwrap().to_str().unwrap();
+        assert_eq!(get("x-forwarded-for"), "10.0.0.1, 127.0.0.1");
+        assert_eq!(get("x-forwarded-proto"), "http");
+        assert_eq!(get("x-forwarded-host"), "models.example");
+        assert_eq!(get("x-forwarded-prefix"), "/iris");
+        assert_eq!(get("host"), "models.example");
+        assert!(!headers.contains_key("expect"));
+    }
+
+    #[test]
+    fn redirects_keep_the_prefix() {
+        for (from, to) in [
+            ("/docs", "/iris/docs"),
+            ("/iris/docs", "/iris/docs"),
+            ("//other/x", "//other/x"),
+            ("http://o/x", "http://o/x"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LOCATION, HeaderValue::from_str(from).unwrap());
+            prefix_location(&mut headers, "iris");
+            assert_eq!(headers[header::LOCATION], to);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The data plane: accepts connections on the public address and carries each request to the slot that is live for its model.
+
+mod answers;
+mod board;
+mod body;
+mod headers;
+mod meter;
+mod proxy;
+mod ticket;
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use board::Board;
+use proxy::Proxy;
+
+use super::HostError;
+use super::core::Core;
+
+/// Connections of clients at once; more wait in the backlog. Each costs about 20 KB and up to two descriptors.
+const MAX_CONNECTIONS: usize = 8192;
+/// An idle client, or one that sends its head slowly, is let go after this; as nginx does.
+const CLIENT_IDLE: Duration = Duration::from_secs(75);
+/// Below the 5 s after which uvicorn closes an idle connection, so that we close first and never send into a closing one.
+const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
+/// On this machine a connect takes microseconds; longer means that the slot's backlog is full, and the hold decides.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// After a failed accept (no descriptors left): time for connections to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the public endpoint until `stop`, then lets requests under way end, at most `grace`.
+pub(crate) async fn serve(
+    core: Arc<Core>,
+    fd: OwnedFd,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), HostError> {
+    let doing = "serving the public endpoint";
+    let listener = TcpListener::from_std(std::net::TcpListener::from(fd)).map_err(HostError::io(doing))?;
+    let proxy = Arc::new(Proxy::new(core, client()));
+    let server = server();
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, peer, place)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let proxy = Arc::clone(&proxy);
+        let service = service_fn(move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
+        });
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // How a client's connection ends is its own business.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    // Whoever has not ended by then goes on beside us, and ends with its slot.
+    let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, std::net::IpAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            // Without it small answers may wait 40 ms; where it cannot be set they still arrive.
+            let _ = stream.set_nodelay(true);
+            Some((stream, peer.ip(), place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept a connection");
+            None
+        }
+    }
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE);
+    server.http2().timer(TokioTimer::new());
+    server
+}
+
+fn client<B>() -> Client<HttpConnector, B>
+where
+    B: hyper::body::Body + Send,
+    B::Data: Send,
+{
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(UPSTREAM_IDLE)
+        .build(connector)
+}

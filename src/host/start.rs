@@ -1,0 +1,96 @@
+//! Starting the host daemon on demand.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::client::HostClient;
+use super::config::{HostConfig, HostPaths};
+use super::daemon::lock_within;
+use super::{HostError, slot};
+use crate::ports::PortError;
+
+/// From nothing to an answering daemon takes some 50 ms, on a laden machine a second.
+const START_WITHIN: Duration = Duration::from_secs(20);
+/// One question, while waiting.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+const ASK_EVERY: Duration = Duration::from_millis(15);
+
+/// Returns a client of the home's daemon, which is started first if it does not run. Of several callers at once, one starts it.
+pub async fn ensure_started(config: &HostConfig) -> Result<HostClient, HostError> {
+    let paths = config.paths()?;
+    let client = HostClient::new(paths.clone());
+    if is_there(&client, config).await? {
+        return Ok(client);
+    }
+    let timeout = || HostError::StartTimeout {
+        home: paths.home.clone(),
+        waited_ms: u64::try_from(START_WITHIN.as_millis()).unwrap_or(u64::MAX),
+        log: paths.log(),
+    };
+    let _lock = lock_within(&paths.start_lock(), START_WITHIN).await?.ok_or_else(timeout)?;
+    if is_there(&client, config).await? {
+        return Ok(client);
+    }
+    let mut keeper = spawn_keeper(config, &paths)?;
+    let until = Instant::now() + START_WITHIN;
+    let mut keeper_ended = false;
+    while Instant::now() < until {
+        if is_there(&client, config).await? {
+            reap_later(keeper);
+            return Ok(client);
+        }
+        if !keeper_ended && keeper.try_wait().is_ok_and(|status| status.is_some()) {
+            keeper_ended = true;
+            if let Some(error) = start_error(&paths) {
+                return Err(HostError::Remote(error));
+            }
+            // Another one is there: its daemon will answer.
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    reap_later(keeper);
+    Err(timeout())
+}
+
+/// Whether the daemon answers, and at the address that is wanted.
+async fn is_there(client: &HostClient, config: &HostConfig) -> Result<bool, HostError> {
+    let Ok(status) = client.status_now(ASK_WITHIN).await else { return Ok(false) };
+    match (config.public_addr, status.public_addr) {
+        (Some(wanted), Some(current))
+            if wanted.ip() != current.ip() || (wanted.port() != 0 && wanted.port() != current.port()) =>
+        {
+            Err(HostError::PublicAddrDiffers { current: current.to_string(), wanted: wanted.to_string() })
+        }
+        _ => Ok(true),
+    }
+}
+
+/// Starts the keeper, detached: nothing of our terminal, our folder or our session stays with it (it makes its own session).
+fn spawn_keeper(config: &HostConfig, paths: &HostPaths) -> Result<Child, HostError> {
+    let doing = "starting the host keeper";
+    match std::fs::remove_file(paths.start_error()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(HostError::io(doing)(e)),
+        _ => {}
+    }
+    let log: File = slot::log::open(&paths.log()).map_err(HostError::io(doing))?;
+    let log_too = log.try_clone().map_err(HostError::io(doing))?;
+    let mut command = Command::new(&config.exe);
+    command.arg("host-keeper").arg("--home").arg(&paths.home).current_dir("/");
+    if let Some(addr) = config.public_addr {
+        command.arg("--public-addr").arg(addr.to_string());
+    }
+    command.stdin(Stdio::null()).stdout(log).stderr(log_too);
+    command.spawn().map_err(HostError::io(format!("{doing} {}", config.exe.display())))
+}
+
+/// The keeper outlives us, or ends while we go on; then nobody else would reap it.
+fn reap_later(mut keeper: Child) {
+    std::thread::spawn(move || keeper.wait());
+}
+
+/// Why the keeper gave up; nothing if it only found another one in its place.
+fn start_error(paths: &HostPaths) -> Option<PortError> {
+    let error: PortError = serde_json::from_slice(&std::fs::read(paths.start_error()).ok()?).ok()?;
+    (error.code != "host_already_running").then_some(error)
+}

@@ -1,0 +1,202 @@
+//! The durable state: written first, applied second; readers see whole states only.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use super::HostError;
+use super::state::{FORMAT, HostState};
+
+/// The state of a home, in memory and on disk.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+    current: ArcSwap<HostState>,
+    /// One change at a time; held over the write.
+    writing: Mutex<()>,
+    /// Memory is ahead of the disk, see [`Store::update_anyway`].
+    unsaved: AtomicBool,
+}
+
+impl Store {
+    /// Reads the state of a home; a missing file is an empty state.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, HostError> {
+        let state = load(&path)?;
+        Ok(Self {
+            path,
+            current: ArcSwap::from_pointee(state),
+            writing: Mutex::new(()),
+            unsaved: AtomicBool::new(false),
+        })
+    }
+
+    /// The state now.
+    pub(crate) fn get(&self) -> Arc<HostState> {
+        self.current.load_full()
+    }
+
+    /// Changes the state: `change` works on a copy, the copy is written, then it becomes the state and `applied` is called before
+    /// any further change. When `change` or the write fails, nothing has changed.
+    pub(crate) async fn update<T>(
+        &self,
+        change: impl FnOnce(&mut HostState) -> Result<T, HostError>,
+        applied: impl FnOnce(&HostState),
+    ) -> Result<T, HostError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut next = HostState::clone(&self.current.load());
+        let value = change(&mut next)?;
+        if next != **self.current.load() || self.unsaved.load(Ordering::Relaxed) {
+            self.write(&next).await?;
+        }
+        let next = Arc::new(next);
+        self.current.store(Arc::clone(&next));
+        applied(&next);
+        Ok(value)
+    }
+
+    /// Changes the state to what has already happened in the world (a process ended): applied even when it cannot be written, which
+    /// is then tried again by [`Store::flush`].
+    pub(crate) async fn update_anyway<T>(
+        &self,
+        change: impl FnOnce(&mut HostState) -> T,
+        applied: impl FnOnce(&HostState),
+    ) -> T {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut next = HostState::clone(&self.current.load());
+        let value = change(&mut next);
+        let next = Arc::new(next);
+        let before = self.current.swap(Arc::clone(&next));
+        applied(&next);
+        if *before != *next
+            && let Err(error) = self.write(&next).await
+        {
+            tracing::warn!(%error, cause = ?error.to_port().cause, "will be written later");
+        }
+        value
+    }
+
+    /// Writes what could not be written before.
+    pub(crate) async fn flush(&self) {
+        if self.unsaved.load(Ordering::Relaxed) {
+            let _one_at_a_time = self.writing.lock().await;
+            let state = self.get();
+            // A failure was reported when it began; the next flush tries again.
+            let _ = self.write(&state).await;
+        }
+    }
+
+    async fn write(&self, state: &HostState) -> Result<(), HostError> {
+        let unwritable = |cause: String| HostError::StateUnwritable { path: self.path.clone(), cause };
+        let text = serde_json::to_vec_pretty(state).map_err(|e| unwritable(e.to_string()))?;
+        let path = self.path.clone();
+        let written = tokio::task::spawn_blocking(move || write_durably(&path, &text)).await;
+        let result = match written {
+            Ok(result) => result.map_err(|e| unwritable(e.to_string())),
+            Err(e) => Err(unwritable(e.to_string())),
+        };
+        self.unsaved.store(result.is_err(), Ordering::Relaxed);
+        result
+    }
+}
+
+/// Writes a whole file so that after a crash at any moment either the old or the new content is there.
+fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let temporary = path.with_extension("json.tmp");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(dir) = path.parent() {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<HostState, HostError> {
+    let corrupt = |cause: String| HostError::StateCorrupt { path: path.to_owned(), cause };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HostState::default()),
+        Err(e) => return Err(corrupt(e.to_string())),
+    };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format == u64::from(FORMAT) => {}
+        Some(format) => return Err(corrupt(format!("format {format} is not known to this version of tidegate"))),
+        None => return Err(corrupt("it has no format number".to_owned())),
+    }
+    serde_json::from_value(value).map_err(|e| corrupt(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state_file() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        (dir, path)
+    }
+
+    #[tokio::test]
+    async fn a_change_survives() {
+        let (_dir, path) = state_file();
+        let store = Store::open(path.clone()).unwrap();
+        store
+            .update(
+                |s| {
+                    s.down = true;
+                    Ok(())
+                },
+                |_| {},
+            )
+            .await
+            .unwrap();
+        assert!(Store::open(path).unwrap().get().down);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_changes_nothing() {
+        let (dir, path) = state_file();
+        let store = Store::open(path.clone()).unwrap();
+        // A folder in the place of the temporary file: the write fails, as on a full disk.
+        std::fs::create_dir(path.with_extension("json.tmp")).unwrap();
+        let mut applied = false;
+        let error = store
+            .update(
+                |s| {
+                    s.down = true;
+                    Ok(())
+                },
+                |_| applied = true,
+            )
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), "host_state_unwritable");
+        assert!(!applied && !store.get().down);
+
+        store.update_anyway(|s| s.fence_count = 7, |_| {}).await;
+        assert_eq!(store.get().fence_count, 7);
+        std::fs::remove_dir(path.with_extension("json.tmp")).unwrap();
+        store.flush().await;
+        assert_eq!(Store::open(path).unwrap().get().fence_count, 7);
+        drop(dir);
+    }
+
+    #[test]
+    fn damaged_files_are_errors_with_a_hint() {
+        let (_dir, path) = state_file();
+        for text in ["", "{", "{\"format\":1}", "{\"format\":99}", "[]", "{\"form", "\u{0}\u{0}"] {
+            std::fs::write(&path, text).unwrap();
+            let error = Store::open(path.clone()).unwrap_err().to_port();
+            assert_eq!(error.code, "host_state_corrupt");
+            assert!(error.cause.is_some() && error.hint.is_some(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The supervisor, spoken to as its users do.
+
+mod host_support;
+
+use host_support::{Home, alive, code, get, kill9, processes_of, switch_to};
+use tidegate::ports::SlotState;
+
+#[tokio::test]
+async fn a_slot_starts_becomes_ready_and_is_removed_with_everything() {
+    let home = Home::new();
+    let client = home.start().await;
+    let started = client.start_slot(&home.request("a", "v1")).await.unwrap();
+    assert_eq!(started.restarts, 0);
+    let ready = home.wait_state(&client, "a", SlotState::Ready).await;
+    let pid = ready.pid.unwrap();
+    assert!(alive(pid) && ready.log.is_file());
+    assert!(client.slot_log("a", 5).await.unwrap()[0].starts_with("starting v1"));
+
+    // The same token again is the same slot; another request under it is refused.
+    assert_eq!(client.start_slot(&home.request("a", "v1")).await.unwrap().pid, Some(pid));
+    assert_eq!(code(client.start_slot(&home.request("a", "v2")).await.unwrap_err()), "slot_token_conflict");
+
+    client.remove_slot("a", 2_000).await.unwrap();
+    assert!(!alive(pid) && !ready.log.exists());
+    assert_eq!(client.slot("a").await.unwrap(), None);
+    client.remove_slot("a", 2_000).await.unwrap();
+    assert_eq!(code(client.slot_log("a", 1).await.unwrap_err()), "no_such_slot");
+}
+
+#[tokio::test]
+async fn ending_before_readiness_is_final_and_after_it_is_not() {
+    let home = Home::new();
+    let client = home.start().await;
+    let mut failing = home.request("fails", "v1");
+    failing.env.insert("FAIL".to_owned(), "7".to_owned());
+    client.start_slot(&failing).await.unwrap();
+    let exited = home.wait_state(&client, "fails", SlotState::Exited).await;
+    assert_eq!(exited.last_exit.as_deref(), Some("exit code 7"));
+    assert_eq!((exited.restarts, exited.pid), (0, None));
+    assert!(client.slot_log("fails", 9).await.unwrap().iter().any(|line| line.contains("no such model")));
+    // A route to what has exited is refused.
+    assert_eq!(code(client.switch(&switch_to("fails", None, 0)).await.unwrap_err()), "slot_not_running");
+
+    let first = home.ready_slot(&client, "lives", "v1").await;
+    kill9(first.pid.unwrap());
+    let again = home
+        .until("it was started again", async || {
+            client.slot("lives").await.unwrap().filter(|slot| slot.restarts == 1 && slot.state == SlotState::Ready)
+        })
+        .await;
+    assert_eq!(again.last_exit.as_deref(), Some("signal 9"));
+    assert_ne!(again.pid, first.pid);
+}
+
+#[tokio::test]
+async fn orphaned_workers_of_a_killed_arbiter_are_cleared_before_the_restart() {
+    let home = Home::new();
+    let client = home.start().await;
+    let mut request = home.request("forked", "v1");
+    request.env.insert("WORKER".to_owned(), "1".to_owned());
+    client.start_slot(&request).await.unwrap();
+    let first = home.wait_state(&client, "forked", SlotState::Ready).await;
+    let group = |pid: u32| processes_of(home.dir.path()).into_iter().filter(|p| belongs_to_group(*p, pid)).count();
+    assert_eq!(group(first.pid.unwrap()), 2);
+
+    kill9(first.pid.unwrap());
+    home.until("it was started again", async || {
+        client.slot("forked").await.unwrap().filter(|slot| slot.restarts == 1 && slot.state == SlotState::Ready)
+    })
+    .await;
+    assert_eq!(group(first.pid.unwrap()), 0, "the old worker is still there");
+
+    let second = client.slot("forked").await.unwrap().unwrap();
+    client.remove_slot("forked", 2_000).await.unwrap();
+    assert_eq!(group(second.pid.unwrap()), 0);
+}
+
+fn belongs_to_group(pid: u32, group: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(2)).is_some_and(|g| g == group.to_string())
+}
+
+#[tokio::test]
+async fn the_environment_is_minimal_and_its_file_stays_secret() {
+    let home = Home::new();
+    let client = home.start().await;
+    let file = home.path("secrets.env");
+    std::fs::write(&file, "# service\nAPI_KEY='hunter2 # yes'\n").unwrap();
+    let mut request = home.request("env", "v1");
+    request.env.insert("WHERE".to_owned(), "port {port}".to_owned());
+    request.env_file = Some(file.clone());
+    client.start_slot(&request).await.unwrap();
+    let slot = home.wait_state(&client, "env", SlotState::Ready).await;
+    client.switch(&switch_to("env", None, 0)).await.unwrap();
+
+    let env: serde_json::Value = serde_json::from_str(&get(&client, "/env").await).unwrap();
+    assert_eq!(env["API_KEY"], "hunter2 # yes");
+    assert_eq!(env["WHERE"], format!("port {}", slot.port));
+    assert_eq!(env["TIDEGATE_SLOT_TOKEN"], "env");
+    assert!(env.get("CARGO_MANIFEST_DIR").is_none() && env.get("PATH").is_some());
+
+    let state = std::fs::read_to_string(home.config.home.join("host/state.json")).unwrap();
+    let status = serde_json::to_string(&client.status().await.unwrap()).unwrap();
+    for text in [state, status, home.log()] {
+        assert!(!text.contains("hunter2"));
+    }
+
+    std::fs::write(&file, "GOOD=1\nhunter2\n").unwrap();
+    request.token = "env-2".to_owned();
+    request.slot_dir = request.slot_dir.with_file_name("env-2");
+    let error = client.start_slot(&request).await.unwrap_err().to_port();
+    assert_eq!(error.code, "env_file_malformed");
+    assert!(error.message.contains("line 2") && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    assert_eq!(client.slot("env-2").await.unwrap(), None);
+    assert!(!request.slot_dir.exists());
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_why_and_leaves_nothing() {
+    let home = Home::new();
+    let client = home.start().await;
+    let mut request = home.request("none", "v1");
+    request.argv[0] = "no-such-program".to_owned();
+    let error = client.start_slot(&request).await.unwrap_err().to_port();
+    assert_eq!(error.code, "slot_spawn_failed");
+    assert!(error.cause.unwrap().contains("no-such-program"));
+    assert!(client.slots().await.unwrap().is_empty() && !request.slot_dir.exists());
+
+    request.slot_dir = home.path("elsewhere");
+    assert_eq!(code(client.start_slot(&request).await.unwrap_err()), "invalid_host_request");
+}
+
+#[tokio::test]
+async fn readiness_goes_and_comes_back() {
+    let home = Home::new();
+    let client = home.start().await;
+    let gate = home.path("gate");
+    let mut request = home.request("gated", "v1");
+    request.env.insert("READY_FILE".to_owned(), gate.display().to_string());
+    client.start_slot(&request).await.unwrap();
+    home.until("it answers", async || client.slot_log("gated", 1).await.unwrap().first().cloned()).await;
+    assert_eq!(client.slot("gated").await.unwrap().unwrap().state, SlotState::Starting);
+    std::fs::write(&gate, "").unwrap();
+    home.wait_state(&client, "gated", SlotState::Ready).await;
+    std::fs::remove_file(&gate).unwrap();
+    home.wait_state(&client, "gated", SlotState::Unready).await;
+    std::fs::write(&gate, "").unwrap();
+    home.wait_state(&client, "gated", SlotState::Ready).await;
+}

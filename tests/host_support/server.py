@@ -1,0 +1,101 @@
+"""A slot's program for tests: a small HTTP server whose behaviour is chosen by its arguments and environment."""
+import hashlib, base64, json, os, sys, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+port, version = int(sys.argv[1]), sys.argv[2]
+started = time.time()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, body, status=200, kind="text/plain", extra=()):
+        body = body if isinstance(body, bytes) else body.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in extra:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def body(self):
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            data = b""
+            while size := int(self.rfile.readline(), 16):
+                data += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return data
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def do_GET(self):
+        path, _, query = self.path.partition("?")
+        if path == "/readyz":
+            gate = os.environ.get("READY_FILE")
+            ok = time.time() - started >= float(os.environ.get("READY_AFTER", "0")) and (not gate or os.path.exists(gate))
+            self.answer("ready" if ok else "not yet", 200 if ok else 503)
+        elif path == "/version":
+            self.answer(version)
+        elif path == "/headers":
+            self.answer(json.dumps({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}}))
+        elif path == "/env":
+            self.answer(json.dumps(dict(os.environ)))
+        elif path == "/slow":
+            time.sleep(float(query) / 1000)
+            self.answer(version)
+        elif path == "/sse":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for i in range(3):
+                self.chunk(b"data: %d\n\n" % i)
+                time.sleep(0.3)
+            self.wfile.write(b"0\r\n\r\n")
+        elif path == "/redirect":
+            self.answer("", 302, extra=[("Location", "/docs")])
+        elif path == "/status":
+            self.answer("as asked", int(query))
+        elif path == "/ws":
+            self.send_response(101)
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Upgrade", "echo")
+            self.end_headers()
+            self.close_connection = True
+            while data := self.connection.recv(4096):
+                self.connection.sendall(b"echo:" + data)
+        elif path == "/die":
+            os._exit(3)
+        else:
+            self.answer(version + " " + self.path)
+
+    def do_POST(self):
+        data = self.body()
+        self.answer(json.dumps({"version": version, "bytes": len(data), "sha": hashlib.sha256(data).hexdigest()}))
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+
+print("starting", version, "at", port, flush=True)
+if os.environ.get("FAIL"):
+    print("Traceback: no such model", file=sys.stderr, flush=True)
+    sys.exit(int(os.environ["FAIL"]))
+server = Server(("127.0.0.1", port), Handler)
+if os.environ.get("WORKER") and os.fork():
+    # As an arbiter with a worker: the parent only waits, the child serves on the socket.
+    server.socket.close()
+    while True:
+        time.sleep(60)
+server.serve_forever()
