@@ -438,15 +438,16 @@ pub(super) async fn run_namespace(
     let last_step = checkpoint.step + scope.recursion_limit + if continued { 2 } else { 0 };
     let mut pass_static = continued;
     loop {
-        if checkpoint.ended() {
-            return Ok(NamespaceEnd::Finished(Box::new(checkpoint)));
-        }
         let due = || checkpoint.frontier.iter();
         if !pass_static && due().any(|t| graph.interrupt_before.contains(&t.node)) && scope.recorded.is_none() {
             return Ok(NamespaceEnd::Suspended);
         }
+        // Before the end is looked at, as in LangGraph: a run that needed every step it had is out of steps too.
         if checkpoint.step >= last_step {
             return Err(NodeError::Failed(too_long(graph, scope.recursion_limit)));
+        }
+        if checkpoint.ended() {
+            return Ok(NamespaceEnd::Finished(Box::new(checkpoint)));
         }
         pass_static = false;
         let results = superstep(scope, graph, &checkpoint).await?;
