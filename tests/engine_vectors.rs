@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tidegate::graph::{
-    Advance, Answer, CompiledGraph, Effects, Engine, Failure, MemoryStore, NewThread, Owner, RunEnd, Store, ThreadId,
-    ThreadStatus,
+    Advance, Answer, CompiledGraph, Effects, Engine, Export, Failure, MemoryStore, NewThread, Owner, RunEnd, Store,
+    ThreadId, ThreadStatus, replay,
 };
 use tidegate::workflow::{NodeTypes, load, no_files};
 
@@ -69,9 +69,10 @@ async fn hold(vector: &Value, store: Arc<dyn Store>) -> Result<(), String> {
         differs(&format!("after op {number}"), expected, &seen)?;
     }
     match &vector["history"] {
-        Value::Null => Ok(()),
-        expected => differs("history", expected, &thread.history().await),
+        Value::Null => {}
+        expected => differs("history", expected, &thread.history().await)?,
     }
+    thread.replays().await
 }
 
 fn graph(vector: &Value) -> Result<Arc<CompiledGraph>, Failure> {
@@ -152,6 +153,15 @@ impl Thread {
             "next": state.next,
             "interrupts": asked.into_values().collect::<Vec<_>>(),
         })
+    }
+
+    /// The thread's record, taken through JSON, replays without a difference.
+    async fn replays(&self) -> Result<(), String> {
+        let export = Export::of(&**self.engine.store(), self.id()).await.unwrap();
+        let text = serde_json::to_string(&export).unwrap();
+        let read: Export = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, export);
+        replay(&self.graph, &read).await.map(|_| ()).map_err(|e| format!("replay: {:?}", e.failure()))
     }
 
     async fn history(&self) -> Value {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::graph::{Channel, CompiledGraph, DynNode, Failure, NodePolicy, StateGraph};
 
 use super::check::check;
+use super::deep;
 use super::fault::{Faults, Path, under};
 use super::registry::{SUBGRAPH, Unknown};
 use super::{NodeSpec, NodeTypes, Site, TextDuration, WorkflowFile, ask, edges, expr, input};
@@ -17,9 +18,9 @@ pub(super) const MAX_NESTING: usize = 16;
 
 /// Builds the graph of a resolved document, as [`super::load`] made it or a thread kept it.
 pub fn build(document: &Value, types: &NodeTypes) -> Result<Arc<CompiledGraph>, Failure> {
-    let file = parse(document)?;
+    let file = deep::run(|| parse(document))??;
     let mut faults = Faults::default();
-    let graph = lower(&file, "workflow", Some(types), &Path::new(), &mut faults);
+    let graph = deep::run(|| lower(&file, "workflow", Some(types), &Path::new(), &mut faults))?;
     faults.into_result(file.name.as_deref().unwrap_or("workflow"), pathed)?;
     graph.ok_or_else(|| Failure::new("graph_invalid", "the workflow gives no graph"))
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::graph::{Failure, State};
 
 use super::convert::{to_cel, to_json, word};
+use super::deep;
 use super::names::{Names, STATE};
 
 /// The standard library, built once: building it anew would cost more than most expressions.
@@ -16,6 +17,15 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// Longest expression, in bytes: the parser's memory is some hundred times the source.
 const MAX_SOURCE: usize = 16 * 1024;
+
+/// Most brackets inside each other; bounds the parser's recursion before it begins.
+const MAX_BRACKETS: usize = 64;
+
+/// Deepest syntax tree; `a + b + c` is one level deeper for each operator.
+const MAX_DEPTH: usize = 200;
+
+/// Trees up to this depth are evaluated on the caller's stack (about 50 KB a level, unoptimised); deeper ones get room of their own.
+const SHALLOW: usize = 12;
 
 /// A compiled CEL expression.
 pub struct Expression {
@@ -33,13 +43,14 @@ impl std::fmt::Debug for Expression {
 impl Expression {
     /// Compiles it; an error shows the place in the expression.
     pub fn compile(source: &str) -> Result<Self, Failure> {
-        if source.len() > MAX_SOURCE {
-            let failure = Failure::new("bad_expression", format!("an expression has {} bytes", source.len()));
-            return Err(failure.hint(format!("at most {MAX_SOURCE} are allowed")));
-        }
-        let program = ENV.compile(source).map_err(|errors| syntax(source, &errors))?;
-        let names = Names::of(program.expression());
-        Ok(Self { source: source.to_owned(), program, names })
+        bounded("bytes", source.len(), MAX_SOURCE)?;
+        bounded("brackets inside each other", brackets(source), MAX_BRACKETS)?;
+        deep::run(|| {
+            let program = ENV.compile(source).map_err(|errors| syntax(source, &errors))?;
+            let names = Names::of(program.expression());
+            bounded("levels", names.depth, MAX_DEPTH)?;
+            Ok(Self { source: source.to_owned(), program, names })
+        })?
     }
 
     /// Its text.
@@ -70,6 +81,10 @@ impl Expression {
     }
 
     fn execute(&self, state: &State) -> Result<Cel, Failure> {
+        if self.names.depth <= SHALLOW { self.execute_here(state) } else { deep::run(|| self.execute_here(state))? }
+    }
+
+    fn execute_here(&self, state: &State) -> Result<Cel, Failure> {
         let mut context = Context::with_env(ENV.clone());
         for name in &self.names.bare {
             if let Some(value) = state.get(name) {
@@ -97,6 +112,28 @@ impl Expression {
             other => failure.because(other.to_string()),
         }
     }
+}
+
+fn bounded(what: &str, found: usize, most: usize) -> Result<(), Failure> {
+    if found <= most {
+        return Ok(());
+    }
+    Err(Failure::new("bad_expression", format!("an expression has {found} {what}"))
+        .hint(format!("at most {most} are allowed: let one node prepare what the next one uses")))
+}
+
+/// How many brackets stand open at once. Those inside texts count too: a bound need not be exact.
+fn brackets(source: &str) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
 }
 
 fn syntax(source: &str, errors: &ParseErrors) -> Failure {
@@ -168,8 +205,18 @@ mod tests {
         assert_eq!(value("x / 0").unwrap_err().code, "expression_failed");
         assert_eq!(value("{1: 2}").unwrap_err().code, "expression_type");
         assert_eq!(value("1.0 / 0.0").unwrap_err().code, "expression_type");
-        assert_eq!(value(&"(".repeat(5_000)).unwrap_err().code, "bad_expression");
         let state = State::new();
         assert_eq!(Expression::compile("1").unwrap().holds(&state).unwrap_err().code, "expression_type");
+    }
+
+    #[test]
+    fn depth_is_bounded_and_has_room() {
+        let nested = |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
+        for deep in [nested("[", "]", 60), nested("[1].map(x, ", ")", 30), vec!["1"; 150].join("+")] {
+            assert!(value(&deep).is_ok(), "{deep}");
+        }
+        for too_deep in ["(".repeat(5_000), nested("[", "]", 100), vec!["1"; 5_000].join("+"), "x".repeat(20_000)] {
+            assert_eq!(value(&too_deep).unwrap_err().code, "bad_expression", "{too_deep:.60}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::graph::{CompiledGraph, Failure};
 
 use super::build::{MAX_NESTING, lower};
+use super::deep;
 use super::fault::{Fault, Faults, Path, under};
 use super::place::{Place, find};
 use super::{NodeTypes, WorkflowFile};
@@ -52,7 +53,7 @@ impl ResolvedWorkflow {
     /// Builds its graph. Errors name file, line and column.
     pub fn build(&self, types: &NodeTypes) -> Result<Arc<CompiledGraph>, Failure> {
         let mut faults = Faults::default();
-        let graph = lower(&self.file, &self.name, Some(types), &Path::new(), &mut faults);
+        let graph = deep::run(|| lower(&self.file, &self.name, Some(types), &Path::new(), &mut faults))?;
         faults.into_result(&self.name, |fault| self.sources.show(fault))?;
         graph.ok_or_else(|| Failure::new("graph_invalid", format!("workflow `{}` gives no graph", self.name)))
     }
@@ -69,7 +70,7 @@ pub fn load(text: &str, file_name: &str, read: ReadFile<'_>) -> Result<ResolvedW
         return Err(sources.show(Fault { path: Path::new(), failure }));
     };
     let mut faults = Faults::default();
-    lower(&file, &name, None, &Path::new(), &mut faults);
+    deep::run(|| lower(&file, &name, None, &Path::new(), &mut faults))?;
     faults.into_result(&name, |fault| sources.show(fault))?;
     let document = serde_json::to_value(&file).map_err(|e| {
         Failure::new("document_not_json", "the workflow cannot be written as JSON").because(e.to_string())
@@ -131,7 +132,7 @@ struct Loading<'a> {
 
 impl Loading<'_> {
     fn file(&mut self, source: Source, path: Path) -> Result<WorkflowFile, Failure> {
-        let mut file = parse(&source)?;
+        let mut file = deep::run(|| parse(&source))??;
         self.open.push(source.name.clone());
         self.sources.0.insert(path.clone(), source);
         self.take_in(&mut file, &path)?;

@@ -9,6 +9,7 @@ mod build;
 mod cel;
 mod check;
 mod convert;
+mod deep;
 mod duration;
 mod edges;
 mod expr;
@@ -21,6 +22,8 @@ mod place;
 mod registry;
 mod route;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 pub use build::build;
 pub use cel::Expression;

@@ -6,6 +6,8 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
+use super::deep;
+
 /// A line and a column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -33,6 +35,10 @@ impl Place {
 
 /// The place of `path` in `text`, or of the nearest key above it that is there.
 pub(super) fn find(text: &str, path: &[String]) -> Option<Place> {
+    deep::run(|| find_here(text, path)).ok()?
+}
+
+fn find_here(text: &str, path: &[String]) -> Option<Place> {
     let root: Spanned<Tree> = serde_saphyr::from_str_with_options(text, super::load::options()).ok()?;
     let mut here = &root;
     for key in path {
