@@ -8,3 +8,4 @@ pub mod host;
 pub mod nodes;
 pub mod ports;
 pub mod release;
+pub mod workflow;

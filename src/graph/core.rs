@@ -59,7 +59,8 @@ pub(super) fn start(
     Ok(next)
 }
 
-fn accepts(graph: &CompiledGraph, key: &str) -> bool {
+/// Whether an input may write this channel.
+pub(super) fn accepts(graph: &CompiledGraph, key: &str) -> bool {
     graph.channels.contains_key(key) && graph.input_channels.as_ref().is_none_or(|input| input.contains(key))
 }
 

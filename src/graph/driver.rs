@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::core;
 use super::effect::Effects;
-use super::replay::Recorded;
+use super::replay::{Instead, Recorded};
 use super::scope::{Scope, ScopeParts, Stop};
 use super::task::run_task;
 use super::{
@@ -451,15 +451,25 @@ pub(super) async fn run_namespace(
     let last_step = checkpoint.step + scope.recursion_limit + if continued { 2 } else { 0 };
     let mut pass_static = continued;
     loop {
+        match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
+            Some(Instead::Adopt(update)) => {
+                keep(scope, &update, Vec::new()).await?;
+                checkpoint = *update;
+                continue;
+            }
+            Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),
+            None => {}
+        }
+        // First of all, as in LangGraph: a run that needed every step it had is out of steps too.
+        if checkpoint.step >= last_step {
+            return Err(NodeError::Failed(too_long(graph, scope.recursion_limit)));
+        }
         if checkpoint.ended() {
             return Ok(NamespaceEnd::Finished(Box::new(checkpoint)));
         }
         let due = || checkpoint.frontier.iter();
         if !pass_static && due().any(|t| graph.interrupt_before.contains(&t.node)) && scope.recorded.is_none() {
             return Ok(NamespaceEnd::Suspended);
-        }
-        if checkpoint.step >= last_step {
-            return Err(NodeError::Failed(too_long(graph, scope.recursion_limit)));
         }
         pass_static = false;
         let results = superstep(scope, graph, &checkpoint).await?;

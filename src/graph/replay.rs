@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 
 use super::journal::{Entry, EntryStatus, JournalKey};
 use super::{
     Advance, Checkpoint, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt, InterruptId,
-    MemoryStore, NewThread, NodeError, Owner, RunEnd, ThreadStatus,
+    MemoryStore, NewThread, NodeError, Owner, RunEnd, Source, ThreadStatus,
 };
 
 /// The record, indexed.
@@ -19,6 +20,16 @@ pub(super) struct Recorded {
     checkpoints: BTreeMap<(String, i64), Checkpoint>,
     failure: Option<Failure>,
     status: ThreadStatus,
+    /// The root's highest step that came out as recorded.
+    reached: AtomicI64,
+}
+
+/// What a replay does at a checkpoint instead of the next superstep.
+pub(super) enum Instead {
+    /// Somebody changed the state here: nothing computes that, so the record is taken as it is.
+    Adopt(Box<Checkpoint>),
+    /// The recorded run was out of steps here.
+    OutOfSteps(Failure),
 }
 
 /// Replays an export with the graph that its document describes. `Ok`: every state and route came out as recorded.
@@ -98,7 +109,35 @@ impl Recorded {
             checkpoints: export.checkpoints.iter().map(|c| (key(c), c.clone())).collect(),
             failure: export.thread.failure.clone(),
             status: export.thread.status,
+            reached: AtomicI64::new(-1),
         }
+    }
+
+    /// Whether the record goes on from here in a way that running the graph does not give.
+    pub fn instead(&self, here: &Checkpoint) -> Option<Instead> {
+        match self.checkpoints.get(&(here.ns.clone(), here.step + 1)) {
+            Some(next) if next.source == Source::Update => {
+                Some(Instead::Adopt(Box::new(Checkpoint { parent: Some(here.id.clone()), ..next.clone() })))
+            }
+            Some(_) => None,
+            None => self.out_of_steps(here).map(Instead::OutOfSteps),
+        }
+    }
+
+    /// The limit that ended the record, if it is this namespace that ran into it.
+    fn out_of_steps(&self, here: &Checkpoint) -> Option<Failure> {
+        let failure = self.failure.as_ref().filter(|f| f.code == "recursion_limit")?;
+        let (outer, own) = here.ns.rsplit_once('|').unwrap_or(("", &here.ns));
+        let node = own.split(':').next().unwrap_or_default();
+        let place = if outer.is_empty() { node.to_owned() } else { format!("{outer}|{node}") };
+        if here.ns.is_empty() {
+            return failure.node.is_none().then(|| failure.clone());
+        }
+        // The same subgraph may have ended well on an earlier visit; only what was still due when the record ended can have failed.
+        let (_, last) =
+            self.checkpoints.range((outer.to_owned(), i64::MIN)..=(outer.to_owned(), i64::MAX)).next_back()?;
+        let due = last.frontier.iter().any(|task| task.inner_ns(outer) == here.ns);
+        (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
     }
 
     /// The record of an effect; its receipt, its failure, or nothing when the record ends inside it.
@@ -135,7 +174,7 @@ impl Recorded {
 
     /// The recorded answer to a question.
     pub fn answer(&self, id: &InterruptId, key: &JournalKey, value: &Value) -> Result<Value, NodeError> {
-        let Some(asked) = self.interrupts.get(id) else { return Err(diverged(&key.place(), &Value::Null, value)) };
+        let Some(asked) = self.interrupts.get(id) else { return Err(self.beyond(key, value)) };
         if asked.value != *value {
             return Err(diverged(&key.place(), &asked.value, value));
         }
@@ -173,12 +212,22 @@ impl Recorded {
         ];
         match compare.into_iter().find(|(_, then, now)| then != now) {
             Some((what, then, now)) => Err(diverged(&place(what), &then, &now)),
-            None => Ok(()),
+            None => {
+                if now.ns.is_empty() {
+                    self.reached.fetch_max(now.step, Ordering::Relaxed);
+                }
+                Ok(())
+            }
         }
     }
 
     /// Holds the end against the record.
     fn end(&self, now: &RunEnd) -> Result<(), Failure> {
+        let last = self.checkpoints.keys().filter(|(ns, _)| ns.is_empty()).map(|(_, step)| *step).max().unwrap_or(-1);
+        let reached = self.reached.load(Ordering::Relaxed);
+        if reached < last {
+            return Err(as_failure(diverged("its end", &json!({"superstep": last}), &json!({"superstep": reached}))));
+        }
         if !self.status.is_terminal() {
             return Ok(());
         }
@@ -190,9 +239,10 @@ impl Recorded {
             json!({"status": self.status, "code": code(&self.failure)}),
             json!({"status": now.status, "code": code(&now.failure)}),
         );
-        match diverged("its end", &then, &now) {
-            NodeError::Diverged(failure) => Err(failure),
-            _ => unreachable!("diverged() makes nothing else"),
-        }
+        Err(as_failure(diverged("its end", &then, &now)))
     }
+}
+
+fn as_failure(error: NodeError) -> Failure {
+    as_refusal(error).failure()
 }

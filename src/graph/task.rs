@@ -121,7 +121,7 @@ fn subgraph<'a>(
 }
 
 fn shared_input(seen: &State, inner: &CompiledGraph) -> Map<String, Value> {
-    let takes = |name: &String| inner.channels.contains_key(name);
+    let takes = |name: &String| core::accepts(inner, name);
     seen.iter().filter(|(name, _)| takes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 

@@ -1,0 +1,23 @@
+//! The wiring: a home, its adapters, its store and the engine, and the library's levels on top of them.
+//!
+//! Level one is [`deploy`]: one call that does the job. Level two are the methods of [`App`]: plan, start, advance, decide, roll back,
+//! look. Level three are the rooms below: ports, adapters, the engine itself.
+
+mod crash;
+mod home;
+mod levels;
+mod request;
+mod runner;
+mod runs;
+mod settings;
+mod wiring;
+mod workflows;
+
+pub use home::Home;
+pub use levels::deploy;
+pub use request::{Overrides, read_request};
+pub use runner::{run_detached, spawn_detached};
+pub use runs::{Decide, Decided, OpenQuestion, error_document};
+pub use settings::Settings;
+pub use wiring::App;
+pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

@@ -1,0 +1,41 @@
+//! What the operator of a home has set: `config.yaml`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::graph::Failure;
+use crate::release::Policy;
+
+/// The file's content. Every key may be absent.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// When a human must decide.
+    pub policy: Policy,
+    /// Where the public endpoint listens, e.g. `127.0.0.1:7311`.
+    pub public_addr: Option<SocketAddr>,
+}
+
+impl Settings {
+    /// Reads the file; a missing one is all defaults.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(wrong(path, &e.to_string())),
+        };
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(&text).map_err(|e| wrong(path, &e.to_string()))
+    }
+}
+
+fn wrong(path: &Path, why: &str) -> Failure {
+    Failure::new("settings_invalid", format!("{} cannot be read", path.display()))
+        .because(why)
+        .hint("mend the file; `tidegate schema settings` describes it")
+}

@@ -1,0 +1,207 @@
+//! Configuration → adapters → engine.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::crash::with_crash_points;
+use super::{Home, Settings, workflows};
+use crate::adapters::bentoml::BentoPackager;
+use crate::adapters::http::HttpServices;
+use crate::adapters::local::LocalHost;
+use crate::adapters::local_registry::LocalRegistry;
+use crate::adapters::machine::ThisMachine;
+use crate::adapters::uv::UvEnvs;
+use crate::graph::{CompiledGraph, Engine, EventSink, Failure, NewThread, NoSink, Owner, Store, Thread, ThreadId};
+use crate::host::{HostConfig, HostError};
+use crate::nodes::{
+    ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, TrafficShift, Validation,
+    Watch, World, effects,
+};
+use crate::release::ReleaseLedger;
+use crate::store::{ProcLiveness, SqliteStore, this_process};
+use crate::workflow::{NodeTypes, ResolvedWorkflow, Source, accept_input, build, load};
+
+/// One home, wired and ready. Opening it reads and migrates the database; it starts no process.
+pub struct App {
+    pub(super) home: Home,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sqlite: Arc<SqliteStore>,
+    pub(super) world: Arc<World>,
+    pub(super) host: LocalHost,
+    pub(super) types: NodeTypes,
+    pub(super) owner: Owner,
+    pub(super) sink: Arc<dyn EventSink>,
+}
+
+impl App {
+    /// Opens a home. `label` says what this process is, for people who meet its lease: `deploy`, `runner`. `public_addr` wins over the
+    /// settings file.
+    pub async fn open(home: Home, label: &str, public_addr: Option<SocketAddr>) -> Result<Self, Failure> {
+        let settings = Settings::read(&home.settings())?;
+        let sqlite = SqliteStore::open(&home.database(), Arc::new(ProcLiveness)).await.map_err(|e| e.failure())?;
+        let sqlite = Arc::new(sqlite);
+        let store = with_crash_points(sqlite.clone());
+        let host = LocalHost::new(host_config(&home, public_addr.or(settings.public_addr))?);
+        let world = Arc::new(World {
+            envs: Arc::new(UvEnvs::new(home.dir())),
+            packager: Arc::new(BentoPackager::new(home.dir())),
+            target: Arc::new(host.clone()),
+            router: Arc::new(host.clone()),
+            registry: Arc::new(LocalRegistry::new(home.dir())),
+            ledger: sqlite.clone(),
+            services: Arc::new(HttpServices::new()),
+            machine: Arc::new(ThisMachine),
+            policy: settings.policy,
+            slots_dir: home.slots(),
+        });
+        let types = node_types(&world);
+        Ok(Self { home, store, sqlite, world, host, types, owner: this_process(label), sink: Arc::new(NoSink) })
+    }
+
+    /// Shows what happens to `sink`.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.sink = sink;
+        self
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The store of threads.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The database, for checks of its own.
+    pub fn database(&self) -> &Arc<SqliteStore> {
+        &self.sqlite
+    }
+
+    /// The table of releases.
+    pub fn ledger(&self) -> &Arc<dyn ReleaseLedger> {
+        &self.world.ledger
+    }
+
+    /// The ports.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// The host daemon's client, not yet connected.
+    pub fn host(&self) -> &LocalHost {
+        &self.host
+    }
+
+    /// This process as an owner of threads.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The engine over this home.
+    pub fn engine(&self) -> Engine {
+        let effects = effects::effects(&self.world);
+        Engine::new(self.store.clone(), effects, self.owner.clone()).with_sink(self.sink.clone())
+    }
+
+    /// The graph that a thread began with, from its own copy of the document.
+    pub fn graph_of(&self, thread: &Thread) -> Result<Arc<CompiledGraph>, Failure> {
+        build(&thread.document, &self.types)
+    }
+
+    /// A workflow by its built-in name or by a file's path.
+    pub fn workflow(&self, name: &str) -> Result<ResolvedWorkflow, Failure> {
+        let path = Path::new(name);
+        if path.extension().is_none() && !name.contains('/') {
+            let overrides = self.home.workflows();
+            let text = workflows::text(&overrides, &format!("{name}.yaml"))?;
+            let read = |_: &str, wanted: &str| {
+                Ok(Source { name: wanted.to_owned(), text: workflows::text(&overrides, wanted)? })
+            };
+            return load(&text, &format!("{name}.yaml"), &read);
+        }
+        load(&read_file(path)?, name, &read_beside)
+    }
+
+    /// The graph of a resolved workflow.
+    pub fn build(&self, workflow: &ResolvedWorkflow) -> Result<Arc<CompiledGraph>, Failure> {
+        workflow.build(&self.types)
+    }
+
+    /// Accepts a thread: when this returns it is durable.
+    pub async fn accept(
+        &self,
+        workflow: &ResolvedWorkflow,
+        input: Map<String, Value>,
+        labels: BTreeMap<String, String>,
+    ) -> Result<ThreadId, Failure> {
+        let graph = self.build(workflow)?;
+        accept_input(&workflow.document, &input)?;
+        let new = NewThread { id: None, document: workflow.document.clone(), input, labels };
+        self.engine().create(&graph, new).await.map_err(|e| e.failure())
+    }
+}
+
+fn host_config(home: &Home, public_addr: Option<SocketAddr>) -> Result<HostConfig, Failure> {
+    let config = HostConfig::new(home.dir()).map_err(|e| host_failure(&e))?;
+    Ok(HostConfig { public_addr, ..config })
+}
+
+/// A host error for people.
+pub(super) fn host_failure(error: &HostError) -> Failure {
+    let crate::ports::PortError { code, message, cause, hint, retryable } = error.to_port();
+    Failure { code, message, cause, hint, retryable, node: None }
+}
+
+/// Every node type of this binary.
+fn node_types(world: &Arc<World>) -> NodeTypes {
+    macro_rules! with {
+        ($types:expr, $($node:ident),+) => {
+            $types$(.with({ let world = world.clone(); move |_, _| Ok($node(world.clone())) }))+
+        };
+    }
+    with!(
+        NodeTypes::generic(),
+        DeploymentPlanner,
+        PackagerNode,
+        DeploymentExecutor,
+        Validation,
+        ApprovalGate,
+        TrafficShift,
+        Watch,
+        Finalise,
+        Retire,
+        Rollback
+    )
+}
+
+fn read_file(path: &Path) -> Result<String, Failure> {
+    let fail = |why: String| {
+        Failure::new("workflow_unreadable", format!("{} cannot be read", path.display()))
+            .because(why)
+            .hint("name a workflow file, or a built-in workflow: model_deployer, rollback")
+    };
+    let meta = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
+    let most = crate::workflow::MAX_BYTES as u64;
+    if meta.len() > most {
+        return Err(fail(format!("it has {} bytes, at most {most} are read", meta.len())));
+    }
+    std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))
+}
+
+/// A subgraph's file, which stands beside the file that names it, or below.
+fn read_beside(from: &str, wanted: &str) -> Result<Source, Failure> {
+    let escapes = Path::new(wanted).components().any(|part| !matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    if escapes {
+        return Err(Failure::new("path_escapes", format!("`{wanted}` leaves the folder of {from}"))
+            .hint("keep subgraph files beside the workflow or below it"));
+    }
+    let path = Path::new(from).parent().unwrap_or(Path::new("")).join(wanted);
+    Ok(Source { name: path.display().to_string(), text: read_file(&path)? })
+}

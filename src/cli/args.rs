@@ -1,0 +1,334 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Releases machine-learning models: planned, validated, approved, watched, reversible.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed (and undone), 2 wrong usage, 3 waits for a decision, 4 refused, 5 could not write and can \
+be resumed, 6 stuck, 130 stopped by ctrl-C and can be resumed.\n\nExample:\n  tidegate deploy examples/iris")]
+pub struct Cli {
+    /// Folder where all state lives [default: ~/.tidegate]
+    #[arg(long, global = true, env = "TIDEGATE_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Where the public endpoint listens; kept for the home's life [default: 127.0.0.1:7311, or the next free port]
+    #[arg(long, global = true, env = "TIDEGATE_PUBLIC_ADDR", value_name = "ADDR")]
+    pub public_addr: Option<SocketAddr>,
+    /// Print only JSON, for machines
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Release a model: build, start beside the live version, validate, ask, switch, watch
+    #[command(after_help = "Examples:\n  tidegate deploy examples/iris\n  tidegate deploy request.json --yes --json\n  tidegate deploy . --environment prod --detach")]
+    Deploy(DeployArgs),
+    /// Show what a deploy would do, and why; changes nothing
+    #[command(after_help = "Example:\n  tidegate plan examples/iris")]
+    Plan(PlanArgs),
+    /// What is live where, and how it fares
+    #[command(after_help = "Example:\n  tidegate status iris")]
+    Status(MaybeModel),
+    /// All releases, newest first
+    #[command(after_help = "Example:\n  tidegate list --json")]
+    List,
+    /// One model's releases, newest first
+    #[command(after_help = "Example:\n  tidegate history iris")]
+    History(Model),
+    /// Counts of active, completed and failed releases
+    #[command(after_help = "Example:\n  tidegate summary")]
+    Summary,
+    /// Send the traffic back to the version before, or to a named one; no build
+    #[command(after_help = "Examples:\n  tidegate rollback iris\n  tidegate rollback iris --to uy3ujyxfbgk5qax4 --reason 'wrong labels'")]
+    Rollback(RollbackArgs),
+    /// Open questions that wait for a human
+    #[command(after_help = "Example:\n  tidegate approvals")]
+    Approvals,
+    /// Say yes to a release
+    #[command(after_help = "Example:\n  tidegate approve iris")]
+    Approve(ApproveArgs),
+    /// Say no to a release
+    #[command(after_help = "Example:\n  tidegate reject iris --reason 'evaluation is from last month'")]
+    Reject(RejectArgs),
+    /// All runs (threads), newest first
+    #[command(after_help = "Example:\n  tidegate runs")]
+    Runs,
+    /// Look at, continue, stop, export or replay one run
+    #[command(after_help = "Examples:\n  tidegate run show iris\n  tidegate run export iris > run.json\n  tidegate run replay run.json")]
+    Run {
+        /// What to do with it
+        #[command(subcommand)]
+        command: RunCommand,
+    },
+    /// Draw a workflow
+    #[command(after_help = "Examples:\n  tidegate graph model_deployer\n  tidegate graph my.yaml --format dot | dot -Tsvg > my.svg")]
+    Graph(GraphArgs),
+    /// Print the JSON Schema of a file or document
+    #[command(after_help = "Example:\n  tidegate schema release-file")]
+    Schema(SchemaArgs),
+    /// The host daemon, which supervises slots and carries traffic
+    #[command(after_help = "Examples:\n  tidegate host status\n  tidegate host install")]
+    Host {
+        /// What to do with it
+        #[command(subcommand)]
+        command: HostCommand,
+    },
+    /// Restore everything that served
+    #[command(after_help = "Example:\n  tidegate up")]
+    Up,
+    /// Stop everything that serves; `up` brings it back
+    #[command(after_help = "Example:\n  tidegate down")]
+    Down,
+    /// What is missing on this machine, and how to get it
+    #[command(after_help = "Example:\n  tidegate doctor --db")]
+    Doctor(DoctorArgs),
+    /// Advance what nobody advances (started by tidegate itself)
+    #[command(hide = true)]
+    Runner,
+}
+
+impl Command {
+    /// What people who meet this process's lease are told.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Deploy(_) => "tidegate deploy",
+            Self::Rollback(_) => "tidegate rollback",
+            Self::Approve(_) => "tidegate approve",
+            Self::Reject(_) => "tidegate reject",
+            Self::Run { .. } => "tidegate run",
+            Self::Runner => "tidegate runner",
+            Self::Plan(_)
+            | Self::Status(_)
+            | Self::List
+            | Self::History(_)
+            | Self::Summary
+            | Self::Approvals
+            | Self::Runs
+            | Self::Graph(_)
+            | Self::Schema(_)
+            | Self::Host { .. }
+            | Self::Up
+            | Self::Down
+            | Self::Doctor(_) => "tidegate",
+        }
+    }
+}
+
+/// What to release.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// A project's folder (with tidegate.yaml), that file, or a request as .json
+    pub path: PathBuf,
+    /// The target environment of the release file
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+    /// Approve without asking; recorded as such
+    #[arg(long, conflicts_with = "detach")]
+    pub yes: bool,
+    /// Return the thread's id at once; a detached runner goes on
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// What to plan.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// A project's folder (with tidegate.yaml), that file, or a request as .json
+    pub path: PathBuf,
+    /// The target environment of the release file
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+}
+
+/// Perhaps a model.
+#[derive(Debug, Args)]
+pub struct MaybeModel {
+    /// The model
+    pub model: Option<String>,
+}
+
+/// A model.
+#[derive(Debug, Args)]
+pub struct Model {
+    /// The model
+    pub model: String,
+}
+
+/// Where to go back to.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The model
+    pub model: String,
+    /// The version to go back to [default: the one before]
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
+    /// Why; recorded
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+/// Which question.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// The question's id, its thread's, or the model
+    pub id: String,
+    /// Why; recorded
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Digest of the evidence that was looked at; another one refuses
+    #[arg(long, value_name = "SHA256")]
+    pub digest: Option<String>,
+}
+
+/// Which question, and why not.
+#[derive(Debug, Args)]
+pub struct RejectArgs {
+    /// The question's id, its thread's, or the model
+    pub id: String,
+    /// Why; recorded and shown to whoever released it
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// What to do with a run.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Start any workflow file, or a built-in one
+    #[command(after_help = "Examples:\n  tidegate run start my.yaml --input '{\"x\": 1}'\n  tidegate run start my.yaml --input @input.json")]
+    Start(StartArgs),
+    /// How it stands: state, timeline, checks
+    Show(ThreadArg),
+    /// Everything that happened, in order
+    Events(ThreadArg),
+    /// Go on with it; answers its question when a value is given
+    Resume(ResumeArgs),
+    /// Stop it and undo what it did since its commit point
+    Cancel(CancelArgs),
+    /// Its whole record as JSON
+    Export(ThreadArg),
+    /// Run its record again without touching the world
+    Replay(ReplayArgs),
+}
+
+/// Which thread.
+#[derive(Debug, Args)]
+pub struct ThreadArg {
+    /// A thread's id, the beginning of one, or a model for its newest
+    pub thread: String,
+}
+
+/// Which workflow, with what.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// The workflow's file, or a built-in name
+    pub workflow: String,
+    /// Its input: JSON, or @FILE
+    #[arg(long, default_value = "{}", value_name = "JSON|@FILE")]
+    pub input: String,
+    /// Most supersteps in this run
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub recursion_limit: u32,
+}
+
+/// Which thread, with what answer.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// A thread's id, the beginning of one, or a model for its newest
+    pub thread: String,
+    /// The answer to its one open question, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub value: Option<String>,
+    /// Answers by node or question id, as a JSON object
+    #[arg(long, value_name = "JSON", conflicts_with = "value")]
+    pub answers: Option<String>,
+    /// Approve without asking, if it waits for an approval; recorded as such
+    #[arg(long)]
+    pub yes: bool,
+    /// Most supersteps in this run
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub recursion_limit: u32,
+}
+
+/// Which thread to stop.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// A thread's id, the beginning of one, or a model for its newest
+    pub thread: String,
+    /// Leave what it did as it is
+    #[arg(long)]
+    pub no_undo: bool,
+    /// Why; recorded
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+/// What to replay.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// An export's file, a thread's id, or a model for its newest
+    pub thread: String,
+}
+
+/// What to draw.
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// The workflow's file, or a built-in name: model_deployer, rollback
+    pub workflow: String,
+    /// How
+    #[arg(long, value_enum, default_value_t = PictureFormat::Mermaid)]
+    pub format: PictureFormat,
+}
+
+/// Languages of pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PictureFormat {
+    /// A mermaid flowchart
+    Mermaid,
+    /// A Graphviz digraph
+    Dot,
+}
+
+/// Which schema.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Its name; without one, the names
+    pub name: Option<String>,
+}
+
+/// What to do with the host daemon.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Whether it runs, its slots and routes
+    Status,
+    /// The end of its log
+    Logs {
+        /// How many lines
+        #[arg(long, short = 'n', default_value_t = 100)]
+        lines: usize,
+        /// A slot's log instead: its token
+        #[arg(long)]
+        slot: Option<String>,
+    },
+    /// Start it at boot
+    Install {
+        /// Only show what would be written
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Check the database: its integrity and the audit's chain
+    #[arg(long)]
+    pub db: bool,
+}

@@ -1,0 +1,89 @@
+//! `approvals`, `approve`, `reject`: deciding from another terminal.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::args::{ApproveArgs, RejectArgs};
+use super::drive::{Answers, drive};
+use super::out::Out;
+use super::progress::Live;
+use super::show::{ago, table};
+use super::{Exit, Failed, deploy, plain, prompt};
+use crate::app::{App, Decide};
+use crate::graph::ThreadStatus;
+use crate::release::Verdict;
+
+/// The open questions.
+pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
+    let open = app.questions(None).await.map_err(plain)?;
+    let rows: Vec<_> = open
+        .iter()
+        .map(|q| {
+            json!({
+                "id": q.interrupt.id, "thread": q.interrupt.thread, "node": q.interrupt.key.node,
+                "asked_at": q.interrupt.asked_at, "expires_at": q.interrupt.expires_at, "digest": q.interrupt.digest,
+                "value": q.interrupt.value,
+            })
+        })
+        .collect();
+    out.data(&rows, || {
+        if open.is_empty() {
+            return "nothing waits for a decision".to_owned();
+        }
+        let mut lines = table(["question", "about", "asked", "thread"]);
+        for q in &open {
+            let about = q.approval.as_ref().map_or_else(|| q.interrupt.value.to_string(), |a| format!("{} {}", a.model, a.version));
+            let (id, asked) = (q.interrupt.id.to_string(), ago(q.interrupt.asked_at));
+            lines.add_row([id, about, asked, q.interrupt.thread.to_string()]);
+        }
+        lines.to_string()
+    });
+    Ok(Exit::Done)
+}
+
+/// Yes.
+pub async fn approve(app: App, args: ApproveArgs, out: &Out) -> Result<Exit, Failed> {
+    decide(app, &args.id, Verdict::Approve, args.reason, args.digest, "approve", out).await
+}
+
+/// No.
+pub async fn reject(app: App, args: RejectArgs, out: &Out) -> Result<Exit, Failed> {
+    decide(app, &args.id, Verdict::Reject, Some(args.reason), None, "reject", out).await
+}
+
+async fn decide(
+    app: App,
+    meant: &str,
+    verdict: Verdict,
+    reason: Option<String>,
+    digest: Option<String>,
+    via: &str,
+    out: &Out,
+) -> Result<Exit, Failed> {
+    let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
+    let question = app.find_question(meant).await.map_err(plain)?;
+    let decide = Decide { verdict, by: prompt::user(), via: via.to_owned(), reason, digest };
+    let decided = app.decide(&question, decide).await.map_err(|f| (f, Some(question.interrupt.thread.clone())))?;
+    let id = decided.thread;
+    if let Some(who) = decided.attended_by
+        && app.taken_over(&id).await.map_err(plain)?
+    {
+        out.data(&json!({"thread": id, "question": question.interrupt.id, "goes_on_in": who}), || {
+            format!("decided; {who} goes on with it")
+        });
+        return Ok(Exit::Done);
+    }
+    let thread = app.thread(&id).await.map_err(plain)?;
+    if thread.status != ThreadStatus::Interrupted || thread.owner.is_some() {
+        out.data(&json!({"thread": id, "question": question.interrupt.id}), || "decided".to_owned());
+        return Ok(Exit::Done);
+    }
+    let end = drive(&app, &id, Answers::Ask, 100, out).await?;
+    // A release that ends because it was rejected is what `reject` was asked for.
+    let end = match (verdict, end) {
+        (Verdict::Reject, super::drive::Drove::Ended(Exit::Failed)) => return Ok(Exit::Done),
+        (_, end) => end,
+    };
+    deploy::finish(&app, &id, end, out).await
+}

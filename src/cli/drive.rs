@@ -1,0 +1,162 @@
+//! Takes a thread through a terminal: signals, questions, the end.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::out::Out;
+use super::{Exit, Failed, prompt};
+use crate::app::{App, Decide, OpenQuestion};
+use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
+use crate::release::Verdict;
+
+/// How long after a first ctrl-C a second one still undoes.
+const SECOND_CTRL_C: Duration = Duration::from_millis(1500);
+/// Pause between two looks for a decision made elsewhere.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How questions are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// A human at this terminal, if there is one.
+    Ask,
+    /// Yes, recorded as `--yes`.
+    Yes,
+}
+
+/// How a drive ended.
+pub enum Drove {
+    /// The thread ended well.
+    Succeeded,
+    /// It waits for answers that nobody here gives.
+    Waiting(Vec<OpenQuestion>),
+    /// It was stopped, or ended badly; said already.
+    Ended(Exit),
+}
+
+/// Advances a thread until it ends or waits for somebody else.
+pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, out: &Out) -> Result<Drove, Failed> {
+    let of = |failure: Failure| (failure, Some(id.clone()));
+    loop {
+        let end = advance(app, id, limit, out).await?;
+        match end.status {
+            ThreadStatus::Succeeded => return Ok(Drove::Succeeded),
+            ThreadStatus::Interrupted => {}
+            ThreadStatus::Running => {
+                out.note(&format!("stopped; go on with `tidegate run resume {id}`, or undo with `tidegate run cancel {id}`"));
+                return Ok(Drove::Ended(stopped(id, out)));
+            }
+            ThreadStatus::Failed | ThreadStatus::Cancelled | ThreadStatus::Stuck | ThreadStatus::Pending | ThreadStatus::Sleeping => {
+                let failure = end.failure.unwrap_or_else(|| Failure::new("not_finished", format!("the run is {}", end.status.word())));
+                let exit = if end.status == ThreadStatus::Stuck { Exit::Stuck } else { Exit::of(&failure) };
+                return Ok(Drove::Ended(out.failed_as(&failure, Some(id), exit)));
+            }
+        }
+        let open = app.questions(Some(id)).await.map_err(of)?;
+        if open.is_empty() || !answer(app, &open, answers, out).await.map_err(of)? {
+            return Ok(Drove::Waiting(open));
+        }
+    }
+}
+
+fn stopped(id: &ThreadId, out: &Out) -> Exit {
+    if out.is_json() {
+        let failure = Failure::new("stopped", "the run was stopped and can be resumed").hint(format!("`tidegate run resume {id}`"));
+        out.failed_as(&failure, Some(id), Exit::Stopped);
+    }
+    Exit::Stopped
+}
+
+/// One stretch of advancing under signals. The first ctrl-C (or SIGTERM) stops it resumably, a second one soon after undoes.
+async fn advance(app: &Arc<App>, id: &ThreadId, limit: u32, out: &Out) -> Result<RunEnd, Failed> {
+    let of = |failure: Failure| (failure, Some(id.clone()));
+    let (ask, stop) = watch::channel(Stop::No);
+    let runner = app.clone();
+    let thread = id.clone();
+    let mut run = tokio::spawn(async move { runner.advance(&thread, Advance { recursion_limit: limit, stop }).await });
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| of(no_signals(&e)))?;
+    let mut terms = signal(SignalKind::terminate()).map_err(|e| of(no_signals(&e)))?;
+    let joined = tokio::select! {
+        joined = &mut run => joined,
+        _ = async { tokio::select! { _ = interrupts.recv() => (), _ = terms.recv() => () } } => {
+            out.note("stopping … (ctrl-C again undoes everything)");
+            ask.send_replace(Stop::Hold);
+            let again = tokio::time::timeout(SECOND_CTRL_C, interrupts.recv()).await;
+            let end = run.await;
+            if again.is_ok() {
+                let ended = end.as_ref().is_ok_and(|e| e.as_ref().is_ok_and(|e| e.status != ThreadStatus::Running));
+                if !ended {
+                    let why = Failure::new("cancelled", "stopped by ctrl-C twice");
+                    return app.cancel(id, true, why).await.map_err(of);
+                }
+            }
+            end
+        }
+    };
+    joined.map_err(|e| of(Failure::new("engine_panicked", "the engine panicked").because(e.to_string())))?.map_err(of)
+}
+
+fn no_signals(error: &std::io::Error) -> Failure {
+    Failure::new("no_signals", "signals cannot be caught").because(error.to_string())
+}
+
+/// Answers what can be answered here. False: nobody here answers.
+async fn answer(app: &Arc<App>, open: &[OpenQuestion], answers: Answers, out: &Out) -> Result<bool, Failure> {
+    let approvals: Vec<&OpenQuestion> = open.iter().filter(|q| q.approval.is_some()).collect();
+    let Some(first) = approvals.first() else { return Ok(false) };
+    let at_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !out.is_json();
+    match answers {
+        Answers::Yes => {
+            decide(app, first, Verdict::Approve, "--yes", Some("approved by --yes".to_owned())).await?;
+            Ok(true)
+        }
+        Answers::Ask if at_terminal => ask_here(app, first, out).await,
+        Answers::Ask => Ok(false),
+    }
+}
+
+async fn decide(app: &App, question: &OpenQuestion, verdict: Verdict, via: &str, reason: Option<String>) -> Result<(), Failure> {
+    let decide = Decide { verdict, by: prompt::user(), via: via.to_owned(), reason, digest: None };
+    app.decide(question, decide).await.map(drop)
+}
+
+/// Shows the evidence and asks; a decision made in another terminal ends the wait.
+async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<bool, Failure> {
+    let thread = question.interrupt.thread.clone();
+    app.store().attend(&thread, Some(app.owner())).await.map_err(|e| e.failure())?;
+    let Some(approval) = &question.approval else { return Ok(false) };
+    prompt::show(approval, question);
+    let mut line = prompt::verdict();
+    let went_on = loop {
+        tokio::select! {
+            said = &mut line => match said {
+                Ok(Some((verdict, reason))) => match decide(app, question, verdict, "terminal", reason).await {
+                    Ok(()) => break true,
+                    Err(failure) if failure.code == "already_decided" => {
+                        out.note(&failure.message);
+                        break true;
+                    }
+                    Err(failure) => return Err(failure),
+                },
+                // The terminal is gone: the question stays open.
+                Ok(None) | Err(_) => break false,
+            },
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                let now = app.store().interrupt(&question.interrupt.id).await.map_err(|e| e.failure())?;
+                if let Some(answer) = now.as_ref().and_then(|i| i.answer.as_ref()) {
+                    out.note(&format!("\ndecided by {} through {}", answer.by, answer.via));
+                    break true;
+                }
+                if now.is_none_or(|i| i.withdrawn) {
+                    out.note("\nthe question was withdrawn");
+                    break true;
+                }
+            }
+        }
+    };
+    app.store().attend(&thread, None).await.map_err(|e| e.failure())?;
+    Ok(went_on)
+}

@@ -1,0 +1,62 @@
+//! Exit codes, documented in `docs/exit-codes.md`.
+
+use std::process::ExitCode;
+
+use crate::graph::Failure;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: it failed; what it had done is undone.
+    Failed,
+    /// 2: the command line or a file it names is wrong; nothing was begun.
+    Usage,
+    /// 3: waits for a human's decision.
+    Waiting,
+    /// 4: refused: somebody else holds it, decided it, or it changed.
+    Refused,
+    /// 5: it could not go on and can be resumed: nothing could be written.
+    Resumable,
+    /// 6: a person must look: an undo failed, or nobody can tell whether an effect happened.
+    Stuck,
+    /// 130: stopped by ctrl-C, can be resumed.
+    Stopped,
+}
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Waiting => 3,
+            Self::Refused => 4,
+            Self::Resumable => 5,
+            Self::Stuck => 6,
+            Self::Stopped => 130,
+        }
+    }
+
+    /// The code that fits a failure.
+    pub fn of(failure: &Failure) -> Self {
+        match failure.code.as_str() {
+            "lease_held" | "lease_lost" | "already_decided" | "withdrawn" | "expired" | "changed" | "release_in_progress"
+            | "decision_outdated" | "thread_over" => Self::Refused,
+            "store_cannot_write" | "disk_full" => Self::Resumable,
+            "effect_unknown" | "undo_failed" => Self::Stuck,
+            "usage" | "path_not_found" | "release_file_missing" | "release_file_invalid" | "request_invalid" | "request_value"
+            | "request_incomplete" | "no_thread" | "no_interrupt" | "workflow_unknown" | "workflow_unreadable"
+            | "unknown_input" | "bad_json" | "file_unreadable" => Self::Usage,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

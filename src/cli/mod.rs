@@ -1,0 +1,91 @@
+//! The terminal: one file per group of commands. Data goes to stdout, everything else to stderr.
+
+mod args;
+mod decide;
+mod deploy;
+mod doctor;
+mod drive;
+mod exit;
+mod hosts;
+mod out;
+mod pictures;
+mod progress;
+mod prompt;
+mod releases;
+mod rollback;
+mod runs;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::{Cli, Command};
+pub use exit::Exit;
+
+use crate::app::{App, Home};
+use crate::graph::Failure;
+use out::Out;
+
+/// Parses, runs, and turns the end into an exit code.
+pub async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let out = Out::new(cli.json);
+    match run(cli, &out).await {
+        Ok(exit) => exit.into(),
+        Err((failure, thread)) => out.failed(&failure, thread.as_ref()).into(),
+    }
+}
+
+/// clap's own words; with `--json` as the error document.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked_for = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
+    if !asked_for && std::env::args().any(|arg| arg == "--json") {
+        let message = error.to_string();
+        let mut lines = message.trim().lines();
+        let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = Failure::new("usage", first).hint("`tidegate help` shows the commands");
+        return Out::new(true).failed_as(&failure, None, Exit::Usage).into();
+    }
+    // A closed pipe is the reader's business.
+    let _ = error.print();
+    if asked_for { Exit::Done.into() } else { Exit::Usage.into() }
+}
+
+/// A failure and the thread it belongs to, if one was begun.
+pub(super) type Failed = (Failure, Option<crate::graph::ThreadId>);
+
+/// A failure that belongs to no thread.
+pub(super) fn plain(failure: Failure) -> Failed {
+    (failure, None)
+}
+
+async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
+    let home = || Home::open(cli.home.as_deref());
+    let label = cli.command.label();
+    let open = async || App::open(home().map_err(plain)?, label, cli.public_addr).await.map_err(plain);
+    match cli.command {
+        Command::Deploy(args) => deploy::run(open().await?, args, out).await,
+        Command::Plan(args) => deploy::plan(open().await?, args, out).await,
+        Command::Status(args) => releases::status(open().await?, args, out).await,
+        Command::List => releases::list(open().await?, out).await,
+        Command::History(args) => releases::history(open().await?, args, out).await,
+        Command::Summary => releases::summary(open().await?, out).await,
+        Command::Rollback(args) => rollback::run(open().await?, args, out).await,
+        Command::Approvals => decide::list(open().await?, out).await,
+        Command::Approve(args) => decide::approve(open().await?, args, out).await,
+        Command::Reject(args) => decide::reject(open().await?, args, out).await,
+        Command::Runs => runs::list(open().await?, out).await,
+        Command::Run { command } => runs::run(open().await?, command, out).await,
+        Command::Graph(args) => pictures::graph(&open().await?, &args, out),
+        Command::Schema(args) => pictures::schema(&args, out).map_err(plain),
+        Command::Host { command } => hosts::run(open().await?, command, out).await,
+        Command::Up => hosts::up(open().await?, out).await,
+        Command::Down => hosts::down(open().await?, out).await,
+        Command::Doctor(args) => doctor::run(home().map_err(plain)?, args, out).await,
+        Command::Runner => deploy::runner(open().await?).await,
+    }
+}

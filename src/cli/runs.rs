@@ -1,0 +1,268 @@
+//! `runs` and `run …`: any thread.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::args::{CancelArgs, ReplayArgs, ResumeArgs, RunCommand, StartArgs, ThreadArg};
+use super::drive::{Answers, Drove, drive};
+use super::out::{Out, pretty};
+use super::progress::Live;
+use super::show::{ago, event_line, table, timeline};
+use super::{Exit, Failed, deploy, plain, prompt};
+use crate::app::{App, OpenQuestion};
+use crate::graph::{Export, Failure, StateSnapshot, ThreadFilter, ThreadId};
+
+/// All runs.
+pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
+    let threads = app.store().threads(&ThreadFilter::default()).await.map_err(|e| plain(e.failure()))?;
+    let rows: Vec<Value> = threads
+        .iter()
+        .map(|t| {
+            json!({
+                "thread": t.id, "workflow": t.workflow, "status": t.status, "labels": t.labels, "created_at": t.created_at,
+                "updated_at": t.updated_at, "owner": t.owner, "error": t.failure,
+            })
+        })
+        .collect();
+    out.data(&rows, || {
+        if threads.is_empty() {
+            return "no runs yet".to_owned();
+        }
+        let mut lines = table(["thread", "workflow", "model", "status", "when", "why"]);
+        for t in &threads {
+            let model = t.labels.get("model").cloned().unwrap_or_default();
+            let why: String = t.failure.as_ref().map(|f| f.message.chars().take(60).collect()).unwrap_or_default();
+            lines.add_row([t.id.to_string(), t.workflow.clone(), model, t.status.word().to_owned(), ago(t.created_at), why]);
+        }
+        lines.to_string()
+    });
+    Ok(Exit::Done)
+}
+
+/// One run.
+pub async fn run(app: App, command: RunCommand, out: &Out) -> Result<Exit, Failed> {
+    match command {
+        RunCommand::Start(args) => start(app, args, out).await,
+        RunCommand::Show(args) => show(app, args, out).await,
+        RunCommand::Events(args) => events(app, args, out).await,
+        RunCommand::Resume(args) => resume(app, args, out).await,
+        RunCommand::Cancel(args) => cancel(app, args, out).await,
+        RunCommand::Export(args) => export(app, args).await,
+        RunCommand::Replay(args) => replay(app, args, out).await,
+    }
+}
+
+fn parse(text: &str, what: &str) -> Result<Value, Failed> {
+    let (source, text) = match text.strip_prefix('@') {
+        None => (what.to_owned(), text.to_owned()),
+        Some(file) => {
+            let read = std::fs::read_to_string(file);
+            let read = read.map_err(|e| plain(Failure::new("file_unreadable", format!("{file} cannot be read")).because(e.to_string())))?;
+            (file.to_owned(), read)
+        }
+    };
+    serde_json::from_str(&text)
+        .map_err(|e| plain(Failure::new("bad_json", format!("{source} is no JSON")).because(e.to_string()).hint("quote it for the shell, or use @FILE")))
+}
+
+fn object(value: Value, what: &str) -> Result<Map<String, Value>, Failed> {
+    match value {
+        Value::Object(map) => Ok(map),
+        other => Err(plain(Failure::new("bad_json", format!("{what} must be a JSON object, not {}", crate::graph::kind(&other))))),
+    }
+}
+
+async fn start(app: App, args: StartArgs, out: &Out) -> Result<Exit, Failed> {
+    let input = object(parse(&args.input, "--input")?, "--input")?;
+    let workflow = app.workflow(&args.workflow).map_err(plain)?;
+    let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
+    let id = app.accept(&workflow, input, std::collections::BTreeMap::new()).await.map_err(plain)?;
+    let end = drive(&app, &id, Answers::Ask, args.recursion_limit, out).await?;
+    ended(&app, &id, end, out).await
+}
+
+async fn resume(app: App, args: ResumeArgs, out: &Out) -> Result<Exit, Failed> {
+    let thread = app.find_thread(&args.thread).await.map_err(plain)?;
+    let id = thread.id.clone();
+    let of = |failure: Failure| (failure, Some(id.clone()));
+    let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
+    let open = app.questions(Some(&id)).await.map_err(of)?;
+    for (question, value) in answers(&args, &open).map_err(of)? {
+        app.answer(&question.interrupt, value, &prompt::user(), "run resume", None).await.map_err(of)?;
+    }
+    let how = if args.yes { Answers::Yes } else { Answers::Ask };
+    let end = drive(&app, &id, how, args.recursion_limit, out).await?;
+    if thread.labels.contains_key("model") {
+        return deploy::finish(&app, &id, end, out).await;
+    }
+    ended(&app, &id, end, out).await
+}
+
+/// Which question gets which answer.
+fn answers<'q>(args: &ResumeArgs, open: &'q [OpenQuestion]) -> Result<Vec<(&'q OpenQuestion, Value)>, Failure> {
+    let bare = |failed: Failed| failed.0;
+    if let Some(text) = &args.value {
+        let value = parse(text, "--value").map_err(bare)?;
+        return match open {
+            [one] => Ok(vec![(one, value)]),
+            [] => Err(Failure::new("no_interrupt", "nothing is asked, so there is nothing to answer")
+                .hint("`tidegate run resume T` without a value goes on")),
+            more => Err(Failure::new("question_ambiguous", format!("{} questions are open", more.len()))
+                .because(more.iter().map(|q| format!("{} ({})", q.interrupt.key.node, q.interrupt.id)).collect::<Vec<_>>().join(", "))
+                .hint("answer by node or id: --answers '{\"<node or id>\": …}'")),
+        };
+    }
+    let Some(text) = &args.answers else { return Ok(Vec::new()) };
+    let map = parse(text, "--answers").and_then(|v| object(v, "--answers")).map_err(bare)?;
+    map.into_iter()
+        .map(|(key, value)| {
+            let meant = |q: &&OpenQuestion| q.interrupt.id.as_str() == key || q.interrupt.key.node == key;
+            let found = open.iter().find(meant);
+            found.map(|q| (q, value)).ok_or_else(|| {
+                Failure::new("no_interrupt", format!("no open question is called `{key}`")).hint("`tidegate approvals` lists them")
+            })
+        })
+        .collect()
+}
+
+/// The end of a run that is no release: its state.
+async fn ended(app: &App, id: &ThreadId, end: Drove, out: &Out) -> Result<Exit, Failed> {
+    match end {
+        Drove::Ended(exit) => Ok(exit),
+        Drove::Waiting(open) if out.is_json() => Ok(deploy::waiting(id, &open, out)),
+        Drove::Waiting(_) | Drove::Succeeded => {
+            let waits = matches!(end, Drove::Waiting(_));
+            let state = state(app, id).await?;
+            out.data(&state_value(&state), || state_text(&state));
+            Ok(if waits { Exit::Waiting } else { Exit::Done })
+        }
+    }
+}
+
+async fn state(app: &App, id: &ThreadId) -> Result<StateSnapshot, Failed> {
+    let of = |failure: Failure| (failure, Some(id.clone()));
+    let thread = app.thread(id).await.map_err(of)?;
+    let graph = app.graph_of(&thread).map_err(of)?;
+    app.engine().state(&graph, id).await.map_err(|e| of(e.failure()))
+}
+
+fn state_value(state: &StateSnapshot) -> Value {
+    let interrupts: Vec<Value> = state
+        .interrupts
+        .iter()
+        .map(|i| json!({"id": i.id, "node": i.key.node, "value": i.value}))
+        .collect();
+    json!({
+        "thread": state.thread.id, "workflow": state.thread.workflow, "status": state.thread.status, "values": state.values,
+        "next": state.next, "interrupts": interrupts, "error": state.thread.failure, "checkpoint": state.checkpoint.id,
+    })
+}
+
+fn state_text(state: &StateSnapshot) -> String {
+    let mut text = format!("thread {} ({}): {}", state.thread.id, state.thread.workflow, state.thread.status.word());
+    if !state.next.is_empty() {
+        text.push_str(&format!("\nnext: {}", state.next.join(", ")));
+    }
+    for asked in &state.interrupts {
+        text.push_str(&format!("\nasks: {} ({}): {}", asked.id, asked.key.node, asked.value));
+    }
+    text.push_str(&format!("\n{}", pretty(&state.values)));
+    text
+}
+
+async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
+    let thread = app.find_thread(&args.thread).await.map_err(plain)?;
+    let id = thread.id.clone();
+    let snapshot = state(&app, &id).await?;
+    let events = app.store().events(&id, 0, usize::MAX).await.map_err(|e| plain(e.failure()))?;
+    let row = app.ledger().get(id.as_str()).await.ok().flatten();
+    let mut value = state_value(&snapshot);
+    value["release"] = serde_json::to_value(&row).unwrap_or_default();
+    value["created_at"] = json!(thread.created_at);
+    out.data(&value, || {
+        let mut text = format!("thread    {id}\nworkflow  {}\nstatus    {}\n", thread.workflow, thread.status.word());
+        if let Some(row) = &row {
+            let version = row.model_version.as_deref().unwrap_or("–");
+            text.push_str(&format!("release   {} {version}: {}\n", row.model_name, row.status.as_str()));
+        }
+        if !snapshot.next.is_empty() {
+            text.push_str(&format!("next      {}\n", snapshot.next.join(", ")));
+        }
+        if let Some(failure) = &thread.failure {
+            text.push_str(&format!("why       {}\n", failure.message));
+            text.push_str(&failure.cause.as_ref().map(|c| format!("          {}\n", c.replace('\n', "\n          "))).unwrap_or_default());
+        }
+        for asked in &snapshot.interrupts {
+            text.push_str(&format!("asks      {} in {}\n", asked.id, asked.key.node));
+        }
+        text.push_str(&checks(&snapshot));
+        format!("{text}\n{}", timeline(&events))
+    });
+    Ok(Exit::Done)
+}
+
+/// The checks of a release, with what was seen.
+fn checks(state: &StateSnapshot) -> String {
+    let Some(checks) = state.values.get("validated").and_then(|v| v["checks"].as_array()) else { return String::new() };
+    let mut text = String::from("checks\n");
+    for check in checks {
+        let mark = if check["passed"] == true { "pass" } else { "FAIL" };
+        let (name, detail) = (check["name"].as_str().unwrap_or_default(), check["detail"].as_str().unwrap_or_default());
+        text.push_str(&format!("  {mark} {name}: {detail}\n"));
+    }
+    if let Some(bake) = state.values.get("bake") {
+        let mark = if bake["passed"] == true { "pass" } else { "FAIL" };
+        text.push_str(&format!("  {mark} bake: {}\n", bake["reason"].as_str().unwrap_or_default()));
+    }
+    text
+}
+
+async fn events(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
+    let thread = app.find_thread(&args.thread).await.map_err(plain)?;
+    let events = app.store().events(&thread.id, 0, usize::MAX).await.map_err(|e| plain(e.failure()))?;
+    out.data(&events, || events.iter().map(event_line).collect::<Vec<_>>().join("\n"));
+    Ok(Exit::Done)
+}
+
+async fn cancel(app: App, args: CancelArgs, out: &Out) -> Result<Exit, Failed> {
+    let thread = app.find_thread(&args.thread).await.map_err(plain)?;
+    let id = thread.id;
+    let app = app.with_sink(Arc::new(Live::new(out.is_json())));
+    let reason = args.reason.map(|r| format!(": {r}")).unwrap_or_default();
+    let why = Failure::new("cancelled", format!("cancelled by {}{reason}", prompt::user()));
+    let end = app.cancel(&id, !args.no_undo, why).await.map_err(|f| (f, Some(id.clone())))?;
+    if end.status == crate::graph::ThreadStatus::Stuck {
+        let failure = end.failure.unwrap_or_else(|| Failure::new("stuck", "an undo failed"));
+        return Ok(out.failed_as(&failure, Some(&id), Exit::Stuck));
+    }
+    out.data(&json!({"thread": id, "status": end.status}), || format!("{id} is {}", end.status.word()));
+    Ok(Exit::Done)
+}
+
+async fn export(app: App, args: ThreadArg) -> Result<Exit, Failed> {
+    let thread = app.find_thread(&args.thread).await.map_err(plain)?;
+    let export = app.export(&thread.id).await.map_err(|f| (f, Some(thread.id)))?;
+    // An export is JSON whoever reads it.
+    Out::new(true).data(&export, String::new);
+    Ok(Exit::Done)
+}
+
+async fn replay(app: App, args: ReplayArgs, out: &Out) -> Result<Exit, Failed> {
+    let path = std::path::Path::new(&args.thread);
+    let export = if path.is_file() {
+        let value = parse(&format!("@{}", args.thread), "the export")?;
+        serde_json::from_value::<Export>(value)
+            .map_err(|e| plain(Failure::new("export_damaged", format!("{} is no export", args.thread)).because(e.to_string())))?
+    } else {
+        let thread = app.find_thread(&args.thread).await.map_err(plain)?;
+        app.export(&thread.id).await.map_err(plain)?
+    };
+    let id = export.thread.id.clone();
+    let end = app.replay(&export).await.map_err(|f| (f, Some(id.clone())))?;
+    let steps = export.checkpoints.len();
+    out.data(&json!({"thread": id, "replayed": true, "status": export.thread.status, "checkpoints": steps}), || {
+        format!("{id}: {steps} checkpoints came out as recorded; it ended {}", end.status.word())
+    });
+    Ok(Exit::Done)
+}

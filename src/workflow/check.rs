@@ -1,0 +1,209 @@
+//! What can be wrong with a file beyond its shape, each fault with its path. The graph's own rules are `compile()`'s matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::graph::{Channel, ChannelType, END, Failure, Reducer, START};
+
+use super::fault::{Faults, Path, under};
+use super::names::{Names, STATE};
+use super::registry::SUBGRAPH;
+use super::{Case, Expression, NodeSpec, WorkflowFile, ask, expr};
+
+/// Names that CEL itself gives a meaning.
+const CEL_TYPES: [&str; 11] =
+    ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint"];
+
+/// Checks that need no node types.
+pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
+    if let Some(version) = file.version.filter(|v| *v != 1) {
+        let failure = Failure::new("unsupported_version", format!("this file has the format's version {version}"));
+        faults.push(under(path, ["version"]), failure.hint("this binary reads version 1"));
+    }
+    for (name, channel) in channels {
+        check_channel(name, channel, &under(path, ["channels", name]), faults);
+    }
+    for (name, node) in &file.nodes {
+        check_node(name, node, &under(path, ["nodes", name]), faults);
+    }
+    names_of_nodes(file, path, faults);
+    expressions(file, channels, path, faults);
+}
+
+fn check_channel(name: &str, channel: &Channel, path: &Path, faults: &mut Faults) {
+    let identifier =
+        name.chars().enumerate().all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
+    if name.is_empty() || !identifier || name == STATE {
+        let failure = Failure::new("reserved_name", format!("a channel cannot be called `{name}`"));
+        let hint = "use letters, digits and `_`; `state` means all channels";
+        faults.push(path.clone(), failure.hint(hint));
+    }
+    use ChannelType as T;
+    let fits = match channel.reducer {
+        None => true,
+        Some(Reducer::Add | Reducer::Max | Reducer::Min) => matches!(channel.kind, T::Integer | T::Number | T::Any),
+        Some(Reducer::Append | Reducer::Union) => matches!(channel.kind, T::Array | T::Any),
+        Some(Reducer::Merge) => matches!(channel.kind, T::Object | T::Any),
+    };
+    if !fits {
+        let message = format!("channel `{name}` holds {}, which its reducer cannot fold", channel.kind.word());
+        let hint = "add, max, min fold numbers; append, union fold arrays; merge folds objects";
+        faults.push(path.clone(), Failure::new("bad_reducer", message).hint(hint));
+    }
+}
+
+fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
+    let later = [
+        ("idle_timeout", node.idle_timeout.is_some()),
+        ("cache", node.cache.is_some()),
+        ("on_error", node.on_error.is_some()),
+        ("defer", node.defer.is_some()),
+    ];
+    for (key, _) in later.into_iter().filter(|(_, given)| *given) {
+        let failure =
+            Failure::new("not_supported_yet", format!("node `{name}` has `{key}`, which is not supported yet"));
+        faults
+            .push(under(path, [key]), failure.hint("remove it; it would be ignored, and that must not pass silently"));
+    }
+    let kind = node.kind.as_str();
+    let own = [
+        ("set", node.set.is_some(), kind == expr::KIND),
+        ("goto", node.goto.is_some(), kind == expr::KIND),
+        ("prompt", node.prompt.is_some(), kind == ask::KIND),
+        ("into", node.into.is_some(), kind == ask::KIND),
+        ("graph", node.graph.is_some(), kind == SUBGRAPH),
+        ("file", node.file.is_some(), kind == SUBGRAPH),
+        ("with", node.with.is_some(), ![expr::KIND, ask::KIND, SUBGRAPH].contains(&kind)),
+        ("ttl", node.ttl.is_some(), ![expr::KIND, SUBGRAPH].contains(&kind)),
+    ];
+    for (key, _, _) in own.into_iter().filter(|(_, given, fits)| *given && !fits) {
+        let failure = Failure::new("misplaced_key", format!("`{key}` has no meaning for a node of type `{kind}`"));
+        faults.push(under(path, [key]), failure.hint("remove it, or mend the type"));
+    }
+    if kind == SUBGRAPH && node.graph.is_some() == node.file.is_some() {
+        let failure = Failure::new("bad_subgraph", format!("subgraph `{name}` needs one of `graph` and `file`"));
+        faults.push(path.clone(), failure);
+    }
+    if kind == ask::KIND {
+        for (key, _) in
+            [("prompt", &node.prompt), ("into", &node.into)].into_iter().filter(|(_, given)| given.is_none())
+        {
+            faults.push(path.clone(), Failure::new("missing_key", format!("`{name}` asks, but has no `{key}`")));
+        }
+    }
+    check_retry(node, path, faults);
+    check_cases(node.goto.as_deref().unwrap_or_default(), &under(path, ["goto"]), faults);
+}
+
+fn check_retry(node: &NodeSpec, path: &Path, faults: &mut Faults) {
+    let Some(retry) = node.retry else { return };
+    let mut wrong = |key: &str, message: &str| {
+        faults.push(under(path, ["retry", key]), Failure::new("bad_retry", message));
+    };
+    if retry.max_attempts == Some(0) {
+        wrong("max_attempts", "a node is attempted at least once");
+    }
+    if retry.factor.is_some_and(|factor| !(1.0..=1_000.0).contains(&factor)) {
+        wrong("factor", "a pause can only get longer: factor must be from 1 to 1000");
+    }
+}
+
+/// Cases behind one that always holds can never be reached.
+pub(super) fn check_cases(cases: &[Case], path: &Path, faults: &mut Faults) {
+    for (index, case) in cases.iter().enumerate() {
+        let at = under(path, [&index.to_string()]);
+        if case.when.is_none() && index + 1 < cases.len() {
+            let failure =
+                Failure::new("unreachable_case", "a case without `when` always holds: what follows is never reached");
+            faults.push(at.clone(), failure.hint("move it to the end"));
+        }
+        if case.to.names().is_empty() {
+            faults
+                .push(under(&at, ["to"]), Failure::new("bad_edge", "a case leads nowhere").hint("name a node, or END"));
+        }
+        if let Some(Err(failure)) = case.when.as_deref().map(Expression::compile) {
+            faults.push(under(&at, ["when"]), failure);
+        }
+    }
+}
+
+/// Every name that should be a node's.
+fn names_of_nodes(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
+    let mut named: Vec<(Path, &String)> = Vec::new();
+    let cases = |named: &mut Vec<_>, cases: &'_ [Case], at: &Path| {
+        for (index, case) in cases.iter().enumerate() {
+            named.extend(case.to.names().iter().map(|to| (under(at, [&index.to_string(), "to"]), to.clone())));
+        }
+    };
+    let mut routed: Vec<(Path, String)> = Vec::new();
+    for (index, edge) in file.edges.iter().enumerate() {
+        let at = under(path, ["edges", &index.to_string()]);
+        named.extend(edge.from.names().iter().filter(|from| *from != START).map(|from| (under(&at, ["from"]), from)));
+        named.extend(edge.to.iter().flat_map(|to| to.names()).map(|to| (under(&at, ["to"]), to)));
+        named.extend(edge.send.iter().map(|send| (under(&at, ["send", "to"]), &send.to)));
+        cases(&mut routed, edge.route.as_deref().unwrap_or_default(), &under(&at, ["route"]));
+    }
+    for (name, node) in &file.nodes {
+        cases(&mut routed, node.goto.as_deref().unwrap_or_default(), &under(path, ["nodes", name, "goto"]));
+    }
+    for (key, names) in [("interrupt_before", &file.interrupt_before), ("interrupt_after", &file.interrupt_after)] {
+        named.extend(names.iter().map(|name| (under(path, [key]), name)));
+    }
+    let known: Vec<&str> = file.nodes.keys().map(String::as_str).collect();
+    for (at, name) in named.into_iter().map(|(at, name)| (at, name.clone())).chain(routed) {
+        if name != END && !file.nodes.contains_key(&name) {
+            let failure = Failure::new("unknown_node", format!("there is no node `{name}`"));
+            faults.push(at, failure.hint(format!("add it, or use one of: {}", known.join(", "))));
+        }
+    }
+}
+
+/// Compiles every expression for its faults, and holds its names against the channels it can see.
+fn expressions(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
+    let declared: BTreeSet<&str> = channels.keys().map(String::as_str).collect();
+    let foreign = file.nodes.values().any(|node| ![expr::KIND, ask::KIND, SUBGRAPH].contains(&node.kind.as_str()));
+    for (name, node) in &file.nodes {
+        let at = under(path, ["nodes", name]);
+        let sent = file.edges.iter().filter_map(|edge| edge.send.as_ref()).filter(|send| send.to == *name);
+        let mut seen: BTreeSet<&str> = declared.clone();
+        seen.extend(sent.map(|send| send.name.as_str()));
+        let mut sources: Vec<(Path, &str)> = Vec::new();
+        sources
+            .extend(node.set.iter().flatten().map(|(channel, source)| (under(&at, ["set", channel]), source.as_str())));
+        sources.extend(node.prompt.iter().map(|source| (under(&at, ["prompt"]), source.as_str())));
+        for (source_at, source) in sources {
+            match Expression::compile(source) {
+                // A node of a type that is not known here may send anything.
+                Ok(compiled) if !foreign => check_names(compiled.names(), &seen, &source_at, faults),
+                Ok(_) => {}
+                Err(failure) => faults.push(source_at, failure),
+            }
+        }
+        if !foreign {
+            case_names(node.goto.as_deref().unwrap_or_default(), &seen, &under(&at, ["goto"]), faults);
+        }
+    }
+    for (index, edge) in file.edges.iter().enumerate() {
+        let at = under(path, ["edges", &index.to_string()]);
+        case_names(edge.route.as_deref().unwrap_or_default(), &declared, &under(&at, ["route"]), faults);
+        if let Some(Ok(each)) = edge.send.as_ref().map(|send| Expression::compile(&send.each)) {
+            check_names(each.names(), &declared, &under(&at, ["send", "each"]), faults);
+        }
+    }
+}
+
+fn case_names(cases: &[Case], seen: &BTreeSet<&str>, path: &Path, faults: &mut Faults) {
+    for (index, case) in cases.iter().enumerate() {
+        if let Some(Ok(when)) = case.when.as_deref().map(Expression::compile) {
+            check_names(when.names(), seen, &under(path, [&index.to_string(), "when"]), faults);
+        }
+    }
+}
+
+fn check_names(names: &Names, seen: &BTreeSet<&str>, path: &Path, faults: &mut Faults) {
+    let bare = names.bare.iter().filter(|name| !CEL_TYPES.contains(&name.as_str()));
+    for name in bare.chain(&names.fields).filter(|name| !seen.contains(name.as_str())) {
+        let known: Vec<&str> = seen.iter().copied().collect();
+        let failure = Failure::new("unknown_name", format!("there is no channel `{name}`"));
+        faults.push(path.clone(), failure.hint(format!("declare it, or use one of: {}", known.join(", "))));
+    }
+}

@@ -1,0 +1,76 @@
+//! `expr`: writes channels from CEL expressions, all of them evaluated on what the node sees.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::graph::{ChannelType, Context, DynNode, Failure, Field, Goto, NodeError, NodeInfo, Produced, View, Write};
+
+use super::route::Cases;
+use super::{Case, Expression};
+
+pub(super) const KIND: &str = "expr";
+
+/// What a file says of an `expr` node; stands beside `type`, not under `with`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExprSpec {
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    #[serde(default)]
+    pub goto: Vec<Case>,
+}
+
+pub(super) struct Expr {
+    set: Vec<(String, Expression)>,
+    goto: Cases,
+    parameters: Value,
+}
+
+impl Expr {
+    pub fn new(spec: ExprSpec) -> Result<Self, Failure> {
+        let parameters = json!(spec);
+        let compiled = |(channel, source): (String, String)| Ok((channel, Expression::compile(&source)?));
+        let set = spec.set.into_iter().map(compiled).collect::<Result<_, Failure>>()?;
+        Ok(Self { set, goto: Cases::compile(&spec.goto)?, parameters })
+    }
+
+    fn reads(&self) -> Option<BTreeMap<String, Field>> {
+        let names = || self.set.iter().map(|(_, e)| e).chain(self.goto.conditions()).map(Expression::names);
+        if names().any(|n| n.whole) {
+            return None;
+        }
+        // Not required: a condition may never come to the name, and a Send's payload has names that are no channels.
+        let field = Field { kind: ChannelType::Any, required: false };
+        Some(names().flat_map(|n| n.all()).map(|name| (name.clone(), field)).collect())
+    }
+}
+
+#[async_trait]
+impl DynNode for Expr {
+    fn info(&self) -> NodeInfo {
+        let any = Field { kind: ChannelType::Any, required: false };
+        NodeInfo {
+            kind: KIND.to_owned(),
+            version: 1,
+            reads: self.reads(),
+            writes: Some(self.set.iter().map(|(channel, _)| (channel.clone(), any)).collect()),
+            always_writes: self.set.iter().map(|(channel, _)| channel.clone()).collect(),
+            gotos: self.goto.destinations().map(|(to, _)| to.clone()).collect(),
+            parameters: self.parameters.clone(),
+        }
+    }
+
+    async fn run(&self, _: &Context, view: &View) -> Result<Produced, NodeError> {
+        let write = |(channel, expression): &(String, Expression)| -> Result<Write, Failure> {
+            Ok(Write::new(channel.clone(), expression.value(&view.0)?))
+        };
+        let writes = self.set.iter().map(write).collect::<Result<_, _>>()?;
+        // As in LangGraph a Command is made inside the node: it knows what the node saw, not what it writes.
+        let chosen = self.goto.choose(&view.0)?.unwrap_or_default();
+        Ok(Produced { writes, goto: chosen.iter().cloned().map(Goto::Node).collect() })
+    }
+}

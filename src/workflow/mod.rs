@@ -1,0 +1,35 @@
+//! Workflow files: YAML (so also JSON) that describes a graph, and the way from the text to a [`crate::graph::CompiledGraph`].
+//!
+//! [`load`] reads a file, takes in the subgraphs that lie in files of their own and checks everything that can be checked without
+//! knowing the node types; what it returns holds the *resolved document*, which is what a thread keeps. [`build`] makes a graph of such
+//! a document, with the node types that a binary has ([`NodeTypes`]). Conditions are CEL and compiled once.
+
+mod ask;
+mod build;
+mod cel;
+mod check;
+mod convert;
+mod deep;
+mod duration;
+mod edges;
+mod expr;
+mod fault;
+mod input;
+mod load;
+mod names;
+mod one_or_many;
+mod place;
+mod registry;
+mod route;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use build::build;
+pub use cel::Expression;
+pub use duration::TextDuration;
+pub use input::accept_input;
+pub use load::{MAX_BYTES, ReadFile, ResolvedWorkflow, Source, load, no_files};
+pub use one_or_many::OneOrMany;
+pub use registry::{NodeTypes, Site};
+pub use schema::{Case, EdgeSpec, InputSpec, NodeSpec, RetrySpec, SendSpec, WorkflowFile, json_schema};

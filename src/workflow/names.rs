@@ -1,0 +1,104 @@
+//! Which names of its surroundings an expression uses.
+
+use std::collections::BTreeSet;
+
+use cel::IdedExpr as Expression;
+use cel::common::ast::{EntryExpr, Expr, LiteralValue};
+
+/// The name under which all channels are fields.
+pub(super) const STATE: &str = "state";
+
+/// Evaluation goes through a scope of its own for each.
+const COMPREHENSION: usize = 2;
+
+/// Names that an expression takes from outside; what its comprehensions bind is not among them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Names {
+    /// Bare names.
+    pub bare: BTreeSet<String>,
+    /// Fields of `state`.
+    pub fields: BTreeSet<String>,
+    /// `state` is used as a whole.
+    pub whole: bool,
+    /// How deep the expression's tree is; what a comprehension does in one step counts as several levels.
+    pub depth: usize,
+}
+
+impl Names {
+    pub fn of(expression: &Expression) -> Self {
+        let mut names = Self::default();
+        names.walk(expression, &mut Vec::new(), 1);
+        names
+    }
+
+    /// Every channel it names.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        self.bare.iter().chain(&self.fields)
+    }
+
+    fn walk<'e>(&mut self, expression: &'e Expression, bound: &mut Vec<&'e str>, depth: usize) {
+        self.depth = self.depth.max(depth);
+        let inside = depth + 1;
+        match &expression.expr {
+            Expr::Unspecified | Expr::Literal(_) => {}
+            Expr::Ident(name) => self.name(name, bound),
+            Expr::Select(select) if is_state(&select.operand, bound) => {
+                self.fields.insert(select.field.clone());
+            }
+            Expr::Select(select) => self.walk(&select.operand, bound, inside),
+            Expr::Call(call) => {
+                if let (None, [on, index]) = (&call.target, call.args.as_slice())
+                    && call.func_name == "_[_]"
+                    && is_state(on, bound)
+                    && let Expr::Literal(LiteralValue::String(field)) = &index.expr
+                {
+                    self.fields.insert(field.inner().to_owned());
+                    return;
+                }
+                call.target.iter().for_each(|target| self.walk(target, bound, inside));
+                call.args.iter().for_each(|arg| self.walk(arg, bound, inside));
+            }
+            Expr::List(list) => list.elements.iter().for_each(|item| self.walk(item, bound, inside)),
+            Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr, bound, inside)),
+            Expr::Struct(of) => of.entries.iter().for_each(|entry| self.entry(&entry.expr, bound, inside)),
+            Expr::Comprehension(over) => {
+                self.walk(&over.iter_range, bound, inside);
+                self.walk(&over.accu_init, bound, inside);
+                let outside = bound.len();
+                bound.extend([over.iter_var.as_str(), over.accu_var.as_str()]);
+                bound.extend(over.iter_var2.as_deref());
+                for step in [&over.loop_cond, &over.loop_step, &over.result] {
+                    self.walk(step, bound, inside + COMPREHENSION);
+                }
+                bound.truncate(outside);
+            }
+        }
+    }
+
+    fn entry<'e>(&mut self, entry: &'e EntryExpr, bound: &mut Vec<&'e str>, depth: usize) {
+        match entry {
+            EntryExpr::StructField(field) => self.walk(&field.value, bound, depth),
+            EntryExpr::MapEntry(entry) => {
+                self.walk(&entry.key, bound, depth);
+                self.walk(&entry.value, bound, depth);
+            }
+        }
+    }
+
+    fn name(&mut self, name: &str, bound: &[&str]) {
+        // A leading dot means "not what a comprehension binds"; names with @ are the macros' own.
+        let (plain, absolute) = name.strip_prefix('.').map_or((name, false), |plain| (plain, true));
+        if plain.starts_with('@') || (!absolute && bound.contains(&plain)) {
+            return;
+        }
+        if plain == STATE {
+            self.whole = true;
+        } else {
+            self.bare.insert(plain.to_owned());
+        }
+    }
+}
+
+fn is_state(expression: &Expression, bound: &[&str]) -> bool {
+    matches!(&expression.expr, Expr::Ident(name) if name == STATE && !bound.contains(&STATE))
+}

@@ -1,0 +1,206 @@
+//! What may stand in a workflow file. Unknown keys are errors everywhere.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::graph::{Channel, RetryPolicy};
+
+use super::{OneOrMany, TextDuration};
+
+/// A workflow: a graph of nodes over named channels.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkflowFile {
+    /// Its name. A subgraph without one is called as its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Version of the file's format: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What it takes; without this an input may write every channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputSpec>,
+    /// The state.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub channels: BTreeMap<String, Channel>,
+    /// The nodes by name.
+    pub nodes: BTreeMap<String, NodeSpec>,
+    /// The edges.
+    pub edges: Vec<EdgeSpec>,
+    /// Nodes before which a run stops until it is resumed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interrupt_before: Vec<String>,
+    /// Nodes behind which a run stops until it is resumed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interrupt_after: Vec<String>,
+}
+
+/// The input, as a JSON Schema of an object. Types, `enum`, `required` and defaults of the top level are held; what lies deeper is the
+/// matter of the nodes that read it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// `object`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// A title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The channels that an input may write; one that is not declared under `channels` is declared by this.
+    #[serde(default)]
+    pub properties: BTreeMap<String, Value>,
+    /// Those that it must write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
+    /// Only `false` makes sense: an unknown key is always an error.
+    #[serde(default, rename = "additionalProperties", skip_serializing_if = "Option::is_none")]
+    pub additional_properties: Option<bool>,
+}
+
+/// A node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Its type: `expr`, `ask`, `subgraph`, or one that the binary adds.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `expr`: channel → CEL expression, all evaluated on what the node sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<BTreeMap<String, String>>,
+    /// `expr`: where to go beside the edges; the first case that holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goto: Option<Vec<Case>>,
+    /// `ask`: CEL expression of the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// `ask`: the channel that gets the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into: Option<String>,
+    /// `subgraph`: the graph; channels of the same name are shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Box<WorkflowFile>>,
+    /// `subgraph`: the graph's file, relative to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Parameters of the node's type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<Value>,
+    /// Repeats failed attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// Longest time of one attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TextDuration>,
+    /// How long the node's questions stay open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<TextDuration>,
+    /// What has been done up to this node's end is never undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub commit_point: bool,
+    /// Known, not supported yet; refused instead of ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub idle_timeout: Option<Value>,
+    /// Known, not supported yet; refused instead of ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub cache: Option<Value>,
+    /// Known, not supported yet; refused instead of ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub on_error: Option<Value>,
+    /// Known, not supported yet; refused instead of ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub defer: Option<Value>,
+}
+
+/// A node's retry policy; what is left out is as in LangGraph.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySpec {
+    /// Attempts in all, the first included (3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Pause before the second attempt (500ms).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<TextDuration>,
+    /// Each further pause is this many times longer (2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// Longest pause (128s).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<TextDuration>,
+    /// Also repeat failures that do not say they are worth repeating (false).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any_failure: Option<bool>,
+}
+
+impl RetrySpec {
+    /// As the engine takes it.
+    pub fn policy(self) -> RetryPolicy {
+        let default = RetryPolicy::default();
+        RetryPolicy {
+            max_attempts: self.max_attempts.unwrap_or(default.max_attempts),
+            initial_ms: self.initial.map_or(default.initial_ms, TextDuration::ms),
+            factor: self.factor.unwrap_or(default.factor),
+            max_ms: self.max.map_or(default.max_ms, TextDuration::ms),
+            any_failure: self.any_failure.unwrap_or(default.any_failure),
+        }
+    }
+}
+
+/// One case of a `route` or a `goto`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// CEL condition; without one the case always holds and must be the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Where to go.
+    pub to: OneOrMany,
+}
+
+/// An edge: `from` and one of `to`, `route`, `send`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeSpec {
+    /// Where it begins; a list is a barrier that waits for all.
+    pub from: OneOrMany,
+    /// Where it leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<OneOrMany>,
+    /// The first case that holds says where it leads; it sees the state with the node's own fresh writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Vec<Case>>,
+    /// Runs a node once for each item of a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<SendSpec>,
+}
+
+/// A fan-out over a list: the node runs once for each item and sees only `{as: item}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendSpec {
+    /// The node.
+    pub to: String,
+    /// CEL expression of the list.
+    pub each: String,
+    /// What the node sees the item as.
+    #[serde(rename = "as")]
+    pub name: String,
+}
+
+/// The JSON Schema of a workflow file, for editors and for `tidegate schema workflow`.
+pub fn json_schema() -> Value {
+    schemars::schema_for!(WorkflowFile).to_value()
+}

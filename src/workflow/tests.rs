@@ -1,0 +1,213 @@
+//! What is refused, and how it is told.
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::graph::{Context, Failure, Node, NodeError, Outcome};
+
+use super::*;
+
+const GOOD: &str = "\
+name: good
+version: 1
+input: { properties: { x: { type: integer } }, required: [x] }
+channels:
+  n: { type: integer, reducer: add }
+nodes:
+  ada:
+    type: expr
+    set: { n: x + 1 }
+    retry: { max_attempts: 5, initial: 1s, max: 2m }
+    timeout: 90s
+  ask: { type: ask, prompt: \"'go?'\", into: x, ttl: 24h, commit_point: true }
+edges:
+  - { from: START, to: ada }
+  - { from: ada, route: [ { when: n < 3, to: ask }, { to: END } ] }
+";
+
+fn refused(text: &str) -> Failure {
+    match load(text, "w.yaml", &no_files).and_then(|workflow| workflow.build(&NodeTypes::generic())) {
+        Ok(_) => panic!("accepted:\n{text}"),
+        Err(failure) => failure,
+    }
+}
+
+fn changed(from: &str, to: &str) -> Failure {
+    assert!(GOOD.contains(from), "{from}");
+    refused(&GOOD.replacen(from, to, 1))
+}
+
+fn assert_told(failure: &Failure, code: &str, parts: &[&str]) {
+    let told = format!(
+        "{}\n{}\n{}",
+        failure.message,
+        failure.cause.as_deref().unwrap_or(""),
+        failure.hint.as_deref().unwrap_or("")
+    );
+    assert_eq!(failure.code, code, "{told}");
+    for part in parts {
+        assert!(told.contains(part), "`{part}` is missing in:\n{told}");
+    }
+}
+
+#[test]
+fn a_document_is_canonical_and_builds_the_same_graph() {
+    let workflow = load(GOOD, "w.yaml", &no_files).unwrap();
+    let first = workflow.build(&NodeTypes::generic()).unwrap();
+    let policy = &first.nodes()["ada"].policy;
+    assert_eq!(policy.retry.unwrap().max_ms, 120_000);
+    assert_eq!(policy.timeout.unwrap().as_secs(), 90);
+    assert_eq!(first.nodes()["ask"].policy.interrupt_ttl.unwrap().as_secs(), 86_400);
+    assert!(first.nodes()["ask"].policy.commit_point);
+    assert_eq!(workflow.document["nodes"]["ada"]["timeout"], json!("90s"));
+    let second = build(&workflow.document, &NodeTypes::generic()).unwrap();
+    assert_eq!(first.fingerprint(), second.fingerprint());
+    let again = load(&workflow.document.to_string(), "w.json", &no_files).unwrap();
+    assert_eq!(again.document, workflow.document);
+}
+
+#[test]
+fn every_error_has_its_place() {
+    for (from, to, code, parts) in [
+        ("    timeout: 90s", "    timeuot: 90s", "bad_workflow", &["w.yaml:11:5", "timeuot: 90s", "timeout"][..]),
+        ("timeout: 90s", "timeout: 90", "bad_workflow", &["w.yaml:11:14", "500ms"]),
+        ("x + 1", "x +", "bad_expression", &["w.yaml:9:15", "set: { n: x + }", "line 1, column"]),
+        ("x + 1", "y + 1", "unknown_name", &["w.yaml:9:15", "`y`", "n, x"]),
+        ("n < 3", "n <", "bad_expression", &["w.yaml:15:"]),
+        ("to: ask }", "to: asc }", "unknown_node", &["w.yaml:15:", "`asc`", "ada, ask"]),
+        ("type: expr", "type: exprr", "misplaced_key", &["w.yaml:9:10"]),
+        (", { to: END } ]", " ]", "route_open", &["w.yaml:15:", "to: END"]),
+        ("reducer: add", "reducer: append", "bad_reducer", &["w.yaml:5:6"]),
+        ("version: 1", "version: 2", "unsupported_version", &["w.yaml:2:10"]),
+        ("    timeout: 90s", "    idle_timeout: 90s", "not_supported_yet", &["w.yaml:11:19", "idle_timeout"]),
+        ("  n: {", "  state: {", "reserved_name", &["w.yaml:5:10"]),
+        ("required: [x]", "required: [y]", "bad_input_schema", &["w.yaml:3:"]),
+        ("name: good\n", "", "missing_key", &["w.yaml:1:1", "`name`"]),
+        ("to: ada }", "to: ada, send: { to: ada, each: '[]', as: i } }", "bad_edge", &["w.yaml:14:5"]),
+        ("version: 1", "version: 1\nversion: 1", "bad_workflow", &["w.yaml:3:1", "version"]),
+        ("max_attempts: 5", "max_attempts: 0", "bad_retry", &["w.yaml:10:"]),
+        ("into: x", "into: z", "undeclared_channel", &["`z`"]),
+        ("\n  n: {", "\n  n: [", "bad_workflow", &["w.yaml:5:"]),
+    ] {
+        assert_told(&changed(from, to), code, parts);
+    }
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let text = GOOD.replace("x + 1", "x +").replace("to: ask }", "to: asc }");
+    let parts = ["has 2 errors", "w.yaml:9:15", "w.yaml:15:", "bad_expression"];
+    assert_told(&refused(&text), "unknown_node", &parts);
+}
+
+#[test]
+fn an_unknown_type_lists_the_known_ones() {
+    let text = GOOD.replace("type: ask, prompt: \"'go?'\", into: x,", "type: pakager,");
+    assert_told(&refused(&text), "unknown_node_type", &["w.yaml:12:16", "`pakager`", "ask, expr, subgraph"]);
+}
+
+#[test]
+fn size_and_depth_are_bounded() {
+    assert_told(&refused(&format!("# {}\n{GOOD}", "x".repeat(MAX_BYTES))), "workflow_too_large", &["w.yaml"]);
+    let deep = format!("{GOOD}description: {}{}", "[".repeat(5_000), "]".repeat(5_000));
+    assert_told(&refused(&deep), "bad_workflow", &["w.yaml"]);
+    let mut nested = "{nodes: {a: {type: expr}}, edges: [{from: START, to: a}]}".to_owned();
+    for _ in 0..40 {
+        nested =
+            format!("{{name: w, nodes: {{a: {{type: subgraph, graph: {nested}}}}}, edges: [{{from: START, to: a}}]}}");
+    }
+    assert_told(&refused(&nested), "bad_workflow", &["w.yaml"]);
+    let bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n";
+    assert_eq!(refused(bomb).code, "bad_workflow");
+}
+
+#[test]
+fn subgraphs_may_lie_in_files_of_their_own() {
+    let outer = "name: outer\nchannels: { x: { type: integer } }\nnodes:\n  sub: { type: subgraph, file: inner.yaml }\nedges:\n  - { from: START, to: sub }\n";
+    let inner = "name: inner\nchannels: { x: { type: integer } }\nnodes:\n  a: { type: expr, set: { x: x + 1 } }\nedges:\n  - { from: START, to: a }\n";
+    let with = |inner: &str| {
+        let inner = inner.to_owned();
+        move |from: &str, wanted: &str| {
+            assert_eq!(wanted, "inner.yaml");
+            assert!(from == "outer.yaml" || from == "inner.yaml");
+            Ok(Source { name: wanted.to_owned(), text: inner.clone() })
+        }
+    };
+    let workflow = load(outer, "outer.yaml", &with(inner)).unwrap();
+    assert_eq!(workflow.document["nodes"]["sub"]["graph"]["name"], json!("inner"));
+    build(&workflow.document, &NodeTypes::generic()).unwrap();
+
+    let bad = load(outer, "outer.yaml", &with(&inner.replace("x + 1", "y"))).unwrap_err();
+    assert_told(&bad, "unknown_name", &["inner.yaml:4:30"]);
+    let circle = load(
+        outer,
+        "outer.yaml",
+        &with(&inner.replace("type: expr, set: { x: x + 1 }", "type: subgraph, file: inner.yaml")),
+    );
+    assert_told(&circle.unwrap_err(), "subgraph_circle", &["inner.yaml:4:", "outer.yaml -> inner.yaml -> inner.yaml"]);
+    assert_told(&load(outer, "outer.yaml", &no_files).unwrap_err(), "no_files", &["outer.yaml:4:32"]);
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Greeting {
+    word: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Nothing {}
+
+#[derive(Serialize, JsonSchema)]
+struct Greeted {
+    text: String,
+}
+
+struct Greet(String);
+
+#[async_trait]
+impl Node for Greet {
+    const KIND: &'static str = "greet";
+    const VERSION: u32 = 1;
+    type Reads = Nothing;
+    type Writes = Greeted;
+
+    async fn run(&self, _: &Context, _: Nothing) -> Result<Outcome<Greeted>, NodeError> {
+        Ok(Outcome::update(Greeted { text: self.0.clone() }))
+    }
+}
+
+#[test]
+fn other_rooms_add_their_types() {
+    let types = NodeTypes::generic().with_parameters::<Greet, Greeting>(|with, _| Ok(Greet(with.word)));
+    assert_eq!(types.names(), ["ask", "expr", "greet", "subgraph"]);
+    assert!(types.parameters("greet").is_some());
+    let text = |with: &str, channel: &str| {
+        format!(
+            "name: g\nchannels: {{ {channel}: {{ type: string }} }}\nnodes:\n  hi: {{ type: greet, with: {with} }}\nedges:\n  - {{ from: START, to: hi }}\n"
+        )
+    };
+    let built = |text: String| load(&text, "g.yaml", &no_files)?.build(&types);
+    let hello = built(text("{ word: hello }", "text")).unwrap().fingerprint();
+    let servus = built(text("{ word: servus }", "text")).unwrap().fingerprint();
+    assert_ne!(hello, servus, "parameters belong to the fingerprint");
+    let wrong = built(text("{ wort: hello }", "text")).err().unwrap();
+    assert_told(&wrong, "bad_parameters", &["g.yaml:4:", "`wort`"]);
+    assert_told(&built(text("{ word: hello }", "x")).err().unwrap(), "undeclared_channel", &["`text`"]);
+}
+
+#[test]
+fn the_schema_admits_what_is_loaded() {
+    let schema = json_schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let document = load(GOOD, "w.yaml", &no_files).unwrap().document;
+    assert!(
+        validator.is_valid(&document),
+        "{:?}",
+        validator.iter_errors(&document).map(|e| e.to_string()).collect::<Vec<_>>()
+    );
+    let mut wrong: Value = document;
+    wrong["nodes"]["ada"]["tiemout"] = json!("1s");
+    assert!(!validator.is_valid(&wrong));
+}
