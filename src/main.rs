@@ -1,12 +1,22 @@
+//! The `tidegate` program: parse, run, exit code.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match tidegate::host::dispatch(&args) {
-        Some(code) => code,
-        None => {
-            eprintln!("tidegate: only the hidden host-keeper and host-daemon commands exist yet");
-            ExitCode::from(2)
-        }
+    // The host daemon's own processes choose their runtime themselves and stay small.
+    if let Some(code) = tidegate::host::dispatch(&args) {
+        return code;
     }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(tidegate::cli::main());
+    // A thread that still reads the terminal must not hold the process.
+    runtime.shutdown_background();
+    code
 }

@@ -19,5 +19,5 @@ pub use request::{Overrides, read_request};
 pub use runner::{run_detached, spawn_detached};
 pub use runs::{Decide, Decided, OpenQuestion, error_document};
 pub use settings::Settings;
-pub use wiring::App;
+pub use wiring::{App, host_failure};
 pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

@@ -22,7 +22,7 @@ use crate::nodes::{
     Watch, World, effects,
 };
 use crate::release::ReleaseLedger;
-use crate::store::{ProcLiveness, SqliteStore, this_process};
+use crate::store::{SqliteStore, this_process};
 use crate::workflow::{NodeTypes, ResolvedWorkflow, Source, accept_input, build, load};
 
 /// One home, wired and ready. Opening it reads and migrates the database; it starts no process.
@@ -42,8 +42,7 @@ impl App {
     /// settings file.
     pub async fn open(home: Home, label: &str, public_addr: Option<SocketAddr>) -> Result<Self, Failure> {
         let settings = Settings::read(&home.settings())?;
-        let sqlite = SqliteStore::open(&home.database(), Arc::new(ProcLiveness)).await.map_err(|e| e.failure())?;
-        let sqlite = Arc::new(sqlite);
+        let sqlite = Arc::new(SqliteStore::open(home.database()).map_err(|e| e.failure())?);
         let store = with_crash_points(sqlite.clone());
         let host = LocalHost::new(host_config(&home, public_addr.or(settings.public_addr))?);
         let world = Arc::new(World {
@@ -154,7 +153,7 @@ fn host_config(home: &Home, public_addr: Option<SocketAddr>) -> Result<HostConfi
 }
 
 /// A host error for people.
-pub(super) fn host_failure(error: &HostError) -> Failure {
+pub fn host_failure(error: &HostError) -> Failure {
     let crate::ports::PortError { code, message, cause, hint, retryable } = error.to_port();
     Failure { code, message, cause, hint, retryable, node: None }
 }
