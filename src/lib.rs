@@ -4,4 +4,5 @@
 
 pub mod graph;
 pub mod ports;
+pub mod release;
 pub mod store;

@@ -1,0 +1,69 @@
+//! The checks and the steps of a plan.
+
+use super::plan::{Bound, CheckKind, DeploymentPlan, Limit, PlanInput, PlanStep, PlannedCheck};
+use super::planner::Reasons;
+use super::request::ModelSource;
+use super::units::duration_text;
+
+/// What is checked before users see anything.
+pub(super) fn checks(input: &PlanInput, ready_timeout_ms: u64, why: &mut Reasons) -> Vec<PlannedCheck> {
+    let check = |name: &str, kind, what: String, limit| PlannedCheck { name: name.to_owned(), kind, what, limit };
+    let request = &input.request;
+    let mut checks = vec![
+        check("liveness", CheckKind::Liveness, "/livez answers 200".to_owned(), None),
+        check(
+            "readiness",
+            CheckKind::Readiness,
+            format!("/readyz answers 200 within {}", duration_text(ready_timeout_ms)),
+            None,
+        ),
+    ];
+    for case in &request.smoke {
+        let what = match &case.expect {
+            Some(_) => format!("{} answers {} and the expected JSON", case.path, case.expected_status()),
+            None => format!("{} answers {}", case.path, case.expected_status()),
+        };
+        checks.push(check(&format!("smoke:{}", case.name), CheckKind::Smoke, what, None));
+    }
+    if request.smoke.is_empty() {
+        let what = "each route answers a request made from its own schema".to_owned();
+        checks.push(check("smoke:generated", CheckKind::GeneratedSmoke, what, None));
+        why.add("smoke", "no golden case is given, so requests are made from the service's schema");
+    } else {
+        why.add("smoke", format!("{} golden case(s)", request.smoke.len()));
+    }
+    if let Some(value) = request.serving.latency_p99_ms {
+        let limit = Limit { bound: Bound::AtMost, value, unit: "ms".to_owned() };
+        checks.push(check("latency_p99", CheckKind::LatencyP99, format!("p99 is at most {value} ms"), Some(limit)));
+    }
+    if let Some(value) = request.serving.throughput_rps {
+        let limit = Limit { bound: Bound::AtLeast, value, unit: "rps".to_owned() };
+        checks.push(check("throughput", CheckKind::Throughput, format!("at least {value} requests/s"), Some(limit)));
+    }
+    if let Some(live) = &input.live {
+        let what = format!("answers are shown beside those of version {}", live.model_version);
+        checks.push(check("difference_to_live", CheckKind::DifferenceToLive, what, None));
+    }
+    checks
+}
+
+/// What happens, in order.
+pub(super) fn steps(plan: &DeploymentPlan) -> Vec<PlanStep> {
+    let step = |node: &str, does: String| PlanStep { node: node.to_owned(), does };
+    let build = match &plan.build.source {
+        ModelSource::Project { .. } => "builds the project with BentoML in its environment".to_owned(),
+        ModelSource::Artifact { .. } => "writes a service for the model and builds it with BentoML".to_owned(),
+    };
+    let mut steps = vec![
+        step("packager", build),
+        step("deployment_executor", format!("starts it in slot {} and waits until it is ready", plan.slots.candidate)),
+        step("validation", format!("makes {} check(s); users see nothing of it", plan.checks.len())),
+    ];
+    if plan.approval.required {
+        let open = duration_text(plan.approval.ttl_ms);
+        steps.push(step("approval_gate", format!("shows the evidence and waits up to {open} for a decision")));
+    }
+    steps.extend(plan.traffic.iter().map(|does| step("traffic_shift", does.clone())));
+    steps.push(step("finalise", "records the release and hands back the contract".to_owned()));
+    steps
+}

@@ -1,0 +1,64 @@
+//! The domain of a release, without I/O: what is asked for, what is planned, what may happen, what is handed back.
+
+mod checks;
+mod conformance;
+mod contract;
+mod deployer;
+pub mod digest;
+mod engineer;
+mod evidence;
+#[cfg(test)]
+mod fixtures;
+mod format;
+mod golden;
+mod ledger;
+mod manager;
+mod memory_ledger;
+mod name;
+mod orchestrator;
+mod plan;
+mod planner;
+mod policy;
+mod release_file;
+mod request;
+mod resources;
+pub mod schema;
+mod spec;
+mod state;
+mod strategy;
+pub mod units;
+
+pub use conformance::{Violation, ledger_conformance};
+pub use contract::{
+    ContractError, DeploymentConfig, DeploymentEngineerOutput, ModelDeployerOutput, Monitoring, ReleaseFacts,
+    ServingEndpoint, TrafficConfig, finite_metrics,
+};
+pub use deployer::{DeployCall, DeployFailure, DeployFn, Deployed, Health, HealthChecker, ManagerError, Surroundings};
+pub use digest::{sha256_json, sha256_of};
+pub use engineer::{EngineerInfrastructure, EngineerInput, EngineerServing, ModelArtifact};
+pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings};
+pub use format::Format;
+pub use golden::{DEFAULT_TOLERANCE, Difference, MAX_DIFFERENCES, SmokeCase, compare};
+pub use ledger::{
+    LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target,
+    slot_token,
+};
+pub use manager::DeploymentManager;
+pub use memory_ledger::MemoryLedger;
+pub use name::{ModelName, NameError};
+pub use orchestrator::{DeploymentOrchestrator, PlannedDeployment, Verification};
+pub use plan::{
+    Bake, Bound, BuildSpec, CheckKind, DeploymentPlan, Limit, LiveRelease, Machine, PlanInput, PlanStep, PlannedCheck,
+    Reason,
+};
+pub use planner::{
+    DEFAULT_BAKE_MS, DEFAULT_MAX_ERROR_RATE, DEFAULT_MEMORY_MB, DEFAULT_READY_TIMEOUT_MS, PlanError, plan, plan_with,
+};
+pub use policy::{ApprovalNeed, ApprovalRule, Decision, DecisionError, Policy, Verdict};
+pub use release_file::{Overlay, ReleaseFile, ReleaseFileError, Serving};
+pub use request::{
+    DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, Infrastructure, ModelSource, RequestError, ServingRequirements,
+};
+pub use spec::{ApprovalMode, ApprovalSpec, BakeSpec};
+pub use state::{IllegalTransition, PlanEvent, PlanState, transition};
+pub use strategy::{BlueGreen, DeploymentStrategy, Situation, Slots, Strategies, Strategy};

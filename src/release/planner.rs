@@ -1,0 +1,464 @@
+//! From a request and the state of the world to a plan. Pure: the same input gives the same plan, byte for byte.
+
+use serde::{Deserialize, Serialize};
+
+use super::checks::{checks, steps};
+use super::format::Format;
+use super::plan::{Bake, BuildSpec, DeploymentPlan, PlanInput, Reason};
+use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
+use super::resources::{cpus, memory_mb, resource};
+use super::strategy::{DeploymentStrategy, Situation, Strategies, Strategy};
+use super::units::duration_text;
+
+/// Memory of one copy where nothing is known, in MB: BentoML's arbiter (83) and one worker (179), measured with a small model.
+pub const DEFAULT_MEMORY_MB: u64 = 262;
+/// How long a version may take to become ready where nobody says, in milliseconds: ten times what a small model takes.
+pub const DEFAULT_READY_TIMEOUT_MS: u64 = 60_000;
+/// How long the new version is watched where nobody says, in milliseconds.
+pub const DEFAULT_BAKE_MS: u64 = 10_000;
+/// Share of failed requests above which it goes back, where nobody says.
+pub const DEFAULT_MAX_ERROR_RATE: f64 = 0.01;
+
+/// Platform words that mean this machine.
+const THIS_MACHINE: [&str; 6] = ["local", "localhost", "host", "bentoml", "linux", "this-machine"];
+/// Framework words for which a service can be generated.
+const GENERATED: [&str; 3] = ["sklearn", "scikit-learn", "scikit_learn"];
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum PlanError {
+    /// The strategy is known but cannot be executed.
+    #[error("the strategy {strategy} is known but cannot be executed yet; {available} can")]
+    StrategyUnavailable {
+        /// The one asked for.
+        strategy: Strategy,
+        /// Those that can be, in words.
+        available: String,
+    },
+    /// No service can be generated for the framework.
+    #[error("no service can be generated for a model of `{framework}`, only for scikit-learn")]
+    FrameworkUnavailable {
+        /// The framework asked for.
+        framework: String,
+    },
+    /// The platform is not this machine.
+    #[error("the platform `{platform}` is not available; this tidegate deploys to this machine (`local`)")]
+    PlatformUnavailable {
+        /// The platform asked for.
+        platform: String,
+    },
+    /// More than one replica.
+    #[error("{replicas} replicas were asked for; this machine runs one slot a version")]
+    ReplicasUnavailable {
+        /// How many were asked for.
+        replicas: u64,
+    },
+    /// A resource is not understood.
+    #[error("infrastructure.resources.{key}: `{value}` is not understood; write {accepted}")]
+    ResourceInvalid {
+        /// The key below `resources`.
+        key: String,
+        /// The value.
+        value: String,
+        /// Accepted forms, by example.
+        accepted: String,
+    },
+    /// It does not fit beside the live version.
+    #[error("{model} needs {needed_mb} MB beside what runs already, and {free_mb} MB are free")]
+    InsufficientMemory {
+        /// The model.
+        model: String,
+        /// What the new version needs, in MB.
+        needed_mb: u64,
+        /// What is free, in MB.
+        free_mb: u64,
+    },
+    /// The version is the one that serves.
+    #[error("version {version} of {model} is live already")]
+    VersionIsLive {
+        /// The model.
+        model: String,
+        /// The version.
+        version: String,
+    },
+}
+
+impl PlanError {
+    /// Stable code, documented in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::StrategyUnavailable { .. } => "strategy_unavailable",
+            Self::FrameworkUnavailable { .. } => "framework_unavailable",
+            Self::PlatformUnavailable { .. } => "platform_unavailable",
+            Self::ReplicasUnavailable { .. } => "replicas_unavailable",
+            Self::ResourceInvalid { .. } => "resource_invalid",
+            Self::InsufficientMemory { .. } => "insufficient_memory",
+            Self::VersionIsLive { .. } => "version_is_live",
+        }
+    }
+
+    /// What to do next, one sentence.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::StrategyUnavailable { .. } => "ask for blue-green, or leave the strategy out",
+            Self::FrameworkUnavailable { .. } => {
+                "write a BentoML service (a class with @bentoml.service that loads the model) and a tidegate.yaml that names it, \
+                 and deploy that folder"
+            }
+            Self::PlatformUnavailable { .. } => "leave `infrastructure.platform` out, or write `local`",
+            Self::ReplicasUnavailable { .. } => {
+                "leave `replicas` out; use the service's `workers` for more parallelism"
+            }
+            Self::ResourceInvalid { .. } => "correct the value, or leave it out",
+            Self::InsufficientMemory { .. } => "free memory, or retire a model that is not needed",
+            Self::VersionIsLive { .. } => "choose another version, or leave it out and the build makes one",
+        }
+    }
+
+    /// Whether the same request may succeed later by itself.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::InsufficientMemory { .. })
+    }
+}
+
+/// Plans a release with the strategies that come with Tidegate.
+///
+/// # Errors
+/// When the request asks for something that cannot be done here; nothing asked for is silently replaced.
+pub fn plan(input: &PlanInput) -> Result<DeploymentPlan, PlanError> {
+    plan_with(input, &Strategies::builtin())
+}
+
+/// [`plan`] with other strategies.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<DeploymentPlan, PlanError> {
+    let PlanInput { request, live, machine: _, policy } = input;
+    let mut why = Reasons::default();
+    let strategy = choose_strategy(request, strategies, &mut why)?;
+    let build = build_spec(request, &mut why)?;
+    check_place(request, &mut why)?;
+    check_version(input, &mut why)?;
+    let replicas = replicas(request, &mut why)?;
+    let memory_mb = memory(input, strategy, replicas, &mut why)?;
+    let ready_timeout_ms = ready_timeout(request, &mut why);
+    let bake = bake(request, &mut why);
+    let approval = policy.decide(request.environment.as_deref(), live.is_none(), request.approval);
+    why.add("approval", approval.because.clone());
+    let situation = Situation {
+        model: request.model.as_str(),
+        live_version: live.as_ref().map(|live| live.model_version.as_str()),
+        live_slot: live.as_ref().map(|live| live.slot.as_deref().unwrap_or("blue")),
+        bake_ms: bake.for_ms,
+    };
+    let slots = strategy.slots(&situation);
+    why.add(
+        "slot",
+        match &slots.live {
+            Some(live) => format!("{live} serves, so the new version goes to {}", slots.candidate),
+            None => format!("nothing serves, so the new version goes to {}", slots.candidate),
+        },
+    );
+    let checks = checks(input, ready_timeout_ms, &mut why);
+    let mut plan = DeploymentPlan {
+        format: Format,
+        model: request.model.clone(),
+        version: request.version.clone(),
+        environment: request.environment.clone(),
+        build,
+        strategy: strategy.strategy(),
+        replicas,
+        memory_mb,
+        traffic: strategy.traffic(&situation),
+        slots,
+        ready_timeout_ms,
+        serving: request.serving,
+        smoke: request.smoke.clone(),
+        checks,
+        bake,
+        approval,
+        previous: live.clone(),
+        env_file: request.env_file.clone(),
+        steps: Vec::new(),
+        reasons: why.0,
+    };
+    plan.steps = steps(&plan);
+    Ok(plan)
+}
+
+/// Collects why.
+#[derive(Default)]
+pub(super) struct Reasons(Vec<Reason>);
+
+impl Reasons {
+    pub(super) fn add(&mut self, rule: &str, because: impl Into<String>) {
+        self.0.push(Reason { rule: rule.to_owned(), because: because.into() });
+    }
+}
+
+fn choose_strategy<'a>(
+    request: &DeployRequest,
+    strategies: &'a Strategies,
+    why: &mut Reasons,
+) -> Result<&'a dyn DeploymentStrategy, PlanError> {
+    let wanted = request.strategy.unwrap_or(Strategy::BlueGreen);
+    let found = strategies.get(wanted).ok_or_else(|| PlanError::StrategyUnavailable {
+        strategy: wanted,
+        available: strategies.available().iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
+    })?;
+    why.add(
+        "strategy",
+        match request.strategy {
+            Some(asked) => format!("{asked}: the request asks for it"),
+            None => {
+                "blue-green: the request leaves it open, and it never drops a request and goes back at once".to_owned()
+            }
+        },
+    );
+    Ok(found)
+}
+
+fn build_spec(request: &DeployRequest, why: &mut Reasons) -> Result<BuildSpec, PlanError> {
+    match &request.source {
+        ModelSource::Project { path } => why.add("package", format!("the project in {path} has its own service")),
+        ModelSource::Artifact { framework, .. } => {
+            if !GENERATED.contains(&framework.to_ascii_lowercase().as_str()) {
+                return Err(PlanError::FrameworkUnavailable { framework: framework.clone() });
+            }
+            why.add("package", format!("only a {framework} model is given, so a BentoML service is generated for it"));
+        }
+    }
+    let env = request.env.clone().unwrap_or_else(|| {
+        why.add("environment", format!("no requirements file is named, so it is {DEFAULT_REQUIREMENTS}"));
+        EnvSpec { requirements: DEFAULT_REQUIREMENTS.to_owned(), python: None }
+    });
+    Ok(BuildSpec {
+        source: request.source.clone(),
+        service: request.service.clone(),
+        env,
+        train: request.train.clone(),
+        needs_models: request.needs_models.clone(),
+    })
+}
+
+fn check_place(request: &DeployRequest, why: &mut Reasons) -> Result<(), PlanError> {
+    let place = &request.infrastructure;
+    match &place.platform {
+        None => why.add("platform", "none is named, so it is this machine"),
+        Some(platform) if THIS_MACHINE.contains(&platform.to_ascii_lowercase().as_str()) => {
+            why.add("platform", format!("{platform} is this machine"));
+        }
+        Some(platform) => return Err(PlanError::PlatformUnavailable { platform: platform.clone() }),
+    }
+    if let Some(namespace) = &place.namespace {
+        why.add("namespace", format!("{namespace} is recorded only: this machine has no namespaces"));
+    }
+    for key in place.resources.keys().filter(|key| !matches!(key.as_str(), "memory" | "cpu" | "replicas")) {
+        why.add("resources", format!("{key} is recorded only: this machine cannot reserve it"));
+    }
+    Ok(())
+}
+
+fn check_version(input: &PlanInput, why: &mut Reasons) -> Result<(), PlanError> {
+    let live = input.live.as_ref().map(|live| live.model_version.as_str());
+    match (input.request.version.as_deref(), live) {
+        (Some(version), Some(live)) if version == live => {
+            let (model, version) = (input.request.model.to_string(), version.to_owned());
+            return Err(PlanError::VersionIsLive { model, version });
+        }
+        (Some(version), _) => why.add("version", format!("{version}: the request names it")),
+        (None, _) => why.add("version", "the request names none, so the build assigns it"),
+    }
+    why.add(
+        "previous",
+        match live {
+            Some(live) => format!("version {live} serves and is what a rollback goes back to"),
+            None => "nothing serves: a failure closes the endpoint again".to_owned(),
+        },
+    );
+    Ok(())
+}
+
+fn replicas(request: &DeployRequest, why: &mut Reasons) -> Result<u32, PlanError> {
+    if let Some(value) = request.infrastructure.resources.get("replicas") {
+        let count = value
+            .as_u64()
+            .filter(|count| *count > 0)
+            .ok_or_else(|| resource("replicas", value, "a number, such as 1"))?;
+        if count > 1 {
+            return Err(PlanError::ReplicasUnavailable { replicas: count });
+        }
+    }
+    why.add("replicas", "1: this machine runs one slot a version");
+    Ok(1)
+}
+
+fn memory(
+    input: &PlanInput,
+    strategy: &dyn DeploymentStrategy,
+    replicas: u32,
+    why: &mut Reasons,
+) -> Result<u64, PlanError> {
+    let resources = &input.request.infrastructure.resources;
+    let asked = resources.get("memory").map(memory_mb).transpose()?;
+    let (one, source) = match (asked, input.machine.memory_needed_mb) {
+        (Some(asked), Some(measured)) if measured > asked => (measured, "as measured, more than asked for"),
+        (Some(asked), _) => (asked, "as the request says"),
+        (None, Some(measured)) => (measured, "as measured"),
+        (None, None) => (DEFAULT_MEMORY_MB, "what a small BentoML service takes"),
+    };
+    let needed = one.saturating_mul(u64::from(replicas)).saturating_mul(u64::from(strategy.additional_copies()));
+    match input.machine.memory_free_mb {
+        Some(free_mb) if needed > free_mb => {
+            let model = input.request.model.to_string();
+            return Err(PlanError::InsufficientMemory { model, needed_mb: needed, free_mb });
+        }
+        Some(free) => why.add("memory", format!("{needed} MB ({source}) fit into {free} MB beside what runs already")),
+        None => why.add("memory", format!("{needed} MB ({source}); what is free is not known and not checked")),
+    }
+    if let Some(value) = resources.get("cpu") {
+        let cpus = cpus(value)?;
+        why.add(
+            "cpu",
+            match input.machine.cpu_count {
+                Some(have) if cpus > f64::from(have) => {
+                    format!("{cpus} were asked for and {have} are there: slower, not impossible")
+                }
+                Some(have) => format!("{cpus} of {have}; this machine does not reserve them"),
+                None => format!("{cpus}; how many are there is not known"),
+            },
+        );
+    }
+    Ok(needed)
+}
+
+fn ready_timeout(request: &DeployRequest, why: &mut Reasons) -> u64 {
+    let (ms, source) = match request.ready_timeout_ms {
+        Some(ms) => (ms, "as the request says"),
+        None => (DEFAULT_READY_TIMEOUT_MS, "by default"),
+    };
+    why.add("ready_timeout", format!("{} {source}", duration_text(ms)));
+    ms
+}
+
+fn bake(request: &DeployRequest, why: &mut Reasons) -> Bake {
+    let (for_ms, source) = match request.bake.duration {
+        Some(duration) => (duration.0, "as the request says"),
+        None => (DEFAULT_BAKE_MS, "by default"),
+    };
+    let (max_error_rate, limit) = match (request.bake.max_error_rate, request.serving.availability) {
+        (Some(rate), _) => (rate.0, "as the request says"),
+        // Rounded: 1 - 0.999 is not 0.001 in binary.
+        (None, Some(availability)) => (((1.0 - availability) * 1e9).round() / 1e9, "what the availability leaves"),
+        (None, None) => (DEFAULT_MAX_ERROR_RATE, "by default"),
+    };
+    why.add(
+        "bake",
+        format!("{} {source}, at most {max_error_rate} of requests may fail, {limit}", duration_text(for_ms)),
+    );
+    Bake { for_ms, max_error_rate }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::release::CheckKind;
+    use crate::release::fixtures::input_of_iris;
+    use crate::release::units::Share;
+
+    fn because<'a>(plan: &'a DeploymentPlan, rule: &str) -> &'a str {
+        plan.reasons.iter().find(|reason| reason.rule == rule).map_or("", |reason| &reason.because)
+    }
+
+    #[test]
+    fn a_first_release_is_planned_and_explained() {
+        let plan = plan(&input_of_iris(None)).expect("a plan");
+        assert_eq!((plan.strategy, plan.slots.candidate.as_str(), plan.replicas), (Strategy::BlueGreen, "blue", 1));
+        assert_eq!((plan.ready_timeout_ms, plan.bake.for_ms, plan.memory_mb), (60_000, 10_000, DEFAULT_MEMORY_MB));
+        assert!(plan.approval.required && plan.previous.is_none());
+        for rule in
+            ["strategy", "package", "platform", "version", "previous", "memory", "bake", "approval", "slot", "smoke"]
+        {
+            assert!(!because(&plan, rule).is_empty(), "{rule}");
+        }
+        let nodes: Vec<_> = plan.steps.iter().map(|step| step.node.as_str()).collect();
+        let (first, last) = (nodes.first().copied(), nodes.last().copied());
+        assert_eq!((first, last), (Some("packager"), Some("finalise")));
+        assert!(nodes.contains(&"approval_gate"));
+        assert!(plan.lines().join("\n").contains("replaces   nothing: first release"));
+    }
+
+    #[test]
+    fn the_same_input_is_the_same_plan_and_every_part_counts() {
+        let input = input_of_iris(Some("v1"));
+        let one = plan(&input).expect("a plan");
+        assert_eq!(one.digest(), plan(&input).expect("a plan").digest());
+        let stored: DeploymentPlan = serde_json::from_value(one.to_value()).expect("same");
+        assert_eq!(stored.digest(), one.digest());
+        let mut other = input;
+        other.request.env_file = Some("/p/secrets.env".into());
+        assert_ne!(plan(&other).expect("a plan").digest(), one.digest());
+        assert_eq!((one.slots.candidate.as_str(), one.previous_version()), ("green", Some("v1")));
+        assert!(one.checks.iter().any(|check| check.kind == CheckKind::DifferenceToLive));
+    }
+
+    #[test]
+    fn another_strategy_is_refused_and_not_replaced() {
+        for strategy in Strategy::ALL.into_iter().filter(|strategy| *strategy != Strategy::BlueGreen) {
+            let mut input = input_of_iris(None);
+            input.request.strategy = Some(strategy);
+            let error = plan(&input).expect_err("unavailable");
+            assert_eq!(error.code(), "strategy_unavailable");
+            assert!(
+                error.to_string().contains(strategy.as_str()) && error.to_string().contains("blue-green"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn frameworks_platforms_versions_and_replicas_are_checked() {
+        let mut input = input_of_iris(Some("v1"));
+        input.request.source = ModelSource::Artifact { path: "m.pt".into(), framework: "pytorch".into() };
+        let error = plan(&input).expect_err("framework");
+        assert_eq!(error.code(), "framework_unavailable");
+        assert!(error.hint().contains("@bentoml.service"));
+        input.request.source = ModelSource::Artifact { path: "m.joblib".into(), framework: "Scikit-Learn".into() };
+        assert!(because(&plan(&input).expect("a plan"), "package").contains("generated"));
+        input.request.infrastructure.platform = Some("kubernetes".into());
+        assert_eq!(plan(&input).expect_err("platform").code(), "platform_unavailable");
+        input.request.infrastructure.platform = Some("local".into());
+        input.request.version = Some("v1".into());
+        assert_eq!(plan(&input).expect_err("version").code(), "version_is_live");
+        input.request.version = None;
+        input.request.infrastructure.resources.insert("replicas".into(), json!(3));
+        assert_eq!(plan(&input).expect_err("replicas").code(), "replicas_unavailable");
+    }
+
+    #[test]
+    fn memory_must_be_there() {
+        let mut input = input_of_iris(None);
+        input.machine.memory_free_mb = Some(1000);
+        input.machine.memory_needed_mb = Some(400);
+        assert_eq!(plan(&input).expect("fits").memory_mb, 400);
+        input.request.infrastructure.resources.insert("memory".into(), json!("1Gi"));
+        let error = plan(&input).expect_err("1074 MB do not fit");
+        assert_eq!((error.code(), error.retryable()), ("insufficient_memory", true));
+        assert!(error.to_string().contains("1074"), "{error}");
+        input.request.infrastructure.resources.insert("memory".into(), json!("lots"));
+        assert!(plan(&input).expect_err("lots").to_string().contains("`lots`"));
+    }
+
+    #[test]
+    fn availability_limits_errors_while_baking() {
+        let mut input = input_of_iris(None);
+        input.request.serving.availability = Some(0.999);
+        assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.001).abs() < 1e-12);
+        input.request.bake.max_error_rate = Some(Share(0.05));
+        assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.05).abs() < 1e-12);
+    }
+}

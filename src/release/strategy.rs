@@ -1,0 +1,194 @@
+//! How a new version gets its traffic: the contract's words, and what a strategy must be able to say about itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::duration_text;
+
+/// The strategies, by the contract's words. Not every known one can be executed; see [`Strategies`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The new version beside the live one; all traffic at once; the old one kept warm.
+    BlueGreen,
+    /// A growing share of the traffic.
+    Canary,
+    /// Replica by replica.
+    Rolling,
+    /// A copy of the traffic; its answers are compared and dropped.
+    Shadow,
+    /// A split by user, to compare two versions.
+    AbTest,
+    /// The old one stops before the new one starts.
+    Recreate,
+}
+
+impl Strategy {
+    /// All strategies.
+    pub const ALL: [Self; 6] =
+        [Self::BlueGreen, Self::Canary, Self::Rolling, Self::Shadow, Self::AbTest, Self::Recreate];
+
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BlueGreen => "blue-green",
+            Self::Canary => "canary",
+            Self::Rolling => "rolling",
+            Self::Shadow => "shadow",
+            Self::AbTest => "ab-test",
+            Self::Recreate => "recreate",
+        }
+    }
+
+    /// The strategy of a word; `None` for any other word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|strategy| strategy.as_str() == word)
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where versions run, by slot name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slots {
+    /// The slot of the new version, e.g. `green`.
+    pub candidate: String,
+    /// The slot that serves now; absent at a first release.
+    #[serde(default)]
+    pub live: Option<String>,
+}
+
+/// What a strategy needs to know to describe itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Situation<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// The version that is live, if one is.
+    pub live_version: Option<&'a str>,
+    /// The slot that serves now, if one does.
+    pub live_slot: Option<&'a str>,
+    /// How long the new version is watched after it got the traffic, in milliseconds.
+    pub bake_ms: u64,
+}
+
+/// A way to bring a version to its traffic. Implementations are pure: they say what will be done, nodes do it.
+pub trait DeploymentStrategy: Send + Sync {
+    /// Which one it is.
+    fn strategy(&self) -> Strategy;
+    /// Where the versions run.
+    fn slots(&self, situation: &Situation<'_>) -> Slots;
+    /// How many versions are in memory at once, the live one not counted.
+    fn additional_copies(&self) -> u32;
+    /// What happens to the traffic, step by step, one sentence each.
+    fn traffic(&self, situation: &Situation<'_>) -> Vec<String>;
+}
+
+/// Blue-green: the new version in the slot that is not live, then all traffic at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BlueGreen;
+
+impl DeploymentStrategy for BlueGreen {
+    fn strategy(&self) -> Strategy {
+        Strategy::BlueGreen
+    }
+
+    fn slots(&self, situation: &Situation<'_>) -> Slots {
+        let candidate = if situation.live_slot == Some("blue") { "green" } else { "blue" };
+        Slots { candidate: candidate.to_owned(), live: situation.live_slot.map(str::to_owned) }
+    }
+
+    fn additional_copies(&self) -> u32 {
+        1
+    }
+
+    fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
+        let slots = self.slots(situation);
+        let mut steps = vec![format!("all traffic of /{} moves to {} at once", situation.model, slots.candidate)];
+        if let (Some(slot), Some(version)) = (&slots.live, situation.live_version) {
+            steps.push(format!("requests under way in {slot} end there; {slot} (version {version}) stays warm"));
+        }
+        if situation.bake_ms > 0 {
+            let back = if slots.live.is_some() { "the traffic goes back" } else { "the endpoint is closed again" };
+            steps.push(format!(
+                "{} is watched for {}; if it goes bad {back}",
+                slots.candidate,
+                duration_text(situation.bake_ms)
+            ));
+        }
+        steps
+    }
+}
+
+/// The strategies that can be executed.
+#[derive(Clone)]
+pub struct Strategies(BTreeMap<Strategy, Arc<dyn DeploymentStrategy>>);
+
+impl Strategies {
+    /// Those that come with Tidegate.
+    pub fn builtin() -> Self {
+        Self(BTreeMap::new()).with(Arc::new(BlueGreen))
+    }
+
+    /// Adds a strategy, or replaces the one of the same word.
+    #[must_use]
+    pub fn with(mut self, strategy: Arc<dyn DeploymentStrategy>) -> Self {
+        self.0.insert(strategy.strategy(), strategy);
+        self
+    }
+
+    /// The strategy of a word, if it can be executed.
+    pub fn get(&self, strategy: Strategy) -> Option<&dyn DeploymentStrategy> {
+        self.0.get(&strategy).map(AsRef::as_ref)
+    }
+
+    /// The words of those that can be executed.
+    pub fn available(&self) -> Vec<Strategy> {
+        self.0.keys().copied().collect()
+    }
+}
+
+impl fmt::Debug for Strategies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_contracts() {
+        for strategy in Strategy::ALL {
+            assert_eq!(serde_json::to_value(strategy).expect("json"), strategy.as_str());
+            assert_eq!(Strategy::parse(strategy.as_str()), Some(strategy));
+        }
+    }
+
+    #[test]
+    fn blue_and_green_alternate() {
+        let slots = |live| {
+            let situation = Situation { model: "iris", live_version: Some("v1"), live_slot: live, bake_ms: 0 };
+            BlueGreen.slots(&situation).candidate
+        };
+        assert_eq!(
+            (slots(None), slots(Some("blue")), slots(Some("green"))),
+            ("blue".into(), "green".into(), "blue".into())
+        );
+    }
+
+    #[test]
+    fn only_blue_green_can_be_executed() {
+        assert_eq!(Strategies::builtin().available(), [Strategy::BlueGreen]);
+        assert!(Strategies::builtin().get(Strategy::Canary).is_none());
+    }
+}
