@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate::graph::{Liveness, MemoryStore, Owner, Store};
+use tidegate::release::ledger_conformance;
 use tidegate::store::{Harness, Options, SqliteStore, Synchronous, store_conformance};
 
 struct Memory(Arc<MemoryStore>);
@@ -42,4 +43,11 @@ async fn the_store_in_memory_conforms() -> Result<(), Box<dyn Error>> {
 async fn the_store_in_sqlite_conforms() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     Ok(store_conformance(&Sqlite(dir.path().join("home/tidegate.db"))).await?)
+}
+
+#[tokio::test]
+async fn the_release_ledger_in_sqlite_conforms() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("tidegate.db");
+    Ok(ledger_conformance(&SqliteStore::open(path)?).await?)
 }
