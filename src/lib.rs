@@ -3,9 +3,12 @@
 //! evidence says so. See `ARCHITECTURE.md` for the map of the rooms.
 
 pub mod adapters;
+pub mod app;
+pub mod cli;
 pub mod graph;
 pub mod host;
 pub mod nodes;
 pub mod ports;
 pub mod release;
+pub mod store;
 pub mod workflow;

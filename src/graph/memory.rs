@@ -59,8 +59,12 @@ impl Kept {
                 partial.attempts.push((path, attempts));
             }
             Record::Entry(entry) => match self.journal.iter_mut().find(|e| e.key == entry.key) {
-                Some(old) => *old = *entry,
-                None => self.journal.push(*entry),
+                Some(old) => *old = Entry { seq: old.seq, ..*entry },
+                None => {
+                    self.journal.push(*entry);
+                    // Siblings may commit their intents in another order than they took their numbers.
+                    self.journal.sort_by_key(|e| e.seq);
+                }
             },
             Record::Interrupt(asked) => match self.interrupts.iter_mut().find(|i| i.id == asked.id) {
                 Some(old) if old.answer.is_some() => {}
@@ -198,7 +202,9 @@ impl Store for MemoryStore {
         let inner = self.inner();
         let threads = inner.threads.values().filter(|k| thread.is_none_or(|id| k.row.id == *id));
         let wanted = |i: &&Interrupt| !open_only || (i.answer.is_none() && !i.withdrawn);
-        Ok(threads.flat_map(|k| k.interrupts.iter().filter(wanted).cloned()).collect())
+        let mut asked: Vec<Interrupt> = threads.flat_map(|k| k.interrupts.iter().filter(wanted).cloned()).collect();
+        asked.sort_by_key(|i| i.asked_at);
+        Ok(asked)
     }
 
     async fn interrupt(&self, id: &InterruptId) -> Result<Option<Interrupt>, StoreError> {

@@ -1,0 +1,266 @@
+//! Checkpoints: a line of rows per namespace, changes on snapshots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::delta::{self, Body};
+use super::fault::{Done, decode, encode, nanos, time};
+use super::lines::{Line, LineKey};
+use super::writer::Tx;
+use crate::graph::{Checkpoint, CheckpointId, Partial, Source, State, StoreError, TaskPath, TaskResult};
+
+/// A snapshot is due when the changes since the last one weigh this many times as much. Then all snapshots of a growing state
+/// together weigh about twice the last one, and reading the newest state costs at most this many times its size.
+const DELTAS_PER_BASE: usize = 2;
+/// Below this size rows are read so fast that snapshots would only take room.
+const LEAST_BASE_BYTES: usize = 4096;
+
+/// Appends a checkpoint to its line; what was kept of the superstep before is dropped.
+pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>) -> Done<()> {
+    let key = (thread, checkpoint.ns.clone());
+    let mut line = line(tx, &key)?;
+    if line.partials {
+        tx.conn.prepare_cached("DELETE FROM results WHERE line = ?1")?.execute([line.id])?;
+        tx.conn.prepare_cached("DELETE FROM attempts WHERE line = ?1")?.execute([line.id])?;
+        line.partials = false;
+    }
+    let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
+    let changes =
+        line.last.as_ref().and_then(|last| delta::changes(last, checkpoint)).transpose().map_err(unwritable)?;
+    let most = LEAST_BASE_BYTES.max(line.base_bytes * DELTAS_PER_BASE);
+    let (base, body) = match changes {
+        Some(body) if line.delta_bytes + body.len() <= most => (false, body),
+        _ => (true, delta::snapshot(checkpoint).map_err(unwritable)?),
+    };
+    if base {
+        (line.base_bytes, line.delta_bytes) = (body.len(), 0);
+    } else {
+        line.delta_bytes += body.len();
+    }
+    let mut insert = tx.conn.prepare_cached(
+        "INSERT INTO checkpoints (line, id, step, source, at, base, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let at = nanos(checkpoint.at)?;
+    let source = source_word(checkpoint.source);
+    insert.execute(params![line.id, checkpoint.id.as_str(), checkpoint.step, source, at, base, body])?;
+    line.last = Some(checkpoint.clone());
+    tx.lines.put(key, line);
+    Ok(())
+}
+
+/// Keeps a finished task's result.
+pub(super) fn result(tx: &mut Tx<'_>, thread: i64, ns: &str, of: &CheckpointId, result: &TaskResult) -> Done<()> {
+    let line = with_partials(tx, thread, ns)?;
+    // REPLACE gives a new row number: a repeated result moves to the end, as everywhere.
+    let mut insert = tx
+        .conn
+        .prepare_cached("INSERT OR REPLACE INTO results (line, checkpoint, path, body) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![line, of.as_str(), encode(&result.path)?, encode(result)?])?;
+    Ok(())
+}
+
+/// Keeps how often a task has failed.
+pub(super) fn attempts(
+    tx: &mut Tx<'_>,
+    thread: i64,
+    ns: &str,
+    of: &CheckpointId,
+    path: &TaskPath,
+    failed: u32,
+) -> Done<()> {
+    let line = with_partials(tx, thread, ns)?;
+    let mut insert = tx
+        .conn
+        .prepare_cached("INSERT OR REPLACE INTO attempts (line, checkpoint, path, failed) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![line, of.as_str(), encode(path)?, failed])?;
+    Ok(())
+}
+
+fn with_partials(tx: &mut Tx<'_>, thread: i64, ns: &str) -> Done<i64> {
+    let key = (thread, ns.to_owned());
+    let mut line = line(tx, &key)?;
+    let id = line.id;
+    line.partials = true;
+    tx.lines.put(key, line);
+    Ok(id)
+}
+
+/// The line from memory if the file still agrees, or from the file; a new one where there is none.
+fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
+    let generation = tx.lines.generation();
+    if let Some(known) = tx.lines.get(key) {
+        if known.generation == generation {
+            return Ok(known.clone());
+        }
+        let newest: Option<String> = tx
+            .conn
+            .prepare_cached("SELECT id FROM checkpoints WHERE line = ?1 ORDER BY n DESC LIMIT 1")?
+            .query_row([known.id], |row| row.get(0))
+            .optional()?;
+        if newest.as_deref() == known.last.as_ref().map(|last| last.id.as_str()) {
+            return Ok(Line { generation, partials: true, ..known.clone() });
+        }
+    }
+    let (thread, ns) = key;
+    let Some(id) = line_id(tx.conn, *thread, ns)? else {
+        tx.conn.prepare_cached("INSERT INTO lines (thread, ns) VALUES (?1, ?2)")?.execute(params![thread, ns])?;
+        let id = tx.conn.last_insert_rowid();
+        return Ok(Line { id, last: None, base_bytes: 0, delta_bytes: 0, partials: false, generation });
+    };
+    let (last, base_bytes, delta_bytes) = match newest(tx.conn, id, ns)? {
+        Some((last, base_bytes, delta_bytes)) => (Some(Arc::new(last)), base_bytes, delta_bytes),
+        None => (None, 0, 0),
+    };
+    Ok(Line { id, last, base_bytes, delta_bytes, partials: true, generation })
+}
+
+fn line_id(conn: &Connection, thread: i64, ns: &str) -> Done<Option<i64>> {
+    let mut select = conn.prepare_cached("SELECT line FROM lines WHERE thread = ?1 AND ns = ?2")?;
+    Ok(select.query_row(params![thread, ns], |row| row.get(0)).optional()?)
+}
+
+struct Stored {
+    id: String,
+    step: i64,
+    source: String,
+    at: i64,
+    base: bool,
+    body: String,
+}
+
+impl Stored {
+    const COLUMNS: &str = "id, step, source, at, base, body";
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            step: row.get(1)?,
+            source: row.get(2)?,
+            at: row.get(3)?,
+            base: row.get(4)?,
+            body: row.get(5)?,
+        })
+    }
+
+    /// Turns the checkpoint before into this one.
+    fn apply(self, to: &mut Checkpoint) -> Done<()> {
+        let ns = std::mem::take(&mut to.ns);
+        if self.base {
+            *to = empty();
+        }
+        let body: Body = decode(&self.body, &format!("checkpoint {}", self.id))?;
+        body.apply(to);
+        to.ns = ns;
+        to.id = self.id.into();
+        to.step = self.step;
+        to.source = parse_source(&self.source)?;
+        to.at = time(self.at);
+        Ok(())
+    }
+}
+
+fn empty() -> Checkpoint {
+    Checkpoint {
+        id: CheckpointId::from(""),
+        parent: None,
+        ns: String::new(),
+        step: 0,
+        source: Source::Loop,
+        values: State::new(),
+        written: State::new(),
+        barriers: BTreeMap::new(),
+        frontier: Vec::new(),
+        visits: BTreeMap::new(),
+        at: DateTime::UNIX_EPOCH,
+    }
+}
+
+/// The newest checkpoint of a line, with the size of its snapshot and of the changes since.
+fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<(Checkpoint, usize, usize)>> {
+    let sql = format!("SELECT {} FROM checkpoints WHERE line = ?1 ORDER BY n DESC", Stored::COLUMNS);
+    let mut select = conn.prepare_cached(&sql)?;
+    let mut chain = Vec::new();
+    for stored in select.query_map([line], Stored::read)? {
+        let stored = stored?;
+        let base = stored.base;
+        chain.push(stored);
+        if base {
+            break;
+        }
+    }
+    let Some(first) = chain.last() else { return Ok(None) };
+    if !first.base {
+        return Err(StoreError::Damaged(format!("checkpoint {} has lost its snapshot", first.id)).into());
+    }
+    let base_bytes = first.body.len();
+    let delta_bytes = chain.iter().map(|stored| stored.body.len()).sum::<usize>() - base_bytes;
+    let mut checkpoint = Checkpoint { ns: ns.to_owned(), ..empty() };
+    for stored in chain.into_iter().rev() {
+        stored.apply(&mut checkpoint)?;
+    }
+    Ok(Some((checkpoint, base_bytes, delta_bytes)))
+}
+
+/// The newest checkpoint of a namespace.
+pub(super) fn latest(conn: &Connection, thread: i64, ns: &str) -> Done<Option<Checkpoint>> {
+    let Some(line) = line_id(conn, thread, ns)? else { return Ok(None) };
+    Ok(newest(conn, line, ns)?.map(|(checkpoint, ..)| checkpoint))
+}
+
+/// All checkpoints of a namespace, oldest first.
+pub(super) fn history(conn: &Connection, thread: i64, ns: &str) -> Done<Vec<Checkpoint>> {
+    let Some(line) = line_id(conn, thread, ns)? else { return Ok(Vec::new()) };
+    let sql = format!("SELECT {} FROM checkpoints WHERE line = ?1 ORDER BY n", Stored::COLUMNS);
+    let mut select = conn.prepare_cached(&sql)?;
+    let mut all = Vec::new();
+    let mut checkpoint = Checkpoint { ns: ns.to_owned(), ..empty() };
+    for stored in select.query_map([line], Stored::read)? {
+        stored?.apply(&mut checkpoint)?;
+        all.push(checkpoint.clone());
+    }
+    Ok(all)
+}
+
+/// The namespaces that have checkpoints.
+pub(super) fn namespaces(conn: &Connection, thread: i64) -> Done<Vec<String>> {
+    let mut select = conn.prepare_cached(
+        "SELECT ns FROM lines WHERE thread = ?1
+         AND EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.line = lines.line) ORDER BY ns",
+    )?;
+    let names = select.query_map([thread], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(names)
+}
+
+/// What is kept of an incomplete superstep.
+pub(super) fn partial(conn: &Connection, thread: i64, ns: &str, of: &CheckpointId) -> Done<Partial> {
+    let Some(line) = line_id(conn, thread, ns)? else { return Ok(Partial::default()) };
+    let mut partial = Partial::default();
+    let mut select = conn.prepare_cached("SELECT body FROM results WHERE line = ?1 AND checkpoint = ?2 ORDER BY n")?;
+    for body in select.query_map(params![line, of.as_str()], |row| row.get::<_, String>(0))? {
+        partial.results.push(decode(&body?, "a task's result")?);
+    }
+    let mut select =
+        conn.prepare_cached("SELECT path, failed FROM attempts WHERE line = ?1 AND checkpoint = ?2 ORDER BY n")?;
+    let rows = select.query_map(params![line, of.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    for row in rows {
+        let (path, failed) = row?;
+        partial.attempts.push((decode(&path, "a task's path")?, failed));
+    }
+    Ok(partial)
+}
+
+fn source_word(source: Source) -> &'static str {
+    match source {
+        Source::Loop => "loop",
+        Source::Update => "update",
+        Source::Fork => "fork",
+    }
+}
+
+fn parse_source(word: &str) -> Done<Source> {
+    let known = [Source::Loop, Source::Update, Source::Fork].into_iter().find(|s| source_word(*s) == word);
+    known.ok_or_else(|| StoreError::Damaged(format!("`{word}` is no source of a checkpoint")).into())
+}

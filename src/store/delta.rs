@@ -1,0 +1,168 @@
+//! How a checkpoint becomes a row: what changed since the row before it in its line, or everything (a snapshot is the changes since
+//! nothing). Channels that changed alike in `values` and `written`, the usual case, are stored once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use crate::graph::{Change, Checkpoint, CheckpointId, State, Task, apply_changes};
+
+/// A [`Change`] that borrows; serialised the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ChangeRef<'a> {
+    Set(&'a str, &'a Value),
+    Append(&'a str, &'a [Value]),
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<Option<&'a CheckpointId>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    both: Vec<ChangeRef<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    values: Vec<ChangeRef<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    written: Vec<ChangeRef<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    visits: BTreeMap<&'a str, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    barriers: &'a BTreeMap<String, BTreeSet<String>>,
+    #[serde(skip_serializing_if = "<[Task]>::is_empty")]
+    frontier: &'a [Task],
+}
+
+/// A row's body as it is read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Body {
+    /// Absent: the row before; null: none.
+    #[serde(default, deserialize_with = "present")]
+    parent: Option<Option<CheckpointId>>,
+    #[serde(default)]
+    both: Vec<Change>,
+    #[serde(default)]
+    values: Vec<Change>,
+    #[serde(default)]
+    written: Vec<Change>,
+    #[serde(default)]
+    visits: BTreeMap<String, u64>,
+    #[serde(default)]
+    barriers: BTreeMap<String, BTreeSet<String>>,
+    #[serde(default)]
+    frontier: Vec<Task>,
+}
+
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<CheckpointId>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+/// The body of `now` as changes since `before`; `None` when something disappeared, which changes cannot say.
+pub(super) fn changes(before: &Checkpoint, now: &Checkpoint) -> Option<serde_json::Result<String>> {
+    if before.visits.keys().any(|node| !now.visits.contains_key(node)) {
+        return None;
+    }
+    let values = since(&before.values, &now.values)?;
+    let written = since(&before.written, &now.written)?;
+    let changed = |(node, count): (&'_ String, &u64)| before.visits.get(node) != Some(count);
+    let visits = now.visits.iter().filter(|(n, c)| changed((n, c))).map(|(n, c)| (n.as_str(), *c)).collect();
+    let parent = if now.parent.as_ref() == Some(&before.id) { None } else { Some(now.parent.as_ref()) };
+    Some(body(now, parent, values, written, visits))
+}
+
+/// The body of `now` by itself.
+pub(super) fn snapshot(now: &Checkpoint) -> serde_json::Result<String> {
+    let nothing = State::new();
+    let all = |state| since(&nothing, state).unwrap_or_default();
+    let visits = now.visits.iter().map(|(n, c)| (n.as_str(), *c)).collect();
+    body(now, Some(now.parent.as_ref()), all(&now.values), all(&now.written), visits)
+}
+
+fn body<'a>(
+    now: &'a Checkpoint,
+    parent: Option<Option<&'a CheckpointId>>,
+    values: Vec<ChangeRef<'a>>,
+    mut written: Vec<ChangeRef<'a>>,
+    visits: BTreeMap<&'a str, u64>,
+) -> serde_json::Result<String> {
+    let (both, values): (Vec<_>, Vec<_>) = values.into_iter().partition(|change| written.contains(change));
+    written.retain(|change| !both.contains(change));
+    serde_json::to_string(&Written {
+        parent,
+        both,
+        values,
+        written,
+        visits,
+        barriers: &now.barriers,
+        frontier: &now.frontier,
+    })
+}
+
+/// [`Checkpoint::changes_since`] without its copies, and for `written` too.
+fn since<'a>(before: &State, now: &'a State) -> Option<Vec<ChangeRef<'a>>> {
+    if before.keys().any(|name| !now.contains_key(name)) {
+        return None;
+    }
+    Some(now.iter().filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+}
+
+fn change<'a>(name: &'a str, before: Option<&Value>, now: &'a Value) -> Option<ChangeRef<'a>> {
+    match (before, now) {
+        (Some(Value::Array(before)), Value::Array(items)) if !before.is_empty() && items.starts_with(before) => {
+            let new = &items[before.len()..];
+            (!new.is_empty()).then_some(ChangeRef::Append(name, new))
+        }
+        (Some(before), now) if before == now => None,
+        _ => Some(ChangeRef::Set(name, now)),
+    }
+}
+
+impl Body {
+    /// Turns the checkpoint before (for a snapshot: an empty one) into this row's.
+    pub fn apply(self, to: &mut Checkpoint) {
+        // The parent first: `to.id` is still the row before.
+        to.parent = match self.parent {
+            Some(named) => named,
+            None => Some(to.id.clone()),
+        };
+        apply_changes(&mut to.values, self.both.clone());
+        apply_changes(&mut to.written, self.both);
+        apply_changes(&mut to.values, self.values);
+        apply_changes(&mut to.written, self.written);
+        to.visits.extend(self.visits);
+        to.barriers = self.barriers;
+        to.frontier = self.frontier;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn state(value: Value) -> State {
+        value.as_object().map(|map| map.clone().into_iter().collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn changes_are_the_engines() -> serde_json::Result<()> {
+        let cases = [
+            (json!({}), json!({"a": [], "b": 1})),
+            (json!({"a": []}), json!({"a": [1]})),
+            (json!({"a": [1], "b": 2}), json!({"a": [1, 2.5], "b": 2})),
+            (json!({"a": [1, 2]}), json!({"a": [2]})),
+            (json!({"a": [1], "c": {"x": 1}}), json!({"a": [1], "c": {"x": 2}})),
+        ];
+        for (before, now) in cases {
+            let (before, now) = (state(before), state(now));
+            let ours = serde_json::to_value(since(&before, &now))?;
+            let checkpoint = crate::store::conformance::checkpoint("c", None, "", 0, now);
+            assert_eq!(ours, serde_json::to_value(checkpoint.changes_since(&before))?);
+        }
+        assert_eq!(since(&state(json!({"gone": 1})), &State::new()), None);
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! Everything durable in one SQLite file: threads, checkpoints, journal, questions, events, the audit, `ml_deployments`.
+//!
+//! One writer thread with group commit (`writer`), a few reading connections beside it (`readers`). Several processes use the same
+//! file at once: every check that a write depends on happens inside the writing transaction.
+
+mod audit;
+mod checkpoints;
+mod conformance;
+mod delta;
+mod fault;
+mod interrupts;
+mod journal;
+mod ledger;
+mod lines;
+mod liveness;
+mod migrate;
+mod open;
+mod quiet;
+mod readers;
+mod records;
+mod releases;
+mod sqlite;
+mod threads;
+mod writer;
+
+pub use audit::AuditError;
+pub use conformance::{Harness, StoreViolation, store_conformance};
+pub use liveness::{ProcLiveness, this_process};
+pub use open::{Options, Synchronous};
+pub use sqlite::SqliteStore;

@@ -1,0 +1,65 @@
+//! Connections that only read, beside the writer.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::Semaphore;
+
+use super::fault::{Done, Fault};
+use super::open::{self, Options};
+use crate::graph::StoreError;
+
+/// At most [`Options::readers`] connections, opened when they are first needed.
+pub(super) struct Readers {
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+}
+
+struct Shared {
+    path: PathBuf,
+    options: Options,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub fn new(path: PathBuf, options: Options) -> Self {
+        let permits = Arc::new(Semaphore::new(options.readers.max(1)));
+        Self { shared: Arc::new(Shared { path, options, idle: Mutex::default() }), permits }
+    }
+
+    /// Reads off the runtime's threads; everything that `read` sees is of one moment.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Done<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let stopped = |e: &dyn std::fmt::Display| StoreError::Failed(format!("a read did not end: {e}"));
+        let permit = self.permits.clone().acquire_owned().await.map_err(|e| stopped(&e))?;
+        let shared = self.shared.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            shared.read(read)
+        });
+        task.await.map_err(|e| stopped(&e))?
+    }
+}
+
+impl Shared {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Done<T>) -> Result<T, StoreError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let conn = idle.map_or_else(|| open::reader(&self.path, &self.options), Ok).map_err(|f| f.at(&self.path))?;
+        let end = one_moment(&conn, read).map_err(|fault| fault.at(&self.path));
+        if conn.is_autocommit() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        }
+        end
+    }
+}
+
+fn one_moment<T>(conn: &Connection, read: impl FnOnce(&Connection) -> Done<T>) -> Done<T> {
+    let tx = rusqlite::Transaction::new_unchecked(conn, TransactionBehavior::Deferred).map_err(Fault::from)?;
+    let end = read(&tx);
+    // Nothing was written: how it ends does not matter to the file.
+    tx.finish()?;
+    end
+}

@@ -1,0 +1,189 @@
+//! The store: the engine's calls, put to the writer or to a reader.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::open::{self, Options};
+use super::quiet::Quiet;
+use super::readers::Readers;
+use super::records::{self, Step};
+use super::writer::Writer;
+use super::{AuditError, audit, checkpoints, interrupts, journal, threads};
+use crate::graph::{
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Interrupt, InterruptId, Liveness, Owner, Partial, Record, Store,
+    StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+};
+
+/// A store in one SQLite file. Several handles, in one process or in several, may be open on the same file.
+pub struct SqliteStore {
+    path: PathBuf,
+    pub(super) readers: Readers,
+    pub(super) writer: Writer,
+    quiet: Quiet,
+    liveness: Arc<dyn Liveness>,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it with its directory; blocks for some milliseconds.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(path, Options::default())
+    }
+
+    /// The same, with options.
+    pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let conn = open::writer(&path, &options)?;
+        let writer = Writer::start(conn, path.clone())?;
+        let liveness = options.liveness.clone();
+        Ok(Self { readers: Readers::new(path.clone(), options), writer, quiet: Quiet::default(), liveness, path })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many transactions this handle has committed: many requests share one.
+    pub fn transactions(&self) -> u64 {
+        self.writer.transactions()
+    }
+
+    /// Holds the whole audit against its hashes: the number of rows, or the first broken one.
+    pub async fn verify_audit(&self) -> Result<u64, AuditError> {
+        self.readers.read(audit::verify).await?
+    }
+
+    /// Audited events of a thread with their number in the audit, after `after`, at most `limit`.
+    pub async fn audit(&self, thread: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {
+        let thread = thread.clone();
+        self.readers.read(move |conn| audit::of_thread(conn, &thread, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
+        let thread = thread.clone();
+        let steps: Vec<Step> = records.into_iter().map(Step::from).collect();
+        self.writer.run(move |tx| records::create(tx, &thread, &steps)).await
+    }
+
+    async fn thread(&self, id: &ThreadId) -> Result<Option<Thread>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |conn| threads::one(conn, &id)).await
+    }
+
+    async fn threads(&self, filter: &ThreadFilter) -> Result<Vec<Thread>, StoreError> {
+        let filter = filter.clone();
+        self.readers.read(move |conn| threads::list(conn, &filter)).await
+    }
+
+    async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
+        let (id_, owner, liveness) = (id.clone(), owner.clone(), self.liveness.clone());
+        let thread = self.writer.run(move |tx| threads::acquire(tx, &id_, &owner, &*liveness)).await?;
+        self.quiet.begin(id, thread.epoch);
+        Ok(thread)
+    }
+
+    async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
+        self.quiet.end(id);
+        let id = id.clone();
+        self.writer.run(move |tx| threads::release(tx, &id, epoch)).await
+    }
+
+    async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
+        let (id, attendant) = (id.clone(), attendant.cloned());
+        self.writer.run(move |tx| threads::attend(tx, &id, attendant.as_ref())).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        let Transaction { thread, epoch, at, records } = transaction;
+        let partial: HashSet<String> = records.iter().filter_map(partial_ns).cloned().collect();
+        if !partial.is_empty() {
+            self.quiet.disturb(&thread, &partial);
+        }
+        let fresh: Vec<_> = records.iter().filter_map(fresh).filter(|(ns, _)| !partial.contains(ns)).collect();
+        let steps: Vec<Step> = records.into_iter().map(Step::from).collect();
+        let id = thread.clone();
+        let end = self.writer.run(move |tx| records::commit(tx, &id, epoch, at, &steps)).await;
+        match &end {
+            Ok(()) if !fresh.is_empty() => self.quiet.fresh(&thread, epoch, fresh),
+            Ok(()) => {}
+            Err(_) => self.quiet.end(&thread),
+        }
+        end
+    }
+
+    async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {
+        let (id, ns) = (id.clone(), ns.to_owned());
+        self.readers.read(move |conn| checkpoints::latest(conn, threads::number(conn, &id)?, &ns)).await
+    }
+
+    async fn history(&self, id: &ThreadId, ns: &str) -> Result<Vec<Checkpoint>, StoreError> {
+        let (id, ns) = (id.clone(), ns.to_owned());
+        self.readers.read(move |conn| checkpoints::history(conn, threads::number(conn, &id)?, &ns)).await
+    }
+
+    async fn namespaces(&self, id: &ThreadId) -> Result<Vec<String>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |conn| checkpoints::namespaces(conn, threads::number(conn, &id)?)).await
+    }
+
+    async fn partial(&self, id: &ThreadId, ns: &str, checkpoint: &CheckpointId) -> Result<Partial, StoreError> {
+        if self.quiet.knows(id, ns, checkpoint) {
+            return Ok(Partial::default());
+        }
+        let (id, ns, of) = (id.clone(), ns.to_owned(), checkpoint.clone());
+        self.readers.read(move |conn| checkpoints::partial(conn, threads::number(conn, &id)?, &ns, &of)).await
+    }
+
+    async fn journal(&self, id: &ThreadId) -> Result<Vec<Entry>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |conn| journal::all(conn, threads::number(conn, &id)?)).await
+    }
+
+    async fn interrupts(&self, thread: Option<&ThreadId>, open_only: bool) -> Result<Vec<Interrupt>, StoreError> {
+        let thread = thread.cloned();
+        self.readers.read(move |conn| interrupts::list(conn, thread.as_ref(), open_only)).await
+    }
+
+    async fn interrupt(&self, id: &InterruptId) -> Result<Option<Interrupt>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |conn| interrupts::one(conn, &id)).await
+    }
+
+    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
+        let (id, answer, digest) = (id.clone(), answer.clone(), digest.map(str::to_owned));
+        self.writer.run(move |tx| interrupts::answer(tx, &id, &answer, digest.as_deref())).await
+    }
+
+    async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |conn| audit::events(conn, threads::number(conn, &id)?, after, limit)).await
+    }
+}
+
+/// The namespace in which a record keeps something partial.
+fn partial_ns(record: &Record) -> Option<&String> {
+    match record {
+        Record::Result { ns, .. } | Record::Attempts { ns, .. } => Some(ns),
+        Record::Checkpoint(_)
+        | Record::Entry(_)
+        | Record::Interrupt(_)
+        | Record::Withdraw { .. }
+        | Record::Status { .. }
+        | Record::CommitPoint(_)
+        | Record::Undone
+        | Record::Event(_) => None,
+    }
+}
+
+fn fresh(record: &Record) -> Option<(String, CheckpointId)> {
+    if let Record::Checkpoint(checkpoint) = record {
+        return Some((checkpoint.ns.clone(), checkpoint.id.clone()));
+    }
+    None
+}

@@ -1,0 +1,219 @@
+//! Rows of threads, and their leases.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::fault::{Done, count, decode, decode_opt, encode, nanos, time, uncount};
+use super::writer::Tx;
+use crate::graph::{Liveness, Owner, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus};
+
+/// What never changes of a thread.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    workflow: String,
+    document: Value,
+    fingerprint: String,
+    node_versions: BTreeMap<String, u32>,
+    input: Value,
+    labels: BTreeMap<String, String>,
+}
+
+/// What a commit needs of the row, and writes back.
+pub(super) struct Head {
+    /// The row's number.
+    pub n: i64,
+    /// The lease's epoch.
+    pub epoch: u64,
+    /// The newest event's number.
+    pub last_event: i64,
+}
+
+pub(super) fn head(conn: &Connection, id: &ThreadId) -> Done<Head> {
+    let mut select = conn.prepare_cached("SELECT n, epoch, last_event FROM threads WHERE id = ?1")?;
+    let found = select.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let (n, epoch, last_event) = found.ok_or_else(|| StoreError::NoThread(id.clone()))?;
+    Ok(Head { n, epoch: uncount(epoch)?, last_event })
+}
+
+/// The row's number.
+pub(super) fn number(conn: &Connection, id: &ThreadId) -> Done<i64> {
+    Ok(head(conn, id)?.n)
+}
+
+pub(super) fn save_head(conn: &Connection, head: &Head, updated_at: DateTime<Utc>) -> Done<()> {
+    let mut update = conn.prepare_cached("UPDATE threads SET last_event = ?2, updated_at = ?3 WHERE n = ?1")?;
+    update.execute(params![head.n, head.last_event, nanos(updated_at)?])?;
+    Ok(())
+}
+
+/// Adds a thread's rows.
+pub(super) fn insert(conn: &Connection, thread: &Thread) -> Done<Head> {
+    let there: Option<i64> = conn
+        .prepare_cached("SELECT n FROM threads WHERE id = ?1")?
+        .query_row([thread.id.as_str()], |row| row.get(0))
+        .optional()?;
+    if there.is_some() {
+        return Err(StoreError::ThreadExists(thread.id.clone()).into());
+    }
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO threads (id, status, epoch, owner, attendant, failure, unwinding, committed_seq, undone, last_event,
+         created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11)",
+    )?;
+    insert.execute(params![
+        thread.id.as_str(),
+        thread.status.word(),
+        count(thread.epoch)?,
+        encode_opt(thread.owner.as_ref())?,
+        encode_opt(thread.attendant.as_ref())?,
+        encode_opt(thread.failure.as_ref())?,
+        encode_opt(thread.unwinding.as_ref())?,
+        count(thread.committed_seq)?,
+        thread.undone,
+        nanos(thread.created_at)?,
+        nanos(thread.updated_at)?,
+    ])?;
+    let n = conn.last_insert_rowid();
+    let origin = Origin {
+        workflow: thread.workflow.clone(),
+        document: thread.document.clone(),
+        fingerprint: thread.fingerprint.clone(),
+        node_versions: thread.node_versions.clone(),
+        input: thread.input.clone(),
+        labels: thread.labels.clone(),
+    };
+    conn.prepare_cached("INSERT INTO thread_origins (thread, body) VALUES (?1, ?2)")?
+        .execute(params![n, encode(&origin)?])?;
+    let mut label = conn.prepare_cached("INSERT INTO labels (thread, name, value) VALUES (?1, ?2, ?3)")?;
+    for (name, value) in &thread.labels {
+        label.execute(params![n, name, value])?;
+    }
+    Ok(Head { n, epoch: thread.epoch, last_event: 0 })
+}
+
+pub(super) fn encode_opt<T: Serialize>(value: Option<&T>) -> Done<Option<String>> {
+    value.map(encode).transpose()
+}
+
+const COLUMNS: &str =
+    "t.id, t.status, t.epoch, t.owner, t.attendant, t.failure, t.unwinding, t.committed_seq, t.undone, t.created_at,
+     t.updated_at, o.body FROM threads t JOIN thread_origins o ON o.thread = t.n";
+
+struct Stored {
+    id: String,
+    status: String,
+    epoch: i64,
+    owner: Option<String>,
+    attendant: Option<String>,
+    failure: Option<String>,
+    unwinding: Option<String>,
+    committed_seq: i64,
+    undone: bool,
+    created_at: i64,
+    updated_at: i64,
+    origin: String,
+}
+
+impl Stored {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            status: row.get(1)?,
+            epoch: row.get(2)?,
+            owner: row.get(3)?,
+            attendant: row.get(4)?,
+            failure: row.get(5)?,
+            unwinding: row.get(6)?,
+            committed_seq: row.get(7)?,
+            undone: row.get(8)?,
+            created_at: row.get(9)?,
+            updated_at: row.get(10)?,
+            origin: row.get(11)?,
+        })
+    }
+
+    fn thread(self) -> Done<Thread> {
+        let origin: Origin = decode(&self.origin, &format!("thread {}", self.id))?;
+        Ok(Thread {
+            workflow: origin.workflow,
+            document: origin.document,
+            fingerprint: origin.fingerprint,
+            node_versions: origin.node_versions,
+            input: origin.input,
+            labels: origin.labels,
+            status: decode(&format!("\"{}\"", self.status), "a thread's status")?,
+            failure: decode_opt(self.failure, "a thread's failure")?,
+            unwinding: decode_opt(self.unwinding, "a thread's unwinding")?,
+            committed_seq: uncount(self.committed_seq)?,
+            undone: self.undone,
+            owner: decode_opt(self.owner, "a thread's owner")?,
+            epoch: uncount(self.epoch)?,
+            attendant: decode_opt(self.attendant, "a thread's attendant")?,
+            created_at: time(self.created_at),
+            updated_at: time(self.updated_at),
+            id: self.id.into(),
+        })
+    }
+}
+
+/// One row.
+pub(super) fn one(conn: &Connection, id: &ThreadId) -> Done<Option<Thread>> {
+    let mut select = conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE t.id = ?1"))?;
+    let stored = select.query_row([id.as_str()], Stored::read).optional()?;
+    stored.map(Stored::thread).transpose()
+}
+
+/// Rows, newest first.
+pub(super) fn list(conn: &Connection, filter: &ThreadFilter) -> Done<Vec<Thread>> {
+    let mut wanted = Vec::new();
+    let mut values: Vec<Sql> = Vec::new();
+    if !filter.statuses.is_empty() {
+        wanted.push(format!("t.status IN ({})", vec!["?"; filter.statuses.len()].join(", ")));
+        values.extend(filter.statuses.iter().map(|s: &ThreadStatus| Sql::from(s.word().to_owned())));
+    }
+    if let Some((name, value)) = &filter.label {
+        wanted.push("EXISTS (SELECT 1 FROM labels l WHERE l.thread = t.n AND l.name = ? AND l.value = ?)".to_owned());
+        values.extend([Sql::from(name.clone()), Sql::from(value.clone())]);
+    }
+    let wanted = if wanted.is_empty() { String::new() } else { format!("WHERE {}", wanted.join(" AND ")) };
+    // A negative limit is none.
+    let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
+    values.push(Sql::from(limit));
+    let sql = format!("SELECT {COLUMNS} {wanted} ORDER BY t.created_at DESC, t.id DESC LIMIT ?");
+    let mut select = conn.prepare_cached(&sql)?;
+    let rows = select.query_map(params_from_iter(values), Stored::read)?;
+    rows.map(|stored| stored?.thread()).collect()
+}
+
+/// Takes the lease unless its owner lives.
+pub(super) fn acquire(tx: &mut Tx<'_>, id: &ThreadId, owner: &Owner, liveness: &dyn Liveness) -> Done<Thread> {
+    let mut thread = one(tx.conn, id)?.ok_or_else(|| StoreError::NoThread(id.clone()))?;
+    if let Some(held) = thread.owner.take_if(|held| held != owner && liveness.alive(held)) {
+        return Err(StoreError::Held { thread: id.clone(), owner: Box::new(held) }.into());
+    }
+    thread.owner = Some(owner.clone());
+    thread.epoch += 1;
+    let mut update = tx.conn.prepare_cached("UPDATE threads SET owner = ?2, epoch = ?3 WHERE id = ?1")?;
+    update.execute(params![id.as_str(), encode(owner)?, count(thread.epoch)?])?;
+    Ok(thread)
+}
+
+/// Gives the lease back if it is still the one of `epoch`.
+pub(super) fn release(tx: &mut Tx<'_>, id: &ThreadId, epoch: u64) -> Done<()> {
+    let mut update = tx.conn.prepare_cached("UPDATE threads SET owner = NULL WHERE id = ?1 AND epoch = ?2")?;
+    update.execute(params![id.as_str(), count(epoch)?])?;
+    Ok(())
+}
+
+/// Sets who waits for the thread.
+pub(super) fn attend(tx: &mut Tx<'_>, id: &ThreadId, attendant: Option<&Owner>) -> Done<()> {
+    let mut update = tx.conn.prepare_cached("UPDATE threads SET attendant = ?2 WHERE id = ?1")?;
+    match update.execute(params![id.as_str(), encode_opt(attendant)?])? {
+        0 => Err(StoreError::NoThread(id.clone()).into()),
+        _ => Ok(()),
+    }
+}
