@@ -223,8 +223,11 @@ async fn a_dead_live_slot_is_replaced_by_its_standby_at_once() {
     client.switch(&switch_to("a", Some("b"), 0)).await.unwrap();
     let url = url(&client, "/slow?20000").await;
     let held = tokio::spawn(async move { reqwest::get(url).await.unwrap() });
-    home.until("it is under way", async || (client.traffic("iris").await.unwrap()[0].in_flight == 1).then_some(()))
-        .await;
+    // Read by the process, that is: one still in its socket's queue would be sent again.
+    home.until("it is under way", async || {
+        client.slot_log("a", 1).await.unwrap().into_iter().find(|line| line == "slow")
+    })
+    .await;
 
     let killed = Instant::now();
     kill9(live.pid.unwrap());
@@ -238,7 +241,8 @@ async fn a_dead_live_slot_is_replaced_by_its_standby_at_once() {
 
     let route = client.route("iris").await.unwrap().unwrap();
     assert_eq!((route.generation, route.live.as_deref(), route.standby), (2, Some("b"), None));
-    assert!(route.changed_by_gateway.unwrap().contains("signal 9"));
+    let why = route.changed_by_gateway.unwrap();
+    assert!(why.contains("signal 9") || why.contains("refused"), "{why}");
     // The caller's view is old: it must look again.
     assert_eq!(code(client.switch(&switch_to("a", None, 1)).await.unwrap_err()), "route_generation_conflict");
     home.wait_state(&client, "a", SlotState::Ready).await;
@@ -270,4 +274,69 @@ async fn requests_wait_while_nothing_is_healthy_and_not_for_ever() {
     home.until("one is held", async || client.metrics().await.unwrap().contains("tidegate_held 1").then_some(())).await;
     std::fs::write(gate, "").unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().text().await.unwrap(), "v1");
+}
+
+#[tokio::test]
+async fn a_killed_slot_without_a_standby_is_waited_for() {
+    let home = Home::new();
+    let client = home.start().await;
+    let live = home.ready_slot(&client, "a", "v1").await;
+    client.switch(&switch_to("a", None, 0)).await.unwrap();
+    kill9(live.pid.unwrap());
+    assert_eq!(get(&client, "/version").await, "v1");
+    let again = client.slot("a").await.unwrap().unwrap();
+    assert!(again.restarts == 1 && again.pid != live.pid);
+}
+
+#[tokio::test]
+async fn of_a_killed_slot_only_the_requests_it_held_fail() {
+    let home = Home::new();
+    let client = home.start().await;
+    let live = home.ready_slot(&client, "a", "v1").await;
+    home.ready_slot(&client, "b", "v2").await;
+    client.switch(&switch_to("a", Some("b"), 0)).await.unwrap();
+    let url = url(&client, "/version").await;
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                let http = reqwest::Client::new();
+                let (mut failed, mut after) = (0, 0);
+                while after < 50 {
+                    let answer = http.get(&url).send().await.unwrap();
+                    let status = answer.status().as_u16();
+                    match (status, answer.text().await.as_deref()) {
+                        (200, Ok("v1")) => {}
+                        (200, Ok("v2")) => after += 1,
+                        // No answer, or one that broke off in the middle.
+                        (502, Ok(_)) | (200, Err(_)) => failed += 1,
+                        other => panic!("{other:?}"),
+                    }
+                }
+                failed
+            })
+        })
+        .collect();
+    home.until("traffic flows", async || (client.traffic("iris").await.unwrap()[0].requests > 100).then_some(())).await;
+    kill9(live.pid.unwrap());
+    for client in clients {
+        assert!(client.await.unwrap() <= 1, "a client failed more than once");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_is_not_the_slots_fault() {
+    let home = Home::new();
+    let client = home.start().await;
+    home.ready_slot(&client, "a", "v1").await;
+    client.switch(&switch_to("a", None, 0)).await.unwrap();
+    let mut stream = raw(&client).await;
+    let ask = "POST /iris/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nhalf";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    home.until("it is under way", async || (client.traffic("iris").await.unwrap()[0].in_flight == 1).then_some(()))
+        .await;
+    drop(stream);
+    home.until("it is over", async || (client.traffic("iris").await.unwrap()[0].requests == 1).then_some(())).await;
+    let traffic = &client.traffic("iris").await.unwrap()[0];
+    assert_eq!((traffic.errors, traffic.in_flight), (0, 0));
 }

@@ -147,3 +147,29 @@ async fn readiness_goes_and_comes_back() {
     std::fs::write(&gate, "").unwrap();
     home.wait_state(&client, "gated", SlotState::Ready).await;
 }
+
+#[tokio::test]
+async fn a_slot_that_ignores_sigterm_is_killed_after_its_grace() {
+    let home = Home::new();
+    let client = home.start().await;
+    let mut request = home.request("deaf", "v1");
+    request.env.insert("DEAF".to_owned(), "1".to_owned());
+    client.start_slot(&request).await.unwrap();
+    let slot = home.wait_state(&client, "deaf", SlotState::Ready).await;
+    let began = std::time::Instant::now();
+    client.remove_slot("deaf", 300).await.unwrap();
+    assert!(!alive(slot.pid.unwrap()) && began.elapsed().as_millis() >= 300);
+}
+
+#[tokio::test]
+async fn a_large_log_is_rotated_under_the_running_slot() {
+    let home = Home::with_settings(r#"{"slot_log_max_bytes": 10000}"#);
+    let client = home.start().await;
+    let mut request = home.request("loud", "v1");
+    request.env.insert("LOUD".to_owned(), "1".to_owned());
+    client.start_slot(&request).await.unwrap();
+    let slot = home.wait_state(&client, "loud", SlotState::Ready).await;
+    let third = std::path::PathBuf::from(format!("{}.3", slot.log.display()));
+    home.until("the third old log", async || third.exists().then_some(())).await;
+    assert_eq!(client.slot_log("loud", 7).await.unwrap().len(), 7);
+}

@@ -103,6 +103,13 @@ impl Host {
         }
     }
 
+    /// Keeps another admin socket from now on, here and at the keeper.
+    pub(crate) fn replace_admin(&self, fd: OwnedFd) -> Result<(), HostError> {
+        self.tell_keeper(&Message::Admin(fd.try_clone().map_err(HostError::io("copying the admin socket"))?));
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).admin = Some(fd);
+        Ok(())
+    }
+
     fn tell_keeper(&self, message: &Message) {
         if let Some((link, _)) = &*self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
             && let Err(error) = link.send(message)

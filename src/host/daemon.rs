@@ -1,6 +1,7 @@
 //! `host-daemon`: supervisor and gateway in one process, started by the keeper.
 
 use std::fs::{File, TryLockError};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Child;
 use std::sync::{Arc, PoisonError};
@@ -14,7 +15,7 @@ use super::control::Host;
 use super::core::Core;
 use super::link::{Link, spawn_other};
 use super::slot::log;
-use super::{HostError, admin};
+use super::{HostError, admin, socket};
 
 /// The daemon before us has been killed; its lock goes with it, within moments.
 const LOCK_WITHIN: Duration = Duration::from_secs(10);
@@ -116,21 +117,41 @@ async fn keep_keeper(host: Arc<Host>, mut link: Link, mut child: Option<Child>) 
     }
 }
 
-/// Writes what could not be written, rotates our own log.
+/// Writes what could not be written, rotates our own log, keeps the admin socket findable.
 async fn housekeeping(host: Arc<Host>) {
     loop {
         tokio::time::sleep(TICK).await;
         host.core.flush().await;
+        if let Err(error) = renew_admin_socket(&host) {
+            tracing::warn!(%error, "cannot put the admin socket back");
+        }
         if let Err(error) = log::rotate(&host.core.paths.log(), LOG_MAX_BYTES) {
             tracing::warn!(%error, "cannot rotate the host's log");
         }
     }
 }
 
-/// Each client costs two descriptors; the usual soft limit of 1024 would be a limit of 500 clients.
+/// Binds the admin socket anew when its file is gone: a runtime folder goes when its user logs out, /tmp is cleaned.
+fn renew_admin_socket(host: &Arc<Host>) -> Result<(), HostError> {
+    if socket::find(&host.core.paths).exists() {
+        return Ok(());
+    }
+    tracing::warn!("the admin socket's file is gone; putting it back");
+    let listener = socket::bind(&host.core.paths)?;
+    let doing = "copying the admin socket";
+    host.replace_admin(OwnedFd::from(listener.try_clone().map_err(HostError::io(doing))?))?;
+    tokio::spawn(admin::serve(Arc::clone(host), listener));
+    Ok(())
+}
+
+/// Each client costs two descriptors; the usual soft limit of 1024 would be a limit of 500 clients. Enough for the gateway's 8192
+/// connections and not more, because slots inherit it, and some programs walk through all descriptors there could be.
 fn raise_descriptor_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+    const WANTED: u64 = 20_000;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < WANTED
+    {
         // Not allowed: then the lower limit holds, and further connections wait in the backlog.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(WANTED), hard);
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
-use super::config::{HostConfig, HostPaths};
+use super::config::{HostConfig, HostPaths, Settings};
 use super::daemon::lock_within;
 use super::link::{Link, Message, Sockets, spawn_other};
 use super::store::Store;
@@ -70,6 +70,8 @@ async fn run(config: &HostConfig, paths: &HostPaths, linked: bool) -> Result<(),
 
 /// Binds both sockets; the public one not while the home is down.
 fn bind(config: &HostConfig, paths: &HostPaths) -> Result<Sockets, HostError> {
+    // The daemon reads it later; here its errors still reach the one who starts us.
+    Settings::load(&paths.settings())?;
     let store = Store::open(paths.state())?;
     let state = store.get();
     let public = match state.down {

@@ -56,6 +56,10 @@ pub async fn ensure_started(config: &HostConfig) -> Result<HostClient, HostError
 /// Whether the daemon answers, and at the address that is wanted.
 async fn is_there(client: &HostClient, config: &HostConfig) -> Result<bool, HostError> {
     let Ok(status) = client.status_now(ASK_WITHIN).await else { return Ok(false) };
+    if status.home != client.paths().home {
+        // This home is a copy of another one, and with it came the other one's note of where its socket is.
+        return Ok(false);
+    }
     match (config.public_addr, status.public_addr) {
         (Some(wanted), Some(current))
             if wanted.ip() != current.ip() || (wanted.port() != 0 && wanted.port() != current.port()) =>
@@ -75,7 +79,9 @@ fn spawn_keeper(config: &HostConfig, paths: &HostPaths) -> Result<Child, HostErr
     }
     let log: File = slot::log::open(&paths.log()).map_err(HostError::io(doing))?;
     let log_too = log.try_clone().map_err(HostError::io(doing))?;
-    let mut command = Command::new(&config.exe);
+    // Absolute, because we leave this folder.
+    let exe = config.exe.canonicalize().map_err(HostError::io(format!("finding {}", config.exe.display())))?;
+    let mut command = Command::new(&exe);
     command.arg("host-keeper").arg("--home").arg(&paths.home).current_dir("/");
     if let Some(addr) = config.public_addr {
         command.arg("--public-addr").arg(addr.to_string());

@@ -50,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/env":
             self.answer(json.dumps(dict(os.environ)))
         elif path == "/slow":
+            print("slow", flush=True)
             time.sleep(float(query) / 1000)
             self.answer(version)
         elif path == "/sse":
@@ -92,6 +93,15 @@ print("starting", version, "at", port, flush=True)
 if os.environ.get("FAIL"):
     print("Traceback: no such model", file=sys.stderr, flush=True)
     sys.exit(int(os.environ["FAIL"]))
+if os.environ.get("DEAF"):
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.environ.get("LOUD"):
+    def shout():
+        while True:
+            print("x" * 2000, flush=True)
+            time.sleep(0.02)
+    threading.Thread(target=shout, daemon=True).start()
 server = Server(("127.0.0.1", port), Handler)
 if os.environ.get("WORKER") and os.fork():
     # As an arbiter with a worker: the parent only waits, the child serves on the socket.

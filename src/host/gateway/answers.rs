@@ -36,6 +36,11 @@ pub(crate) fn upstream_died(model: &str) -> Response<Answer> {
     error(StatusCode::BAD_GATEWAY, "upstream_died", &message, hint)
 }
 
+pub(crate) fn client_broke_off() -> Response<Answer> {
+    let message = "the request's body broke off";
+    error(StatusCode::BAD_REQUEST, "request_incomplete", message, "send the whole body")
+}
+
 fn unavailable(code: &str, model: &str, why: &str) -> Response<Answer> {
     let message = format!("no version of model {model} can answer now: {why}");
     let mut response =

@@ -12,24 +12,31 @@ use super::ticket::Ticket;
 /// A request's body that stays with us until somebody begins to read it: an attempt that never got a connection leaves it untouched
 /// for the next one.
 #[derive(Debug, Clone)]
-pub(crate) struct Untouched(Arc<Mutex<Option<Incoming>>>);
+pub(crate) struct Untouched {
+    body: Arc<Mutex<Option<Incoming>>>,
+    empty: bool,
+}
 
 impl Untouched {
     pub(crate) fn new(body: Incoming) -> Self {
-        Self(Arc::new(Mutex::new(Some(body))))
+        Self { empty: body.is_end_stream(), body: Arc::new(Mutex::new(Some(body))) }
+    }
+
+    /// Whether there is nothing in it at all.
+    pub(crate) fn was_empty(&self) -> bool {
+        self.empty
     }
 
     /// Whether nobody has begun to read it.
     pub(crate) fn is_whole(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// A body for one attempt.
     pub(crate) fn lend(&self) -> Lent {
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let empty = guard.as_ref().is_none_or(Body::is_end_stream);
+        let guard = self.body.lock().unwrap_or_else(PoisonError::into_inner);
         let hint = guard.as_ref().map_or_else(SizeHint::default, Body::size_hint);
-        Lent { from: self.clone(), taken: None, empty, hint }
+        Lent { from: self.clone(), taken: None, hint }
     }
 }
 
@@ -38,7 +45,6 @@ impl Untouched {
 pub(crate) struct Lent {
     from: Untouched,
     taken: Option<Incoming>,
-    empty: bool,
     hint: SizeHint,
 }
 
@@ -48,7 +54,7 @@ impl Body for Lent {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         if self.taken.is_none() {
-            let body = self.from.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let body = self.from.body.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.taken = body;
         }
         match &mut self.taken {
@@ -58,7 +64,7 @@ impl Body for Lent {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.taken.as_ref().map_or(self.empty, Body::is_end_stream)
+        self.taken.as_ref().map_or(self.from.empty, Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,5 +1,6 @@
 //! One request through the gateway.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,8 +46,12 @@ struct Job {
 
 /// Why an attempt brought no answer.
 enum Failure {
-    /// Nothing reached the slot: try again, there or elsewhere.
-    Unsent(String),
+    /// Nobody listens at the slot's port, so nothing was sent: try again, there or elsewhere.
+    Refused(String),
+    /// Nothing was sent, for a reason that says nothing of the slot (no descriptors left, its backlog full): try again.
+    Unsent,
+    /// The client's own body broke off.
+    Client,
     /// The slot may have seen it.
     Lost,
 }
@@ -89,7 +94,9 @@ impl Proxy {
                 match self.attempt(&mut job, upstream.port(), ticket).await {
                     Ok(response) => return response,
                     Err(Failure::Lost) => return answers::upstream_died(&job.model),
-                    Err(Failure::Unsent(why)) => self.core.unreachable(&upstream.token, &why),
+                    Err(Failure::Client) => return answers::client_broke_off(),
+                    Err(Failure::Refused(why)) => self.core.unreachable(&upstream.token, &why),
+                    Err(Failure::Unsent) => {}
                 }
             } else {
                 ticket.never_sent();
@@ -116,10 +123,23 @@ impl Proxy {
         match self.client.request(request).await {
             Ok(response) => Ok(answer(job, response, ticket)),
             Err(error) => {
-                let unsent = error.is_connect() || is_canceled(&error);
+                let unsent = error.is_connect() || any_source(&error, hyper::Error::is_canceled);
                 if unsent && job.body.is_whole() {
                     ticket.never_sent();
-                    return Err(Failure::Unsent(innermost(&error)));
+                    return Err(if has_io_error(&error, ErrorKind::ConnectionRefused) {
+                        Failure::Refused(innermost(&error))
+                    } else {
+                        Failure::Unsent
+                    });
+                }
+                if job.is_safe() && has_io_error(&error, ErrorKind::ConnectionReset) {
+                    // Reset, not closed: the kernel says that it threw away bytes which the process had not read. It died with
+                    // our request still in its socket's queue, so nobody saw the request; a safe one may be sent again.
+                    ticket.never_sent();
+                    return Err(Failure::Unsent);
+                }
+                if any_source(&error, hyper::Error::is_user) {
+                    return Err(Failure::Client);
                 }
                 tracing::debug!(model = job.model, error = innermost(&error), "no answer");
                 ticket.broke_off();
@@ -139,6 +159,11 @@ fn prepare(mut request: Request<Incoming>, model: String, path: PathAndQuery, pe
 }
 
 impl Job {
+    /// Whether asking twice is as good as once, and can be done.
+    fn is_safe(&self) -> bool {
+        self.head.method.is_safe() && self.body.was_empty()
+    }
+
     fn request_to(&self, port: u16) -> Option<Request<Lent>> {
         let mut request = Request::new(self.body.lend());
         let mut uri = Uri::default().into_parts();
@@ -187,24 +212,25 @@ async fn tunnel(client_side: OnUpgrade, slot_side: OnUpgrade, ticket: Ticket) {
     drop(ticket);
 }
 
-/// Whether hyper says that the request never left: its connection was closed before it was written.
-fn is_canceled(error: &hyper_util::client::legacy::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
-            return true;
-        }
-        source = inner.source();
-    }
-    false
+/// Everything that an error says it was caused by.
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |error| error.source())
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(inner) = innermost.source() {
-        innermost = inner;
-    }
-    innermost.to_string()
+/// Whether one of hyper's errors behind this one says so.
+fn any_source(error: &hyper_util::client::legacy::Error, says: impl Fn(&hyper::Error) -> bool) -> bool {
+    sources(error).filter_map(|source| source.downcast_ref::<hyper::Error>()).any(says)
+}
+
+fn has_io_error(error: &hyper_util::client::legacy::Error, kind: ErrorKind) -> bool {
+    let mut io = sources(error).filter_map(|source| source.downcast_ref::<std::io::Error>());
+    io.any(|error| error.kind() == kind)
+}
+
+fn innermost(error: &hyper_util::client::legacy::Error) -> String {
+    sources(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Counts a held request as long as it is.
