@@ -1,0 +1,8 @@
+//! The ports' implementations, one folder each. Adapters know the ports and the machine, and nothing of graphs, nodes or stores.
+
+pub mod bentoml;
+pub mod local_registry;
+pub mod uv;
+
+mod files;
+mod process;
