@@ -1,3 +1,11 @@
-//! Implementations of the ports, one folder each.
+//! The ports' implementations, one folder each. Adapters know the ports and the machine, and nothing of graphs, nodes or stores.
 
+pub mod bentoml;
+pub mod http;
 pub mod local;
+pub mod local_registry;
+pub mod machine;
+pub mod uv;
+
+mod files;
+mod process;

@@ -1,0 +1,118 @@
+//! What `bento.yaml` says about a built bento: the part that a release needs.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::ports::{PortError, ServiceRoute};
+
+/// BentoML's own file: keys that are not needed here are ignored on purpose, it grows with every version of BentoML.
+#[derive(Debug, Deserialize)]
+pub(super) struct BentoYaml {
+    /// `module:Class`.
+    pub service: String,
+    pub name: String,
+    pub version: String,
+    #[serde(default)]
+    entry_service: String,
+    #[serde(default)]
+    models: Vec<Model>,
+    #[serde(default)]
+    services: Vec<Service>,
+    #[serde(default)]
+    schema: Schema,
+}
+
+#[derive(Debug, Deserialize)]
+struct Model {
+    tag: String,
+    /// `huggingface` models lie in that library's own cache.
+    #[serde(default)]
+    registry: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    #[serde(default)]
+    models: Vec<Model>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Schema {
+    #[serde(default)]
+    routes: Vec<Route>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Route {
+    route: String,
+    #[serde(default)]
+    input: Value,
+    #[serde(default)]
+    output: Value,
+}
+
+impl BentoYaml {
+    /// Reads it from a bento's folder.
+    pub(super) fn read(bento: &Path) -> Result<Self, PortError> {
+        let path = bento.join("bento.yaml");
+        let text =
+            std::fs::read_to_string(&path).map_err(|error| super::super::files::io_error("read", &path, &error))?;
+        serde_saphyr::from_str(&text).map_err(|error| {
+            PortError::new("bento_unreadable", "cannot read what BentoML wrote into bento.yaml")
+                .because(error.to_string())
+                .hint("BentoML 1.4 is what Tidegate knows; check the version in the project's requirements")
+        })
+    }
+
+    /// The service's class, as BentoML's configuration keys it.
+    pub(super) fn class(&self) -> &str {
+        let class = self.service.rsplit(':').next().unwrap_or(&self.service);
+        if self.entry_service.is_empty() { class } else { &self.entry_service }
+    }
+
+    /// Tags of the models that must travel with the bento, sorted.
+    pub(super) fn model_tags(&self) -> Vec<String> {
+        let all = self.models.iter().chain(self.services.iter().flat_map(|service| &service.models));
+        let own = all.filter(|model| model.registry.as_deref().is_none_or(|registry| registry == "bentoml"));
+        let mut tags: Vec<String> = own.map(|model| model.tag.clone()).collect();
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+
+    /// The routes with their schemas.
+    pub(super) fn routes(&self) -> Vec<ServiceRoute> {
+        let route = |route: &Route| ServiceRoute {
+            path: route.route.clone(),
+            input: route.input.clone(),
+            output: route.output.clone(),
+        };
+        self.schema.routes.iter().map(route).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As BentoML 1.4.39 wrote it.
+    const IRIS: &str = "service: service:IrisClassifier\nname: iris_classifier\nversion: vrlrfwhfdk6p6ax4\nmodels: []\n\
+        entry_service: IrisClassifier\nservices:\n- name: IrisClassifier\n  service: ''\n  models:\n  - tag: iris_clf:ne6elvxf\n    \
+        module: bentoml.sklearn\n    creation_time: '2026-11-20T19:41:42.267253+00:00'\n  - tag: bert:1\n    registry: huggingface\n\
+        schema:\n  name: IrisClassifier\n  routes:\n  - name: predict\n    route: /predict\n    batchable: false\n    input:\n      \
+        properties:\n        features:\n          type: tensor\n      type: object\n    output:\n      type: tensor\n";
+
+    #[test]
+    fn the_needed_part_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("bento.yaml"), IRIS).unwrap();
+        let bento = BentoYaml::read(folder.path()).unwrap();
+        assert_eq!((bento.name.as_str(), bento.class()), ("iris_classifier", "IrisClassifier"));
+        assert_eq!(bento.model_tags(), ["iris_clf:ne6elvxf"]);
+        let routes = bento.routes();
+        assert_eq!(routes[0].path, "/predict");
+        assert_eq!(routes[0].input["properties"]["features"]["type"], "tensor");
+    }
+}
