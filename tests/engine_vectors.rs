@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tidegate::graph::{
-    Advance, Answer, CompiledGraph, Effects, Engine, Export, Failure, MemoryStore, NewThread, Owner, RunEnd, Store,
-    ThreadId, ThreadStatus, replay,
+    Advance, Answer, Checkpoint, CompiledGraph, Effects, Engine, Export, Failure, MemoryStore, NewThread, Owner,
+    RunEnd, Source, Store, ThreadId, ThreadStatus, replay,
 };
 use tidegate::workflow::{NodeTypes, load, no_files};
 
@@ -31,6 +32,49 @@ async fn does_what_langgraph_does() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), vectors.len() * STORES.len(), wrong.join("\n"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever graph, input and point at which the record was taken: it replays; and it does not once it was tampered with.
+    #[test]
+    fn every_record_replays(index: prop::sample::Index, x in -3_i64..30, limit in 3_u32..40, cut: prop::sample::Index, bent: prop::sample::Index) {
+        let vectors = vectors();
+        let mut vector = vectors[index.index(vectors.len())].clone();
+        vector["ops"][0]["input"]["x"] = json!(x);
+        let ops = vector["ops"].as_array_mut().unwrap();
+        ops.truncate(cut.index(ops.len()) + 1);
+        ops.iter_mut().filter(|op| op["op"] != "update").for_each(|op| op["recursion_limit"] = json!(limit));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(replays_and_tells(&vector, bent)).map_err(TestCaseError::fail)?;
+    }
+}
+
+async fn replays_and_tells(vector: &Value, bent: prop::sample::Index) -> Result<(), String> {
+    // Graphs that are refused have no record.
+    let Ok(graph) = graph(vector) else { return Ok(()) };
+    let mut thread = Thread { engine: engine(Arc::new(MemoryStore::default())), graph, id: None };
+    for op in vector["ops"].as_array().unwrap() {
+        thread.op(op).await.map_err(|failure| format!("{failure:?}"))?;
+    }
+    thread.replays().await?;
+    let mut export = Export::of(&**thread.engine.store(), thread.id()).await.unwrap();
+    let computed = |c: &&mut Checkpoint| c.ns.is_empty() && c.source == Source::Loop;
+    let mut checkpoints: Vec<&mut Checkpoint> = export.checkpoints.iter_mut().filter(computed).collect();
+    let at = bent.index(checkpoints.len());
+    let step = checkpoints[at].step;
+    checkpoints[at].values.insert("n".into(), json!(-1));
+    match replay(&thread.graph, &export).await {
+        Ok(_) => Err(format!("superstep {step} was tampered with and the replay did not notice")),
+        Err(error) if error.failure().code == "replay_diverged" => Ok(()),
+        Err(error) => Err(format!("{:?}", error.failure())),
+    }
+}
+
+fn engine(store: Arc<dyn Store>) -> Engine {
+    let owner = Owner { pid: 1, start_ticks: 1, boot_id: "b".into(), nonce: 1, label: "test".into() };
+    Engine::new(store, Effects::new(), owner)
 }
 
 fn vectors() -> Vec<Value> {
@@ -60,8 +104,7 @@ async fn hold(vector: &Value, store: Arc<dyn Store>) -> Result<(), String> {
         Err(failure) if refused_early(&failure) => return Ok(()),
         Err(failure) => return Err(format!("refused: {failure:?}")),
     };
-    let owner = Owner { pid: 1, start_ticks: 1, boot_id: "b".into(), nonce: 1, label: "test".into() };
-    let mut thread = Thread { engine: Engine::new(store, Effects::new(), owner), graph, id: None };
+    let mut thread = Thread { engine: engine(store), graph, id: None };
     let ops = vector["ops"].as_array().unwrap();
     for (number, (op, expected)) in ops.iter().zip(vector["expected"].as_array().unwrap()).enumerate() {
         let end = thread.op(op).await.map_err(|failure| format!("op {number}: {failure:?}"))?;
