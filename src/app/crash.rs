@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Interrupt, InterruptId, Owner, Partial, Record, Store, StoreError,
-    Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Interrupt, InterruptId, Owner, Partial, Record, Store,
+    StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// Names the write point, from 1, at which the process ends by SIGKILL.

@@ -18,7 +18,9 @@ impl Home {
             Some(dir) => std::path::absolute(dir).map_err(|e| unusable(dir, &e))?,
             None => {
                 let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-                let home = home.ok_or_else(|| Failure::new("home_unknown", "HOME is not set").hint("set TIDEGATE_HOME or pass --home"))?;
+                let home = home.ok_or_else(|| {
+                    Failure::new("home_unknown", "HOME is not set").hint("set TIDEGATE_HOME or pass --home")
+                })?;
                 PathBuf::from(home).join(".tidegate")
             }
         };

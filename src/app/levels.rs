@@ -20,7 +20,9 @@ pub async fn deploy(request: &DeployRequest) -> Result<ModelDeployerOutput, Fail
         ThreadStatus::Succeeded => app.output(&id).await,
         ThreadStatus::Interrupted => Err(Failure::new("waiting", format!("release {id} waits for a decision"))
             .hint(format!("`tidegate approve {id}` or `tidegate reject {id} --reason …`"))),
-        _ => Err(end.failure.unwrap_or_else(|| Failure::new("not_finished", format!("release {id} is {}", end.status.word())))),
+        _ => Err(end
+            .failure
+            .unwrap_or_else(|| Failure::new("not_finished", format!("release {id} is {}", end.status.word())))),
     }
 }
 
@@ -28,7 +30,10 @@ impl App {
     /// The contract of a finished release or rollback.
     pub async fn output(&self, id: &ThreadId) -> Result<ModelDeployerOutput, Failure> {
         let value = self.channel(id, "output").await?;
-        let missing = || Failure::new("no_output", format!("thread {id} has no output")).hint("`tidegate run show` tells how it ended");
+        let missing = || {
+            Failure::new("no_output", format!("thread {id} has no output"))
+                .hint("`tidegate run show` tells how it ended")
+        };
         serde_json::from_value(value.ok_or_else(missing)?)
             .map_err(|e| Failure::new("output_invalid", "the output cannot be read").because(e.to_string()))
     }

@@ -40,10 +40,12 @@ pub fn read_request(path: &Path, overrides: &Overrides) -> Result<DeployRequest,
 fn project(dir: &Path, environment: Option<&str>) -> Result<DeployRequest, Failure> {
     let file = dir.join(RELEASE_FILE);
     if !file.is_file() {
-        return Err(Failure::new("release_file_missing", format!("{} has no {RELEASE_FILE}", dir.display())).hint(format!(
-            "write one: `model: NAME`, `service: module:Class`, `env: {{ requirements: requirements.lock }}` \
+        return Err(Failure::new("release_file_missing", format!("{} has no {RELEASE_FILE}", dir.display())).hint(
+            format!(
+                "write one: `model: NAME`, `service: module:Class`, `env: {{ requirements: requirements.lock }}` \
              (`tidegate schema release-file` describes it all)"
-        )));
+            ),
+        ));
     }
     release_file(&file, environment)
 }
@@ -82,7 +84,8 @@ fn absolute(beside: &Path, path: &str) -> PathBuf {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    let unreadable = |why: String| Failure::new("file_unreadable", format!("{} cannot be read", file.display())).because(why);
+    let unreadable =
+        |why: String| Failure::new("file_unreadable", format!("{} cannot be read", file.display())).because(why);
     let meta = std::fs::metadata(file).map_err(|e| unreadable(e.to_string()))?;
     if meta.len() > MAX_BYTES {
         return Err(unreadable(format!("it has {} bytes, at most {MAX_BYTES} are read", meta.len())));

@@ -21,7 +21,8 @@ const MOST_AT_ONCE: usize = 16;
 /// Starts a runner in a session of its own; a second one ends by itself at once.
 pub fn spawn_detached(home: &Home) -> Result<(), Failure> {
     let fail = |what: &str, e: std::io::Error| {
-        Failure::new("runner_not_started", format!("the detached runner could not be started: {what}")).because(e.to_string())
+        Failure::new("runner_not_started", format!("the detached runner could not be started: {what}"))
+            .because(e.to_string())
     };
     let exe = std::env::current_exe().map_err(|e| fail("this program's file is unknown", e))?;
     let (_, log) = home.runner();
@@ -42,7 +43,8 @@ pub fn spawn_detached(home: &Home) -> Result<(), Failure> {
 pub async fn run_detached(app: Arc<App>, stop: watch::Receiver<Stop>) -> Result<(), Failure> {
     let (lock, _) = app.home().runner();
     let open = std::fs::File::options().create(true).append(true).open(&lock);
-    let lock = open.map_err(|e| Failure::new("runner_lock", "the runner's lock cannot be opened").because(e.to_string()))?;
+    let lock =
+        open.map_err(|e| Failure::new("runner_lock", "the runner's lock cannot be opened").because(e.to_string()))?;
     if lock.try_lock().is_err() {
         return Ok(());
     }

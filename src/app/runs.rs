@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::Utc;
 use serde_json::{Map, Value, json};
 
-use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use super::App;
+use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use crate::graph::{
     Advance, Answer, EngineError, Export, Failure, Interrupt, InterruptId, Liveness, RunEnd, StoreError, Thread,
     ThreadFilter, ThreadId, ThreadStatus, replay,
@@ -152,18 +152,27 @@ impl App {
             let asked = &q.interrupt;
             asked.thread.as_str() == meant
                 || q.approval.as_ref().is_some_and(|a| a.model == meant)
-                || meant.len() >= 6 && (asked.id.as_str().starts_with(meant) || asked.thread.as_str().starts_with(meant))
+                || meant.len() >= 6
+                    && (asked.id.as_str().starts_with(meant) || asked.thread.as_str().starts_with(meant))
         };
         open.retain(fits);
         match open.len() {
             1 => Ok(open.remove(0)),
             0 => Err(StoreError::NoInterrupt(id).failure()),
-            n => Err(Failure::new("question_ambiguous", format!("{n} open questions fit `{meant}`")).hint("write the question's whole id")),
+            n => Err(Failure::new("question_ambiguous", format!("{n} open questions fit `{meant}`"))
+                .hint("write the question's whole id")),
         }
     }
 
     /// Answers a question with any value.
-    pub async fn answer(&self, asked: &Interrupt, value: Value, by: &str, via: &str, digest: Option<&str>) -> Result<(), Failure> {
+    pub async fn answer(
+        &self,
+        asked: &Interrupt,
+        value: Value,
+        by: &str,
+        via: &str,
+        digest: Option<&str>,
+    ) -> Result<(), Failure> {
         let answer = Answer { value, by: by.to_owned(), via: via.to_owned(), at: Utc::now() };
         self.store.answer(&asked.id, &answer, digest).await.map(drop).map_err(|e| e.failure())
     }
@@ -231,7 +240,8 @@ fn ask_to_stop(pid: u32) {
 }
 
 fn to_value<T: serde::Serialize>(value: &T) -> Result<Value, Failure> {
-    serde_json::to_value(value).map_err(|e| Failure::new("not_json", "a request cannot be written as JSON").because(e.to_string()))
+    serde_json::to_value(value)
+        .map_err(|e| Failure::new("not_json", "a request cannot be written as JSON").because(e.to_string()))
 }
 
 /// The error document of the surface: `{error: {code, message, cause, hint}, thread}`.

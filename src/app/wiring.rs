@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::crash::with_crash_points;
 use super::{Home, Settings, workflows};
-use crate::adapters::bentoml::BentoPackager;
+use crate::adapters::bentoml::BentomlPackager;
 use crate::adapters::http::HttpServices;
 use crate::adapters::local::LocalHost;
 use crate::adapters::local_registry::LocalRegistry;
@@ -18,8 +18,8 @@ use crate::adapters::uv::UvEnvs;
 use crate::graph::{CompiledGraph, Engine, EventSink, Failure, NewThread, NoSink, Owner, Store, Thread, ThreadId};
 use crate::host::{HostConfig, HostError};
 use crate::nodes::{
-    ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, TrafficShift, Validation,
-    Watch, World, effects,
+    ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, TrafficShift,
+    Validation, Watch, World, effects,
 };
 use crate::release::ReleaseLedger;
 use crate::store::{SqliteStore, this_process};
@@ -47,7 +47,7 @@ impl App {
         let host = LocalHost::new(host_config(&home, public_addr.or(settings.public_addr))?);
         let world = Arc::new(World {
             envs: Arc::new(UvEnvs::new(home.dir())),
-            packager: Arc::new(BentoPackager::new(home.dir())),
+            packager: Arc::new(BentomlPackager::new(home.dir())),
             target: Arc::new(host.clone()),
             router: Arc::new(host.clone()),
             registry: Arc::new(LocalRegistry::new(home.dir())),
@@ -141,7 +141,7 @@ impl App {
         labels: BTreeMap<String, String>,
     ) -> Result<ThreadId, Failure> {
         let graph = self.build(workflow)?;
-        accept_input(&workflow.document, &input)?;
+        let input = accept_input(&workflow.document, input)?;
         let new = NewThread { id: None, document: workflow.document.clone(), input, labels };
         self.engine().create(&graph, new).await.map_err(|e| e.failure())
     }
@@ -196,7 +196,9 @@ fn read_file(path: &Path) -> Result<String, Failure> {
 
 /// A subgraph's file, which stands beside the file that names it, or below.
 fn read_beside(from: &str, wanted: &str) -> Result<Source, Failure> {
-    let escapes = Path::new(wanted).components().any(|part| !matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    let escapes = Path::new(wanted)
+        .components()
+        .any(|part| !matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
     if escapes {
         return Err(Failure::new("path_escapes", format!("`{wanted}` leaves the folder of {from}"))
             .hint("keep subgraph files beside the workflow or below it"));

@@ -25,7 +25,9 @@ pub(super) fn text(overrides: &Path, file: &str) -> Result<String, Failure> {
         Ok(text) => return Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => {
-            return Err(Failure::new("workflow_unreadable", format!("{} cannot be read", own.display())).because(e.to_string()));
+            return Err(
+                Failure::new("workflow_unreadable", format!("{} cannot be read", own.display())).because(e.to_string())
+            );
         }
     }
     let found = EMBEDDED.iter().find(|(name, _)| *name == file);

@@ -8,8 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Releases machine-learning models: planned, validated, approved, watched, reversible.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 110, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed (and undone), 2 wrong usage, 3 waits for a decision, 4 refused, 5 could not write and can \
-be resumed, 6 stuck, 130 stopped by ctrl-C and can be resumed.\n\nExample:\n  tidegate deploy examples/iris")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed (and undone), 2 wrong usage, 3 waits for a decision, 4 refused, 5 could not write and can \
+be resumed, 6 stuck, 130 stopped by ctrl-C and can be resumed.\n\nExample:\n  tidegate deploy examples/iris"
+)]
 pub struct Cli {
     /// Folder where all state lives [default: ~/.tidegate]
     #[arg(long, global = true, env = "TIDEGATE_HOME", value_name = "DIR")]
@@ -29,7 +31,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Release a model: build, start beside the live version, validate, ask, switch, watch
-    #[command(after_help = "Examples:\n  tidegate deploy examples/iris\n  tidegate deploy request.json --yes --json\n  tidegate deploy . --environment prod --detach")]
+    #[command(
+        after_help = "Examples:\n  tidegate deploy examples/iris\n  tidegate deploy request.json --yes --json\n  tidegate deploy . --environment prod --detach"
+    )]
     Deploy(DeployArgs),
     /// Show what a deploy would do, and why; changes nothing
     #[command(after_help = "Example:\n  tidegate plan examples/iris")]
@@ -47,7 +51,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  tidegate summary")]
     Summary,
     /// Send the traffic back to the version before, or to a named one; no build
-    #[command(after_help = "Examples:\n  tidegate rollback iris\n  tidegate rollback iris --to uy3ujyxfbgk5qax4 --reason 'wrong labels'")]
+    #[command(
+        after_help = "Examples:\n  tidegate rollback iris\n  tidegate rollback iris --to uy3ujyxfbgk5qax4 --reason 'wrong labels'"
+    )]
     Rollback(RollbackArgs),
     /// Open questions that wait for a human
     #[command(after_help = "Example:\n  tidegate approvals")]
@@ -62,14 +68,18 @@ pub enum Command {
     #[command(after_help = "Example:\n  tidegate runs")]
     Runs,
     /// Look at, continue, stop, export or replay one run
-    #[command(after_help = "Examples:\n  tidegate run show iris\n  tidegate run export iris > run.json\n  tidegate run replay run.json")]
+    #[command(
+        after_help = "Examples:\n  tidegate run show iris\n  tidegate run export iris > run.json\n  tidegate run replay run.json"
+    )]
     Run {
         /// What to do with it
         #[command(subcommand)]
         command: RunCommand,
     },
     /// Draw a workflow
-    #[command(after_help = "Examples:\n  tidegate graph model_deployer\n  tidegate graph my.yaml --format dot | dot -Tsvg > my.svg")]
+    #[command(
+        after_help = "Examples:\n  tidegate graph model_deployer\n  tidegate graph my.yaml --format dot | dot -Tsvg > my.svg"
+    )]
     Graph(GraphArgs),
     /// Print the JSON Schema of a file or document
     #[command(after_help = "Example:\n  tidegate schema release-file")]
@@ -202,7 +212,9 @@ pub struct RejectArgs {
 #[derive(Debug, Subcommand)]
 pub enum RunCommand {
     /// Start any workflow file, or a built-in one
-    #[command(after_help = "Examples:\n  tidegate run start my.yaml --input '{\"x\": 1}'\n  tidegate run start my.yaml --input @input.json")]
+    #[command(
+        after_help = "Examples:\n  tidegate run start my.yaml --input '{\"x\": 1}'\n  tidegate run start my.yaml --input @input.json"
+    )]
     Start(StartArgs),
     /// How it stands: state, timeline, checks
     Show(ThreadArg),

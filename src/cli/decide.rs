@@ -33,7 +33,10 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
         }
         let mut lines = table(["question", "about", "asked", "thread"]);
         for q in &open {
-            let about = q.approval.as_ref().map_or_else(|| q.interrupt.value.to_string(), |a| format!("{} {}", a.model, a.version));
+            let about = q
+                .approval
+                .as_ref()
+                .map_or_else(|| q.interrupt.value.to_string(), |a| format!("{} {}", a.model, a.version));
             let (id, asked) = (q.interrupt.id.to_string(), ago(q.interrupt.asked_at));
             lines.add_row([id, about, asked, q.interrupt.thread.to_string()]);
         }

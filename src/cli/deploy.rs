@@ -31,9 +31,7 @@ pub async fn run(app: App, args: DeployArgs, out: &Out) -> Result<Exit, Failed> 
 
 fn detach(app: &App, id: &ThreadId, out: &Out) -> Result<Exit, Failed> {
     spawn_detached(app.home()).map_err(|f| (f, Some(id.clone())))?;
-    out.data(&json!({"thread": id}), || {
-        format!("{id}\n\nlook: tidegate run show {id}\ndecide: tidegate approvals")
-    });
+    out.data(&json!({"thread": id}), || format!("{id}\n\nlook: tidegate run show {id}\ndecide: tidegate approvals"));
     Ok(Exit::Done)
 }
 

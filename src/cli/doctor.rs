@@ -54,7 +54,12 @@ fn on_path(name: &str) -> Option<PathBuf> {
 fn python() -> Finding {
     match on_path("python3") {
         Some(path) => Finding::new("python3", true, path.display().to_string(), ""),
-        None => Finding::new("python3", false, "not on PATH", "install Python 3: `apt-get install python3 python3-venv`, or your system's way"),
+        None => Finding::new(
+            "python3",
+            false,
+            "not on PATH",
+            "install Python 3: `apt-get install python3 python3-venv`, or your system's way",
+        ),
     }
 }
 
@@ -99,7 +104,12 @@ fn free_space(home: &Path) -> Finding {
 
 fn linux() -> Finding {
     let there = Path::new("/proc/self/stat").exists();
-    Finding::new("linux", there, if there { "/proc is there" } else { "/proc is missing" }, "Tidegate's host daemon runs on Linux only")
+    Finding::new(
+        "linux",
+        there,
+        if there { "/proc is there" } else { "/proc is missing" },
+        "Tidegate's host daemon runs on Linux only",
+    )
 }
 
 async fn database(home: Home) -> Vec<Finding> {

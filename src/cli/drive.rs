@@ -46,11 +46,19 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, 
             ThreadStatus::Succeeded => return Ok(Drove::Succeeded),
             ThreadStatus::Interrupted => {}
             ThreadStatus::Running => {
-                out.note(&format!("stopped; go on with `tidegate run resume {id}`, or undo with `tidegate run cancel {id}`"));
+                out.note(&format!(
+                    "stopped; go on with `tidegate run resume {id}`, or undo with `tidegate run cancel {id}`"
+                ));
                 return Ok(Drove::Ended(stopped(id, out)));
             }
-            ThreadStatus::Failed | ThreadStatus::Cancelled | ThreadStatus::Stuck | ThreadStatus::Pending | ThreadStatus::Sleeping => {
-                let failure = end.failure.unwrap_or_else(|| Failure::new("not_finished", format!("the run is {}", end.status.word())));
+            ThreadStatus::Failed
+            | ThreadStatus::Cancelled
+            | ThreadStatus::Stuck
+            | ThreadStatus::Pending
+            | ThreadStatus::Sleeping => {
+                let failure = end
+                    .failure
+                    .unwrap_or_else(|| Failure::new("not_finished", format!("the run is {}", end.status.word())));
                 let exit = if end.status == ThreadStatus::Stuck { Exit::Stuck } else { Exit::of(&failure) };
                 return Ok(Drove::Ended(out.failed_as(&failure, Some(id), exit)));
             }
@@ -64,7 +72,8 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, 
 
 fn stopped(id: &ThreadId, out: &Out) -> Exit {
     if out.is_json() {
-        let failure = Failure::new("stopped", "the run was stopped and can be resumed").hint(format!("`tidegate run resume {id}`"));
+        let failure = Failure::new("stopped", "the run was stopped and can be resumed")
+            .hint(format!("`tidegate run resume {id}`"));
         out.failed_as(&failure, Some(id), Exit::Stopped);
     }
     Exit::Stopped
@@ -118,7 +127,13 @@ async fn answer(app: &Arc<App>, open: &[OpenQuestion], answers: Answers, out: &O
     }
 }
 
-async fn decide(app: &App, question: &OpenQuestion, verdict: Verdict, via: &str, reason: Option<String>) -> Result<(), Failure> {
+async fn decide(
+    app: &App,
+    question: &OpenQuestion,
+    verdict: Verdict,
+    via: &str,
+    reason: Option<String>,
+) -> Result<(), Failure> {
     let decide = Decide { verdict, by: prompt::user(), via: via.to_owned(), reason, digest: None };
     app.decide(question, decide).await.map(drop)
 }

@@ -43,13 +43,31 @@ impl Exit {
     /// The code that fits a failure.
     pub fn of(failure: &Failure) -> Self {
         match failure.code.as_str() {
-            "lease_held" | "lease_lost" | "already_decided" | "withdrawn" | "expired" | "changed" | "release_in_progress"
-            | "decision_outdated" | "thread_over" => Self::Refused,
+            "lease_held"
+            | "lease_lost"
+            | "already_decided"
+            | "withdrawn"
+            | "expired"
+            | "changed"
+            | "release_in_progress"
+            | "decision_outdated"
+            | "thread_over" => Self::Refused,
             "store_cannot_write" | "disk_full" => Self::Resumable,
             "effect_unknown" | "undo_failed" => Self::Stuck,
-            "usage" | "path_not_found" | "release_file_missing" | "release_file_invalid" | "request_invalid" | "request_value"
-            | "request_incomplete" | "no_thread" | "no_interrupt" | "workflow_unknown" | "workflow_unreadable"
-            | "unknown_input" | "bad_json" | "file_unreadable" => Self::Usage,
+            "usage"
+            | "path_not_found"
+            | "release_file_missing"
+            | "release_file_invalid"
+            | "request_invalid"
+            | "request_value"
+            | "request_incomplete"
+            | "no_thread"
+            | "no_interrupt"
+            | "workflow_unknown"
+            | "workflow_unreadable"
+            | "unknown_input"
+            | "bad_json"
+            | "file_unreadable" => Self::Usage,
             _ => Self::Failed,
         }
     }

@@ -10,7 +10,8 @@ use super::show::{ago, table};
 use super::{Exit, Failed, plain};
 use crate::app::{App, host_failure};
 use crate::graph::Failure;
-use crate::host::{HostClient, HostConfig, HostError, HostStatus, install};
+use crate::host::api::HostStatus;
+use crate::host::{HostClient, HostConfig, HostError, install};
 
 fn of(error: &HostError) -> Failed {
     plain(host_failure(error))
@@ -47,11 +48,8 @@ fn shown(status: &HostStatus, out: &Out) {
     out.data(&value, || {
         let address = status.public_addr.map_or_else(|| "–".to_owned(), |a| format!("http://{a}"));
         let state = if status.down { "down" } else { "up" };
-        let mut text = format!(
-            "{state}, pid {} since {}, public endpoint {address}\n",
-            status.pid,
-            ago(status.started_at)
-        );
+        let mut text =
+            format!("{state}, pid {} since {}, public endpoint {address}\n", status.pid, ago(status.started_at));
         let mut slots = table(["slot", "model", "version", "state", "port", "pid", "restarts", "role"]);
         for slot in &status.slots {
             let is = |token: &Option<String>| token.as_deref() == Some(slot.token.as_str());
@@ -112,7 +110,9 @@ fn install_unit(app: &App, dry_run: bool, out: &Out) -> Result<Exit, Failed> {
 fn write(unit: &install::Install) -> Result<PathBuf, Failed> {
     let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    let base = base.ok_or_else(|| plain(Failure::new("home_unknown", "HOME is not set").hint("use --dry-run and write the unit yourself")))?;
+    let base = base.ok_or_else(|| {
+        plain(Failure::new("home_unknown", "HOME is not set").hint("use --dry-run and write the unit yourself"))
+    })?;
     install::write_unit(unit, &base).map_err(|e| of(&e))
 }
 

@@ -42,7 +42,8 @@ pub async fn main() -> ExitCode {
 
 /// clap's own words; with `--json` as the error document.
 fn usage(error: &clap::Error) -> ExitCode {
-    let asked_for = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
+    let asked_for =
+        matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
     if !asked_for && std::env::args().any(|arg| arg == "--json") {
         let message = error.to_string();
         let mut lines = message.trim().lines();

@@ -59,7 +59,8 @@ impl Out {
 
 /// Indented JSON.
 pub fn pretty<T: Serialize>(value: &T) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_else(|e| format!("{{\"error\":{{\"code\":\"not_json\",\"message\":\"{e}\"}}}}"))
+    serde_json::to_string_pretty(value)
+        .unwrap_or_else(|e| format!("{{\"error\":{{\"code\":\"not_json\",\"message\":\"{e}\"}}}}"))
 }
 
 /// What happened, why, what to do next.

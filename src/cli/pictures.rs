@@ -38,7 +38,8 @@ pub fn schema(args: &SchemaArgs, out: &Out) -> Result<Exit, Failure> {
         "settings" => Some(schemars::schema_for!(Settings).to_value()),
         other => schema::schema(other),
     };
-    let unknown = || Failure::new("usage", format!("there is no schema `{name}`")).hint(format!("one of: {}", names.join(", ")));
+    let unknown =
+        || Failure::new("usage", format!("there is no schema `{name}`")).hint(format!("one of: {}", names.join(", ")));
     let found = found.ok_or_else(unknown)?;
     out.data(&found, || pretty(&found));
     Ok(Exit::Done)

@@ -18,7 +18,11 @@ pub fn user() -> String {
 /// Shows what is to be decided.
 pub fn show(approval: &ApprovalQuestion, question: &OpenQuestion) {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "\nRelease {} version {} is ready; nothing that users see has changed.\n", approval.model, approval.version);
+    let _ = writeln!(
+        stderr,
+        "\nRelease {} version {} is ready; nothing that users see has changed.\n",
+        approval.model, approval.version
+    );
     for line in approval.evidence.lines() {
         let _ = writeln!(stderr, "  {line}");
     }

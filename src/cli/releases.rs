@@ -68,7 +68,9 @@ impl<'a> Serving<'a> {
 
     fn state(&self) -> String {
         match (&self.slot, &self.trouble) {
-            (Some(slot), _) => serde_json::to_value(slot.state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
+            (Some(slot), _) => {
+                serde_json::to_value(slot.state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+            }
             (None, Some(trouble)) => trouble.clone(),
             (None, None) => "gone".to_owned(),
         }
@@ -84,7 +86,9 @@ impl<'a> Serving<'a> {
     fn cells(&self) -> Vec<String> {
         let row = self.row;
         let latency = self.traffic.as_ref().and_then(|t| t.latency);
-        let ms = |of: fn(crate::ports::LatencySummary) -> f64| latency.map_or_else(|| "–".to_owned(), |l| format!("{:.1}", of(l)));
+        let ms = |of: fn(crate::ports::LatencySummary) -> f64| {
+            latency.map_or_else(|| "–".to_owned(), |l| format!("{:.1}", of(l)))
+        };
         vec![
             row.model_name.clone(),
             row.model_version.clone().unwrap_or_default(),

@@ -33,7 +33,14 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
         for t in &threads {
             let model = t.labels.get("model").cloned().unwrap_or_default();
             let why: String = t.failure.as_ref().map(|f| f.message.chars().take(60).collect()).unwrap_or_default();
-            lines.add_row([t.id.to_string(), t.workflow.clone(), model, t.status.word().to_owned(), ago(t.created_at), why]);
+            lines.add_row([
+                t.id.to_string(),
+                t.workflow.clone(),
+                model,
+                t.status.word().to_owned(),
+                ago(t.created_at),
+                why,
+            ]);
         }
         lines.to_string()
     });
@@ -58,18 +65,28 @@ fn parse(text: &str, what: &str) -> Result<Value, Failed> {
         None => (what.to_owned(), text.to_owned()),
         Some(file) => {
             let read = std::fs::read_to_string(file);
-            let read = read.map_err(|e| plain(Failure::new("file_unreadable", format!("{file} cannot be read")).because(e.to_string())))?;
+            let read = read.map_err(|e| {
+                plain(Failure::new("file_unreadable", format!("{file} cannot be read")).because(e.to_string()))
+            })?;
             (file.to_owned(), read)
         }
     };
-    serde_json::from_str(&text)
-        .map_err(|e| plain(Failure::new("bad_json", format!("{source} is no JSON")).because(e.to_string()).hint("quote it for the shell, or use @FILE")))
+    serde_json::from_str(&text).map_err(|e| {
+        plain(
+            Failure::new("bad_json", format!("{source} is no JSON"))
+                .because(e.to_string())
+                .hint("quote it for the shell, or use @FILE"),
+        )
+    })
 }
 
 fn object(value: Value, what: &str) -> Result<Map<String, Value>, Failed> {
     match value {
         Value::Object(map) => Ok(map),
-        other => Err(plain(Failure::new("bad_json", format!("{what} must be a JSON object, not {}", crate::graph::kind(&other))))),
+        other => Err(plain(Failure::new(
+            "bad_json",
+            format!("{what} must be a JSON object, not {}", crate::graph::kind(&other)),
+        ))),
     }
 }
 
@@ -109,7 +126,12 @@ fn answers<'q>(args: &ResumeArgs, open: &'q [OpenQuestion]) -> Result<Vec<(&'q O
             [] => Err(Failure::new("no_interrupt", "nothing is asked, so there is nothing to answer")
                 .hint("`tidegate run resume T` without a value goes on")),
             more => Err(Failure::new("question_ambiguous", format!("{} questions are open", more.len()))
-                .because(more.iter().map(|q| format!("{} ({})", q.interrupt.key.node, q.interrupt.id)).collect::<Vec<_>>().join(", "))
+                .because(
+                    more.iter()
+                        .map(|q| format!("{} ({})", q.interrupt.key.node, q.interrupt.id))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                )
                 .hint("answer by node or id: --answers '{\"<node or id>\": …}'")),
         };
     }
@@ -120,7 +142,8 @@ fn answers<'q>(args: &ResumeArgs, open: &'q [OpenQuestion]) -> Result<Vec<(&'q O
             let meant = |q: &&OpenQuestion| q.interrupt.id.as_str() == key || q.interrupt.key.node == key;
             let found = open.iter().find(meant);
             found.map(|q| (q, value)).ok_or_else(|| {
-                Failure::new("no_interrupt", format!("no open question is called `{key}`")).hint("`tidegate approvals` lists them")
+                Failure::new("no_interrupt", format!("no open question is called `{key}`"))
+                    .hint("`tidegate approvals` lists them")
             })
         })
         .collect()
@@ -148,11 +171,8 @@ async fn state(app: &App, id: &ThreadId) -> Result<StateSnapshot, Failed> {
 }
 
 fn state_value(state: &StateSnapshot) -> Value {
-    let interrupts: Vec<Value> = state
-        .interrupts
-        .iter()
-        .map(|i| json!({"id": i.id, "node": i.key.node, "value": i.value}))
-        .collect();
+    let interrupts: Vec<Value> =
+        state.interrupts.iter().map(|i| json!({"id": i.id, "node": i.key.node, "value": i.value})).collect();
     json!({
         "thread": state.thread.id, "workflow": state.thread.workflow, "status": state.thread.status, "values": state.values,
         "next": state.next, "interrupts": interrupts, "error": state.thread.failure, "checkpoint": state.checkpoint.id,
@@ -191,7 +211,13 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
         }
         if let Some(failure) = &thread.failure {
             text.push_str(&format!("why       {}\n", failure.message));
-            text.push_str(&failure.cause.as_ref().map(|c| format!("          {}\n", c.replace('\n', "\n          "))).unwrap_or_default());
+            text.push_str(
+                &failure
+                    .cause
+                    .as_ref()
+                    .map(|c| format!("          {}\n", c.replace('\n', "\n          ")))
+                    .unwrap_or_default(),
+            );
         }
         for asked in &snapshot.interrupts {
             text.push_str(&format!("asks      {} in {}\n", asked.id, asked.key.node));
@@ -252,8 +278,9 @@ async fn replay(app: App, args: ReplayArgs, out: &Out) -> Result<Exit, Failed> {
     let path = std::path::Path::new(&args.thread);
     let export = if path.is_file() {
         let value = parse(&format!("@{}", args.thread), "the export")?;
-        serde_json::from_value::<Export>(value)
-            .map_err(|e| plain(Failure::new("export_damaged", format!("{} is no export", args.thread)).because(e.to_string())))?
+        serde_json::from_value::<Export>(value).map_err(|e| {
+            plain(Failure::new("export_damaged", format!("{} is no export", args.thread)).because(e.to_string()))
+        })?
     } else {
         let thread = app.find_thread(&args.thread).await.map_err(plain)?;
         app.export(&thread.id).await.map_err(plain)?

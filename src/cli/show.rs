@@ -12,7 +12,7 @@ const BAR: f64 = 40.0;
 /// A plain table with a head.
 pub fn table<const N: usize>(head: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
     table
 }
 
@@ -45,7 +45,9 @@ pub fn timeline(events: &[EventRow]) -> String {
     let mut lines = Vec::new();
     for span in ordered {
         let from = share((span.began() - began).num_milliseconds(), whole);
-        let width = share(i64::try_from(span.took_ms).unwrap_or(i64::MAX), whole).max(1).min(40_usize.saturating_sub(from).max(1));
+        let width = share(i64::try_from(span.took_ms).unwrap_or(i64::MAX), whole)
+            .max(1)
+            .min(40_usize.saturating_sub(from).max(1));
         let bar = format!("{}{}", " ".repeat(from), "█".repeat(width));
         lines.push(format!("{:<26} {:>8.2} s  │{bar:<40}│", span.label, seconds(span.took_ms)));
     }
@@ -55,7 +57,12 @@ pub fn timeline(events: &[EventRow]) -> String {
 }
 
 fn share(part: i64, whole: i64) -> usize {
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "characters of a bar")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "characters of a bar"
+    )]
     let cells = (part.max(0) as f64 / whole as f64 * BAR).round() as usize;
     cells.min(40)
 }

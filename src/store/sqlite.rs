@@ -51,6 +51,13 @@ impl SqliteStore {
         self.writer.transactions()
     }
 
+    /// SQLite's own check of the whole file; an error says what is damaged.
+    pub async fn check_integrity(&self) -> Result<(), StoreError> {
+        let said: String =
+            self.readers.read(|conn| Ok(conn.query_row("PRAGMA integrity_check", [], |row| row.get(0))?)).await?;
+        if said == "ok" { Ok(()) } else { Err(StoreError::Damaged(said)) }
+    }
+
     /// Holds the whole audit against its hashes: the number of rows, or the first broken one.
     pub async fn verify_audit(&self) -> Result<u64, AuditError> {
         self.readers.read(audit::verify).await?

@@ -25,7 +25,9 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use super::files::{self, Lock, io_error};
-use crate::ports::{PackageRequest, PackagedModel, Packager, PortError, Progress, Quiet, ServeCommand};
+use crate::ports::{
+    GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, PortError, Progress, Quiet, ServeCommand,
+};
 
 pub use failure::last_traceback;
 
@@ -117,5 +119,13 @@ impl Packager for BentomlPackager {
 
     fn serve_command(&self, model: &PackagedModel, slot_dir: &Path) -> ServeCommand {
         commands::serve(&model.env.python, &model.env.dir, &model.release_dir, slot_dir)
+    }
+
+    fn explain(&self, log: &[String]) -> Option<String> {
+        last_traceback(log)
+    }
+
+    async fn generate(&self, artifact: &ModelArtifact) -> Result<GeneratedProject, PortError> {
+        Err(PortError::new("framework_unsupported", format!("no service can be made for {}", artifact.framework)))
     }
 }

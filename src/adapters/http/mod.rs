@@ -32,7 +32,8 @@ impl ServiceClient for HttpServices {
             None => self.client.get(&call.url),
             Some(body) => self.client.post(&call.url).json(body),
         };
-        let answer = request.timeout(Duration::from_millis(call.timeout_ms)).send().await.map_err(|e| failed(call, &e))?;
+        let answer =
+            request.timeout(Duration::from_millis(call.timeout_ms)).send().await.map_err(|e| failed(call, &e))?;
         let status = answer.status().as_u16();
         let mut bytes = Vec::new();
         let mut stream = answer.bytes_stream();
@@ -60,6 +61,7 @@ fn failed(call: &ServiceCall, error: &reqwest::Error) -> PortError {
         cause.push_str(&format!(": {error}"));
         inner = error.source();
     }
-    let what = if error.is_timeout() { format!("no answer within {} ms", call.timeout_ms) } else { "no answer".to_owned() };
+    let what =
+        if error.is_timeout() { format!("no answer within {} ms", call.timeout_ms) } else { "no answer".to_owned() };
     PortError::new("service_call_failed", format!("{what} from {}", call.url)).because(cause).retryable()
 }

@@ -113,7 +113,7 @@ impl ModelRegistry for LocalRegistry {
             PortError::new("version_unknown", format!("{model_name}:{version} is not registered"))
                 .hint("register the version before it becomes the current one")
         })?;
-        point(&link, &model.release_dir).map_err(|error| io_error("link", &link, &error))
+        point(&link, &model.package.release_dir).map_err(|error| io_error("link", &link, &error))
     }
 
     async fn current(&self, model_name: &str) -> Result<Option<String>, PortError> {
