@@ -152,7 +152,10 @@ impl Recorded {
         }
         let mut entry = entry.clone();
         // What was undone afterwards had happened when the node asked for it.
-        entry.status = if entry.receipt.is_some() { EntryStatus::Done } else { entry.status };
+        entry.status = match entry.status {
+            EntryStatus::Intent | EntryStatus::Failed => entry.status,
+            EntryStatus::Done | EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed => EntryStatus::Done,
+        };
         Ok(entry)
     }
 

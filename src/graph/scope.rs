@@ -202,14 +202,13 @@ impl Scope {
     pub async fn effect(&self, key: JournalKey, kind: &str, input: Value) -> Result<Value, NodeError> {
         if let Some(recorded) = &self.recorded {
             let entry = recorded.effect(&key, kind, &input)?;
-            let outcome = entry.receipt.clone();
-            let failure = entry.failure.clone();
-            let record = self.note(entry);
+            let record = self.note(entry.clone());
             self.commit(vec![record]).await?;
-            return match (outcome, failure) {
-                (Some(receipt), _) => Ok(receipt),
-                (None, Some(failure)) => Err(NodeError::Failed(failure)),
-                (None, None) => Err(NodeError::Drained),
+            return match (entry.status, entry.failure) {
+                (EntryStatus::Intent, _) | (EntryStatus::Failed, None) => Err(NodeError::Drained),
+                (EntryStatus::Failed, Some(failure)) => Err(NodeError::Failed(failure)),
+                // An effect without a receipt of its own has null for one, which a file cannot tell from none.
+                _ => Ok(entry.receipt.unwrap_or(Value::Null)),
             };
         }
         let mut entry = match self.entry(&key) {
