@@ -66,19 +66,33 @@ impl App {
 
     /// Accepts a release; its thread's id is the `deployment_id`.
     pub async fn start_deploy(&self, request: &DeployRequest) -> Result<ThreadId, Failure> {
+        self.start_deploy_as(None, request).await
+    }
+
+    /// The same under an id of the caller's.
+    pub async fn start_deploy_as(&self, id: Option<ThreadId>, request: &DeployRequest) -> Result<ThreadId, Failure> {
         let mut labels = BTreeMap::from([("kind".to_owned(), "deploy".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
         labels.extend(request.environment.clone().map(|e| ("environment".to_owned(), e)));
         let input = Map::from_iter([("request".to_owned(), to_value(request)?)]);
-        self.accept(&self.workflow(MODEL_DEPLOYER)?, input, labels).await
+        self.accept(id, &self.workflow(MODEL_DEPLOYER)?, input, labels).await
     }
 
     /// Accepts a rollback, a thread of its own.
     pub async fn start_rollback(&self, request: &RollbackRequest) -> Result<ThreadId, Failure> {
+        self.start_rollback_as(None, request).await
+    }
+
+    /// The same under an id of the caller's.
+    pub async fn start_rollback_as(
+        &self,
+        id: Option<ThreadId>,
+        request: &RollbackRequest,
+    ) -> Result<ThreadId, Failure> {
         let mut labels = BTreeMap::from([("kind".to_owned(), "rollback".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
         let input = Map::from_iter([("rollback".to_owned(), to_value(request)?)]);
-        self.accept(&self.workflow(ROLLBACK)?, input, labels).await
+        self.accept(id, &self.workflow(ROLLBACK)?, input, labels).await
     }
 
     /// Takes a thread and goes on until it ends, waits or is asked to stop.

@@ -94,7 +94,7 @@ async fn start(app: App, args: StartArgs, out: &Out) -> Result<Exit, Failed> {
     let input = object(parse(&args.input, "--input")?, "--input")?;
     let workflow = app.workflow(&args.workflow).map_err(plain)?;
     let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
-    let id = app.accept(&workflow, input, std::collections::BTreeMap::new()).await.map_err(plain)?;
+    let id = app.accept(None, &workflow, input, std::collections::BTreeMap::new()).await.map_err(plain)?;
     let end = drive(&app, &id, Answers::Ask, args.recursion_limit, out).await?;
     ended(&app, &id, end, out).await
 }

@@ -154,7 +154,9 @@ impl Recorded {
         // What was undone afterwards had happened when the node asked for it.
         entry.status = match entry.status {
             EntryStatus::Intent | EntryStatus::Failed => entry.status,
-            EntryStatus::Done | EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed => EntryStatus::Done,
+            EntryStatus::Done | EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed => {
+                EntryStatus::Done
+            }
         };
         Ok(entry)
     }

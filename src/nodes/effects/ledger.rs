@@ -27,7 +27,8 @@ impl Effect for OpenRelease {
         let ours = (self.0.created_at, &self.0.deployment_id);
         // Going back must not wait for a deploy that only prepares; one that moves traffic goes back itself when it is cancelled.
         let matters = |o: &&ReleaseRow| self.0.kind == ReleaseKind::Deploy || o.status == PlanState::Executing;
-        let older = |o: &&ReleaseRow| (o.created_at, &o.deployment_id) < ours;
+        // Our own row may have been opened before, with another time, by whoever asked for the release.
+        let older = |o: &&ReleaseRow| o.deployment_id != *ours.1 && (o.created_at, &o.deployment_id) < ours;
         let Some(other) = under_way.iter().filter(matters).find(older) else { return Ok(()) };
         let refusal = Failure::new(
             "release_in_progress",
