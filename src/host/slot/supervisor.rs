@@ -79,6 +79,9 @@ impl Supervisor {
         std::fs::create_dir_all(&dir).map_err(HostError::io(format!("creating {}", dir.display())))?;
         self.core
             .update(move |state| {
+                if state.down {
+                    return Err(HostError::Down);
+                }
                 // Chosen here, where no other slot can be promised the same one.
                 let port = process::free_port(state)?;
                 state.slots.insert(request.token.clone(), SlotRecord::intent(request, port));
