@@ -293,3 +293,20 @@ async fn malformed_settings_are_an_error_at_once() {
     assert!(error.cause.unwrap().contains("hold_timeout_mss"));
     assert!(processes_of(home.dir.path()).is_empty());
 }
+
+#[tokio::test]
+async fn sigterm_to_either_ends_both_in_order_and_leaves_slots() {
+    let home = Home::new();
+    for of_keeper in [true, false] {
+        let client = home.start().await;
+        if of_keeper {
+            home.ready_slot(&client, "a", "v1").await;
+        }
+        let status = client.status().await.unwrap();
+        let pid = if of_keeper { status.keeper_pid.unwrap() } else { status.pid };
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let slot = status.slots[0].pid.unwrap();
+        home.until("only the slot is left", async || (processes_of(home.dir.path()) == [slot]).then_some(())).await;
+    }
+}

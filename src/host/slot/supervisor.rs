@@ -261,5 +261,15 @@ impl Supervisor {
 /// record.
 fn find(slot: &SlotRecord, mark: &Mark) -> Option<ProcessId> {
     let recorded = slot.process.clone().filter(|process| process.is_slot(mark));
+    if recorded.is_none()
+        && let Some(process) = slot.process.as_ref().filter(|process| process.lives())
+    {
+        // It has overwritten its own environment (setproctitle does): not provably ours, so it is neither adopted nor killed.
+        tracing::error!(
+            token = slot.request.token,
+            ?process,
+            "a process without its token is left alone; end it by hand"
+        );
+    }
     recorded.or_else(|| identity::marked_leader(mark))
 }
