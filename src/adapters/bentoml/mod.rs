@@ -15,6 +15,7 @@ mod build;
 mod commands;
 mod content;
 mod failure;
+mod generate;
 mod models;
 mod orphan;
 mod release;
@@ -28,6 +29,7 @@ use super::files::{self, Lock, io_error};
 use crate::ports::{PackageRequest, PackagedModel, Packager, PortError, Progress, Quiet, ServeCommand};
 
 pub use failure::last_traceback;
+pub use generate::{GeneratedProject, ModelArtifact, generate};
 
 /// Builds with BentoML.
 #[derive(Debug, Clone)]
