@@ -28,9 +28,10 @@ async fn asked(home: &Home, artifact: &ModelArtifact) -> PackageRequest {
     }
 }
 
+/// In a hidden home, where BentoML would refuse to read a requirements file: the generated service reads it by itself.
 #[tokio::test]
-async fn a_pickled_model_is_served() {
-    let home = Home::new();
+async fn a_pickled_model_is_served_from_a_hidden_home() {
+    let home = Home::hidden();
     let program = "import pickle\nfrom sklearn.tree import DecisionTreeClassifier\n\
         model = DecisionTreeClassifier().fit([[0], [10]], ['stays', 'leaves'])\npickle.dump(model, open('churn.pkl', 'wb'))";
     let artifact = save(&home, program).await;
