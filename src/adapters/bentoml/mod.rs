@@ -15,6 +15,7 @@ mod build;
 mod commands;
 mod content;
 mod failure;
+mod generate;
 mod models;
 mod orphan;
 mod release;
@@ -30,6 +31,7 @@ use crate::ports::{
 };
 
 pub use failure::last_traceback;
+pub use generate::{GeneratedProject, ModelArtifact, generate};
 
 /// Builds with BentoML.
 #[derive(Debug, Clone)]
