@@ -7,14 +7,15 @@ use std::process::Command;
 
 use serde_json::json;
 use support::{Home, Serving, request, shared_env};
-use tidegate::adapters::bentoml::{ModelArtifact, generate};
+use tidegate::adapters::bentoml::generate;
+use tidegate::ports::ModelArtifact;
 use tidegate::ports::{PackageRequest, Packager, Quiet};
 
 async fn save(home: &Home, program: &str) -> ModelArtifact {
     let saved =
         Command::new(shared_env().await.python).args(["-c", program]).current_dir(home.path()).output().unwrap();
     assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
-    ModelArtifact { path: home.path().join("churn.pkl"), framework: "scikit-learn".into(), name: None }
+    ModelArtifact { path: home.path().join("churn.pkl"), framework: "scikit-learn".into(), name: String::new() }
 }
 
 async fn asked(home: &Home, artifact: &ModelArtifact) -> PackageRequest {
@@ -23,8 +24,8 @@ async fn asked(home: &Home, artifact: &ModelArtifact) -> PackageRequest {
         train: Some(project.train),
         needs_models: project.needs_models,
         service: Some(project.service),
-        expect_name: Some(project.name),
-        ..request("g", &project.dir).await
+        expect_name: Some("churn".into()),
+        ..request("g", &project.project).await
     }
 }
 

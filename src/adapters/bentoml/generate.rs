@@ -2,47 +2,19 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::super::files::{self, Lock, io_error};
 use super::content;
-use crate::ports::{PortError, Quiet};
+use crate::ports::{GeneratedProject, ModelArtifact, PortError, Quiet};
 
 const SERVICE: &str = include_str!("generated/service.py");
 const IMPORT: &str = include_str!("generated/import_model.py");
 const REQUIREMENTS: &str = include_str!("../../../examples/iris/requirements.lock");
 /// Written last: a folder without it is half a project.
 const MARKER: &str = ".tidegate-complete";
-
-/// A trained model without a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelArtifact {
-    /// The file, absolute. Loading a pickle runs code: it must come from someone who may run code here.
-    pub path: PathBuf,
-    /// `scikit-learn` or `sklearn`.
-    pub framework: String,
-    /// The public name; `None`: the file's.
-    pub name: Option<String>,
-}
-
-/// A generated project, ready to package.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GeneratedProject {
-    /// Its folder, absolute; holds a `tidegate.yaml`.
-    pub dir: PathBuf,
-    /// The model's name, also the bento's.
-    pub name: String,
-    /// The service, `module:Class`.
-    pub service: String,
-    /// The command that puts the artifact into the model store.
-    pub train: Vec<String>,
-    /// The model's exact tag: another artifact has another one.
-    pub needs_models: Vec<String>,
-    /// The locked requirements, relative to `dir`.
-    pub requirements: PathBuf,
-}
 
 /// Generates the project of `artifact` in `home/generated`. The same artifact gives the same project.
 pub async fn generate(home: &Path, artifact: &ModelArtifact) -> Result<GeneratedProject, PortError> {
@@ -59,8 +31,7 @@ pub async fn generate(home: &Path, artifact: &ModelArtifact) -> Result<Generated
         write(&dir, &texts, &artifact.path).map_err(|error| io_error("write", &dir, &error))?;
     }
     Ok(GeneratedProject {
-        dir,
-        name,
+        project: dir,
         service: "service:Model".to_owned(),
         train: vec!["python".to_owned(), "import_model.py".to_owned()],
         needs_models: vec![tag],
@@ -83,7 +54,8 @@ fn check_framework(framework: &str) -> Result<(), PortError> {
 /// A name that BentoML, a URL and a folder all take.
 fn project_name(artifact: &ModelArtifact) -> Result<String, PortError> {
     let stem = || artifact.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let given = artifact.name.clone().or_else(stem).unwrap_or_default().to_lowercase();
+    let given =
+        if artifact.name.is_empty() { stem().unwrap_or_default() } else { artifact.name.clone() }.to_lowercase();
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let name: String = given.chars().map(plain).collect::<String>().trim_matches('_').chars().take(60).collect();
     if name.is_empty() {
@@ -139,7 +111,7 @@ mod tests {
     use super::*;
 
     fn artifact(path: &Path, framework: &str) -> ModelArtifact {
-        ModelArtifact { path: path.to_owned(), framework: framework.to_owned(), name: None }
+        ModelArtifact { path: path.to_owned(), framework: framework.to_owned(), name: String::new() }
     }
 
     #[tokio::test]
@@ -149,13 +121,13 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let first = generate(home.path(), &artifact(&path, "Scikit-Learn")).await.unwrap();
         assert_eq!(first, generate(home.path(), &artifact(&path, "sklearn")).await.unwrap());
-        assert_eq!(first.name, "churn_model__v2");
-        let service = fs::read_to_string(first.dir.join("service.py")).unwrap();
+        assert!(first.needs_models[0].starts_with("churn_model__v2:"), "{first:?}");
+        let service = fs::read_to_string(first.project.join("service.py")).unwrap();
         assert!(service.contains(&first.needs_models[0]));
         assert!(!service.contains("@TAG@") && !service.contains("@NAME@"));
         fs::write(&path, "two").unwrap();
         let second = generate(home.path(), &artifact(&path, "sklearn")).await.unwrap();
-        assert!(first.dir != second.dir && first.needs_models != second.needs_models);
+        assert!(first.project != second.project && first.needs_models != second.needs_models);
     }
 
     #[tokio::test]

@@ -52,7 +52,7 @@ impl LocalRegistry {
     fn version_of(&self, name: &str, target: &Path) -> Option<String> {
         let entries = fs::read_dir(self.home.join("registry").join(name)).ok()?;
         let cards = entries.flatten().filter_map(|entry| files::read_json::<Card>(&entry.path()).ok().flatten());
-        cards.map(|card| card.model).find(|model| model.release_dir == target).map(|model| model.model_version)
+        cards.map(|card| card.model).find(|model| model.package.release_dir == target).map(|model| model.model_version)
     }
 
     async fn lock(&self, name: &str) -> Result<Lock, PortError> {
@@ -143,12 +143,36 @@ impl ModelRegistry for LocalRegistry {
 mod tests {
     use super::*;
 
+    fn package(version: &str, digest: &str) -> crate::ports::PackagedModel {
+        crate::ports::PackagedModel {
+            token: "t".into(),
+            model_name: "iris_classifier".into(),
+            model_version: version.into(),
+            bento_tag: format!("iris_classifier:{version}"),
+            release_dir: format!("/releases/iris_classifier/{version}").into(),
+            archive: format!("/releases/iris_classifier/{version}.bento").into(),
+            content_digest: digest.into(),
+            size_bytes: 1,
+            env: crate::ports::PythonEnv {
+                dir: "/env".into(),
+                python: "/env/bin/python".into(),
+                digest: "sha256:e".into(),
+                created: false,
+            },
+            models: Vec::new(),
+            service: "IrisClassifier".into(),
+            routes: Vec::new(),
+            log: "/log".into(),
+            duration_ms: 1,
+        }
+    }
+
     fn model(version: &str, digest: &str) -> RegisteredModel {
         RegisteredModel {
             model_name: "iris".into(),
             model_version: version.into(),
             content_digest: digest.into(),
-            release_dir: format!("/releases/iris_classifier/{version}").into(),
+            package: package(version, digest),
             deployment_id: "d1".into(),
         }
     }
