@@ -13,7 +13,7 @@ use crate::graph::{
     ThreadFilter, ThreadId, ThreadStatus, replay,
 };
 use crate::nodes::{ApprovalQuestion, RollbackRequest};
-use crate::release::{Decision, DeployRequest, DeploymentPlan, Format, PlanInput, Verdict, plan};
+use crate::release::{Decision, DeployRequest, DeploymentPlan, Format, PlanInput, ReleaseChange, Verdict, plan};
 use crate::store::ProcLiveness;
 
 /// How long the one who decided waits for the process that attends the thread to take it.
@@ -101,8 +101,21 @@ impl App {
         self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())
     }
 
-    /// Ends a thread and undoes what it did since its commit point. A living owner is asked to let go first.
+    /// Ends a thread and undoes what it did since its commit point. A living owner is asked to let go first. Without undo everything
+    /// stays but the release's row, which is FAILED: the next release of the model must not wait for it.
     pub async fn cancel(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
+        let end = self.cancel_thread(id, undo, why.clone()).await?;
+        if !undo
+            && let Ok(Some(row)) = self.ledger().get(id.as_str()).await
+            && !row.status.is_terminal()
+        {
+            let failed = ReleaseChange::failed(&why.message, Utc::now());
+            self.ledger().update(id.as_str(), failed).await.map_err(|e| Failure::new(e.code(), e.to_string()))?;
+        }
+        Ok(end)
+    }
+
+    async fn cancel_thread(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
         let thread = self.thread(id).await?;
         let graph = self.graph_of(&thread)?;
         let mut asked = false;

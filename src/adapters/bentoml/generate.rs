@@ -40,7 +40,7 @@ pub async fn generate(home: &Path, artifact: &ModelArtifact) -> Result<Generated
 }
 
 fn check_framework(framework: &str) -> Result<(), PortError> {
-    if ["scikit-learn", "sklearn"].contains(&framework.to_lowercase().as_str()) {
+    if ["scikit-learn", "sklearn", "scikit_learn"].contains(&framework.to_lowercase().as_str()) {
         return Ok(());
     }
     Err(PortError::new("framework_unsupported", format!("Tidegate cannot write a service for a {framework} model"))

@@ -20,7 +20,12 @@ impl Effect for OpenRelease {
     type Receipt = ();
 
     async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<(), Failure> {
-        world.ledger.open(self.0.clone()).await.map_err(|e| ledger(&e))?;
+        let row = world.ledger.open(self.0.clone()).await.map_err(|e| ledger(&e))?;
+        if row.status.is_terminal() {
+            let why = row.reason.unwrap_or_else(|| "no reason is recorded".to_owned());
+            let over = Failure::new("release_over", format!("release {} is {} already", row.deployment_id, row.status));
+            return Err(over.because(why).hint("release again"));
+        }
         let under_way =
             world.ledger.list(&ReleaseFilter::in_progress(&self.0.model_name)).await.map_err(|e| ledger(&e))?;
         // Of two that opened at once the older one goes on; both see both rows, so they agree which that is.

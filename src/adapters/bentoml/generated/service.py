@@ -22,4 +22,7 @@ class Model:
     @bentoml.api
     def predict(self, features: np.ndarray) -> list:
         """One prediction per row of `features`."""
-        return self.model.predict(features).tolist()
+        try:
+            return self.model.predict(features).tolist()
+        except ValueError as error:
+            raise bentoml.exceptions.InvalidArgument(str(error)) from error
