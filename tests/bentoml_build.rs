@@ -35,6 +35,16 @@ async fn iris_is_trained_built_served_and_imported() {
     let body = json!({"features": [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]});
     assert_eq!(serving.post("/predict", body).await, json!([0, 2]));
 
+    // Sprung: the same folder without its models, as BentoML's own store keeps it, finds none from another home.
+    let bare = home.path().join("bare");
+    assert!(Command::new("cp").arg("-r").arg(&model.release_dir).arg(&bare).status().unwrap().success());
+    fs::remove_dir_all(bare.join("models")).unwrap();
+    let without = tidegate::ports::PackagedModel { release_dir: bare, ..model.clone() };
+    let mut failing = Serving::start(&packager, &without, &home.path().join("bare-slot"));
+    assert!(!failing.child.wait().unwrap().success());
+    let log = failing.log_lines().join("\n");
+    assert!(log.contains("iris_clf") && log.to_lowercase().contains("not"), "{log}");
+
     let import = Command::new(&model.env.python)
         .args(["-m", "bentoml", "import"])
         .arg(&model.archive)
@@ -127,11 +137,7 @@ async fn another_name_than_expected_is_refused() {
 
 #[tokio::test]
 async fn a_hidden_home_is_refused_before_it_fails_in_the_slot() {
-    let (home, project) = (Home::new(), hello("one"));
-    let hidden = tidegate::adapters::bentoml::BentomlPackager::new(home.path().join(".tidegate"))
-        .with_model_home(home.path().join("user-bentoml"));
-    std::fs::create_dir_all(home.path().join(".tidegate")).unwrap();
-    std::os::unix::fs::symlink(support::shared_home().join("tools"), home.path().join(".tidegate/tools")).unwrap();
-    let error = hidden.package(&request("h1", project.path()).await, &Quiet).await.unwrap_err();
+    let (home, project) = (Home::hidden(), hello("one"));
+    let error = home.packager().package(&request("h1", project.path()).await, &Quiet).await.unwrap_err();
     assert_eq!(error.code, "home_hidden", "{error:?}");
 }

@@ -142,7 +142,7 @@ async fn down_stops_everything_and_up_brings_it_back() {
 
     // Down stays down over a restart.
     client.shutdown().await.unwrap();
-    assert!(processes_of(home.dir.path()).is_empty());
+    home.until("nothing is left", async || processes_of(home.dir.path()).is_empty().then_some(())).await;
     let client = home.start().await;
     assert!(client.status().await.unwrap().down);
 
@@ -165,7 +165,10 @@ async fn shutdown_leaves_slots_and_the_next_start_finds_them() {
     let client = serving(&home).await;
     let slot = client.slot("a").await.unwrap().unwrap();
     client.shutdown().await.unwrap();
-    assert_eq!(processes_of(home.dir.path()), [slot.pid.unwrap()]);
+    home.until("only the slot is left", async || (processes_of(home.dir.path()) == [slot.pid.unwrap()]).then_some(()))
+        .await;
+    let socket = std::fs::read_to_string(home.config.home.join("host/admin-socket")).unwrap();
+    assert!(!std::path::Path::new(&socket).parent().unwrap().exists());
     let client = home.start().await;
     assert_eq!(client.slot("a").await.unwrap().unwrap().pid, slot.pid);
     assert_eq!(get(&client, "/version").await, "v1");
@@ -260,7 +263,7 @@ async fn a_switch_that_cannot_be_written_changes_nothing() {
     let before = client.route("iris").await.unwrap();
     // A folder where the temporary file would be: no write succeeds, as on a full disk.
     let obstacle = home.config.home.join("host/state.json.tmp");
-    std::fs::create_dir(&obstacle).unwrap();
+    home.until("no write is under way", async || std::fs::create_dir(&obstacle).ok()).await;
     let error = client.switch(&switch_to("b", None, 1)).await.unwrap_err().to_port();
     assert_eq!((error.code.as_str(), error.retryable), ("host_state_unwritable", true));
     assert_eq!(client.route("iris").await.unwrap(), before);
@@ -292,4 +295,21 @@ async fn malformed_settings_are_an_error_at_once() {
     let error = ensure_started(&home.config).await.unwrap_err().to_port();
     assert!(error.cause.unwrap().contains("hold_timeout_mss"));
     assert!(processes_of(home.dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn sigterm_to_either_ends_both_in_order_and_leaves_slots() {
+    let home = Home::new();
+    for of_keeper in [true, false] {
+        let client = home.start().await;
+        if of_keeper {
+            home.ready_slot(&client, "a", "v1").await;
+        }
+        let status = client.status().await.unwrap();
+        let pid = if of_keeper { status.keeper_pid.unwrap() } else { status.pid };
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let slot = status.slots[0].pid.unwrap();
+        home.until("only the slot is left", async || (processes_of(home.dir.path()) == [slot]).then_some(())).await;
+    }
 }

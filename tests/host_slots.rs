@@ -173,3 +173,18 @@ async fn a_large_log_is_rotated_under_the_running_slot() {
     home.until("the third old log", async || third.exists().then_some(())).await;
     assert_eq!(client.slot_log("loud", 7).await.unwrap().len(), 7);
 }
+
+#[tokio::test]
+async fn a_slot_inherits_nothing_of_the_daemon() {
+    let home = Home::new();
+    let client = home.start().await;
+    let mut request = home.request("bare", "v1");
+    request.argv = ["sleep", "1000"].map(str::to_owned).to_vec();
+    let pid = client.start_slot(&request).await.unwrap().pid.unwrap();
+    let fds =
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten().map(|fd| fd.file_name()).collect::<Vec<_>>();
+    assert_eq!(fds.len(), 3, "{fds:?}");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let ids: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().skip(2).take(2).collect();
+    assert_eq!(ids, [pid.to_string(), pid.to_string()], "leads its own group and session");
+}

@@ -12,7 +12,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// The home named by `given` (a flag or `TIDEGATE_HOME`), else `~/.tidegate`. Made if it is missing.
+    /// The home named by `given` (a flag or `TIDEGATE_HOME`), else `~/tidegate-home`. Made if it is missing.
     pub fn open(given: Option<&Path>) -> Result<Self, Failure> {
         let dir = match given {
             Some(dir) => std::path::absolute(dir).map_err(|e| unusable(dir, &e))?,
@@ -21,7 +21,7 @@ impl Home {
                 let home = home.ok_or_else(|| {
                     Failure::new("home_unknown", "HOME is not set").hint("set TIDEGATE_HOME or pass --home")
                 })?;
-                PathBuf::from(home).join(".tidegate")
+                PathBuf::from(home).join("tidegate-home")
             }
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| unusable(&dir, &e))?;

@@ -8,7 +8,7 @@ use super::{App, Home};
 use crate::graph::{Advance, Failure, ThreadId, ThreadStatus};
 use crate::release::{DeployRequest, ModelDeployerOutput};
 
-/// Releases a model and returns the contract: the whole job in one call, in the home of `TIDEGATE_HOME` or `~/.tidegate`.
+/// Releases a model and returns the contract: the whole job in one call, in the home of `TIDEGATE_HOME` or `~/tidegate-home`.
 ///
 /// Fails with code `waiting` when policy wants a human: `tidegate approve` then carries the release on, or use the steps of [`App`].
 pub async fn deploy(request: &DeployRequest) -> Result<ModelDeployerOutput, Failure> {

@@ -6,6 +6,7 @@
 mod crash;
 mod home;
 mod levels;
+mod manager;
 mod request;
 mod runner;
 mod runs;
@@ -15,6 +16,7 @@ mod workflows;
 
 pub use home::Home;
 pub use levels::deploy;
+pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
 pub use request::{Overrides, read_request};
 pub use runner::{run_detached, spawn_detached};
 pub use runs::{Decide, Decided, OpenQuestion, error_document};

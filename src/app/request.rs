@@ -41,10 +41,8 @@ fn project(dir: &Path, environment: Option<&str>) -> Result<DeployRequest, Failu
     let file = dir.join(RELEASE_FILE);
     if !file.is_file() {
         return Err(Failure::new("release_file_missing", format!("{} has no {RELEASE_FILE}", dir.display())).hint(
-            format!(
-                "write one: `model: NAME`, `service: module:Class`, `env: {{ requirements: requirements.lock }}` \
-             (`tidegate schema release-file` describes it all)"
-            ),
+            "write one: `model: NAME`, `service: module:Class`, `env: { requirements: requirements.lock }` \
+             (`tidegate schema release-file` describes it all)",
         ));
     }
     release_file(&file, environment)

@@ -13,7 +13,7 @@ use crate::graph::{
     ThreadFilter, ThreadId, ThreadStatus, replay,
 };
 use crate::nodes::{ApprovalQuestion, RollbackRequest};
-use crate::release::{Decision, DeployRequest, DeploymentPlan, Format, PlanInput, Verdict, plan};
+use crate::release::{Decision, DeployRequest, DeploymentPlan, Format, PlanInput, ReleaseChange, Verdict, plan};
 use crate::store::ProcLiveness;
 
 /// How long the one who decided waits for the process that attends the thread to take it.
@@ -66,19 +66,33 @@ impl App {
 
     /// Accepts a release; its thread's id is the `deployment_id`.
     pub async fn start_deploy(&self, request: &DeployRequest) -> Result<ThreadId, Failure> {
+        self.start_deploy_as(None, request).await
+    }
+
+    /// The same under an id of the caller's.
+    pub async fn start_deploy_as(&self, id: Option<ThreadId>, request: &DeployRequest) -> Result<ThreadId, Failure> {
         let mut labels = BTreeMap::from([("kind".to_owned(), "deploy".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
         labels.extend(request.environment.clone().map(|e| ("environment".to_owned(), e)));
         let input = Map::from_iter([("request".to_owned(), to_value(request)?)]);
-        self.accept(&self.workflow(MODEL_DEPLOYER)?, input, labels).await
+        self.accept(id, &self.workflow(MODEL_DEPLOYER)?, input, labels).await
     }
 
     /// Accepts a rollback, a thread of its own.
     pub async fn start_rollback(&self, request: &RollbackRequest) -> Result<ThreadId, Failure> {
+        self.start_rollback_as(None, request).await
+    }
+
+    /// The same under an id of the caller's.
+    pub async fn start_rollback_as(
+        &self,
+        id: Option<ThreadId>,
+        request: &RollbackRequest,
+    ) -> Result<ThreadId, Failure> {
         let mut labels = BTreeMap::from([("kind".to_owned(), "rollback".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
         let input = Map::from_iter([("rollback".to_owned(), to_value(request)?)]);
-        self.accept(&self.workflow(ROLLBACK)?, input, labels).await
+        self.accept(id, &self.workflow(ROLLBACK)?, input, labels).await
     }
 
     /// Takes a thread and goes on until it ends, waits or is asked to stop.
@@ -87,8 +101,21 @@ impl App {
         self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())
     }
 
-    /// Ends a thread and undoes what it did since its commit point. A living owner is asked to let go first.
+    /// Ends a thread and undoes what it did since its commit point. A living owner is asked to let go first. Without undo everything
+    /// stays but the release's row, which is FAILED: the next release of the model must not wait for it.
     pub async fn cancel(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
+        let end = self.cancel_thread(id, undo, why.clone()).await?;
+        if !undo
+            && let Ok(Some(row)) = self.ledger().get(id.as_str()).await
+            && !row.status.is_terminal()
+        {
+            let failed = ReleaseChange::failed(&why.message, Utc::now());
+            self.ledger().update(id.as_str(), failed).await.map_err(|e| Failure::new(e.code(), e.to_string()))?;
+        }
+        Ok(end)
+    }
+
+    async fn cancel_thread(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
         let thread = self.thread(id).await?;
         let graph = self.graph_of(&thread)?;
         let mut asked = false;

@@ -133,16 +133,17 @@ impl App {
         workflow.build(&self.types)
     }
 
-    /// Accepts a thread: when this returns it is durable.
+    /// Accepts a thread, with a fresh id where none is given: when this returns it is durable.
     pub async fn accept(
         &self,
+        id: Option<ThreadId>,
         workflow: &ResolvedWorkflow,
         input: Map<String, Value>,
         labels: BTreeMap<String, String>,
     ) -> Result<ThreadId, Failure> {
         let graph = self.build(workflow)?;
         let input = accept_input(&workflow.document, input)?;
-        let new = NewThread { id: None, document: workflow.document.clone(), input, labels };
+        let new = NewThread { id, document: workflow.document.clone(), input, labels };
         self.engine().create(&graph, new).await.map_err(|e| e.failure())
     }
 }

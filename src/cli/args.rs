@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 be resumed, 6 stuck, 130 stopped by ctrl-C and can be resumed.\n\nExample:\n  tidegate deploy examples/iris"
 )]
 pub struct Cli {
-    /// Folder where all state lives [default: ~/.tidegate]
+    /// Folder where all state lives [default: ~/tidegate-home]
     #[arg(long, global = true, env = "TIDEGATE_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
     /// Where the public endpoint listens; kept for the home's life [default: 127.0.0.1:7311, or the next free port]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::args::{ApproveArgs, RejectArgs};
-use super::drive::{Answers, drive};
+use super::drive::{Answers, Drove, drive};
 use super::out::Out;
 use super::progress::Live;
 use super::show::{ago, table};
@@ -83,10 +83,14 @@ async fn decide(
         return Ok(Exit::Done);
     }
     let end = drive(&app, &id, Answers::Ask, 100, out).await?;
-    // A release that ends because it was rejected is what `reject` was asked for.
-    let end = match (verdict, end) {
-        (Verdict::Reject, super::drive::Drove::Ended(Exit::Failed)) => return Ok(Exit::Done),
-        (_, end) => end,
-    };
-    deploy::finish(&app, &id, end, out).await
+    match end {
+        // A release that ends because it was rejected is what `reject` was asked for.
+        Drove::Failed(failure, _) if failure.code == "rejected" => {
+            out.data(&json!({"thread": id, "question": question.interrupt.id, "status": "failed"}), || {
+                format!("{}; what it had done is undone", failure.message)
+            });
+            Ok(Exit::Done)
+        }
+        end => deploy::finish(&app, &id, end, out).await,
+    }
 }

@@ -45,6 +45,7 @@ pub async fn finish(app: &App, id: &ThreadId, end: Drove, out: &Out) -> Result<E
         Drove::Succeeded => succeeded(app, id, out).await,
         Drove::Waiting(open) => Ok(waiting(id, &open, out)),
         Drove::Ended(exit) => Ok(exit),
+        Drove::Failed(failure, exit) => Ok(out.failed_as(&failure, Some(id), exit)),
     }
 }
 

@@ -33,8 +33,10 @@ pub enum Drove {
     Succeeded,
     /// It waits for answers that nobody here gives.
     Waiting(Vec<OpenQuestion>),
-    /// It was stopped, or ended badly; said already.
+    /// It was stopped; said already.
     Ended(Exit),
+    /// It ended badly.
+    Failed(Failure, Exit),
 }
 
 /// Advances a thread until it ends or waits for somebody else.
@@ -60,7 +62,7 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, 
                     .failure
                     .unwrap_or_else(|| Failure::new("not_finished", format!("the run is {}", end.status.word())));
                 let exit = if end.status == ThreadStatus::Stuck { Exit::Stuck } else { Exit::of(&failure) };
-                return Ok(Drove::Ended(out.failed_as(&failure, Some(id), exit)));
+                return Ok(Drove::Failed(failure, exit));
             }
         }
         let open = app.questions(Some(id)).await.map_err(of)?;
@@ -91,7 +93,7 @@ async fn advance(app: &Arc<App>, id: &ThreadId, limit: u32, out: &Out) -> Result
     let joined = tokio::select! {
         joined = &mut run => joined,
         _ = async { tokio::select! { _ = interrupts.recv() => (), _ = terms.recv() => () } } => {
-            out.note("stopping … (ctrl-C again undoes everything)");
+            out.note("\nstopping … (ctrl-C again undoes everything)");
             ask.send_replace(Stop::Hold);
             let again = tokio::time::timeout(SECOND_CTRL_C, interrupts.recv()).await;
             let end = run.await;

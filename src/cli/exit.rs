@@ -51,7 +51,9 @@ impl Exit {
             | "changed"
             | "release_in_progress"
             | "decision_outdated"
-            | "thread_over" => Self::Refused,
+            | "thread_over"
+            | "release_over"
+            | "route_generation_conflict" => Self::Refused,
             "store_cannot_write" | "disk_full" => Self::Resumable,
             "effect_unknown" | "undo_failed" => Self::Stuck,
             "usage"
@@ -67,7 +69,19 @@ impl Exit {
             | "workflow_unreadable"
             | "unknown_input"
             | "bad_json"
-            | "file_unreadable" => Self::Usage,
+            | "file_unreadable"
+            | "environment_unknown"
+            | "settings_invalid"
+            | "bad_input"
+            | "path_escapes_project"
+            | "question_ambiguous"
+            | "thread_ambiguous"
+            | "not_an_approval"
+            | "export_damaged"
+            | "export_format"
+            | "model_unknown"
+            | "unknown_key"
+            | "no_files" => Self::Usage,
             _ => Self::Failed,
         }
     }

@@ -27,7 +27,7 @@ pub async fn run(app: App, command: HostCommand, out: &Out) -> Result<Exit, Fail
 }
 
 /// A client, without starting a daemon that does not run.
-fn client(app: &App) -> Result<HostClient, Failed> {
+pub(super) fn client(app: &App) -> Result<HostClient, Failed> {
     let paths = HostConfig::new(app.home().dir()).and_then(|c| c.paths()).map_err(|e| of(&e))?;
     Ok(HostClient::new(paths))
 }

@@ -27,7 +27,7 @@ pub fn graph(app: &App, args: &GraphArgs, out: &Out) -> Result<Exit, Failed> {
 
 /// Prints a JSON Schema, or the names of all.
 pub fn schema(args: &SchemaArgs, out: &Out) -> Result<Exit, Failure> {
-    let mut names: Vec<&str> = schema::names().iter().copied().collect();
+    let mut names: Vec<&str> = schema::names().to_vec();
     names.extend(["workflow", "settings"]);
     let Some(name) = &args.name else {
         out.data(&names, || names.join("\n"));

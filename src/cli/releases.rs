@@ -1,5 +1,7 @@
 //! `status`, `list`, `history`, `summary`: what `ml_deployments` and the gateway know.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::args::{MaybeModel, Model};
@@ -57,13 +59,21 @@ struct Serving<'a> {
 
 impl<'a> Serving<'a> {
     async fn of(app: &App, row: &'a ReleaseRow) -> Self {
-        let world = app.world();
         let token = row.slot_token.clone().unwrap_or_default();
-        let slot = world.target.slot(&token).await;
-        let traffic = world.router.traffic(&row.model_name).await;
-        let trouble = slot.as_ref().err().or(traffic.as_ref().err()).map(|e| e.message.clone());
+        // Looking must not start a daemon that was stopped on purpose.
+        let Ok(client) = super::hosts::client(app) else { return Self::down(row) };
+        if client.status_now(Duration::from_secs(2)).await.is_err() {
+            return Self::down(row);
+        }
+        let slot = client.slot(&token).await;
+        let traffic = client.traffic(&row.model_name).await;
+        let trouble = slot.as_ref().err().or(traffic.as_ref().err()).map(ToString::to_string);
         let traffic = traffic.unwrap_or_default().into_iter().find(|t| t.token == token);
         Self { row, slot: slot.ok().flatten(), traffic, trouble }
+    }
+
+    fn down(row: &'a ReleaseRow) -> Self {
+        Self { row, slot: None, traffic: None, trouble: Some("the host daemon does not run".to_owned()) }
     }
 
     fn state(&self) -> String {

@@ -94,7 +94,7 @@ async fn start(app: App, args: StartArgs, out: &Out) -> Result<Exit, Failed> {
     let input = object(parse(&args.input, "--input")?, "--input")?;
     let workflow = app.workflow(&args.workflow).map_err(plain)?;
     let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
-    let id = app.accept(&workflow, input, std::collections::BTreeMap::new()).await.map_err(plain)?;
+    let id = app.accept(None, &workflow, input, std::collections::BTreeMap::new()).await.map_err(plain)?;
     let end = drive(&app, &id, Answers::Ask, args.recursion_limit, out).await?;
     ended(&app, &id, end, out).await
 }
@@ -153,6 +153,7 @@ fn answers<'q>(args: &ResumeArgs, open: &'q [OpenQuestion]) -> Result<Vec<(&'q O
 async fn ended(app: &App, id: &ThreadId, end: Drove, out: &Out) -> Result<Exit, Failed> {
     match end {
         Drove::Ended(exit) => Ok(exit),
+        Drove::Failed(failure, exit) => Ok(out.failed_as(&failure, Some(id), exit)),
         Drove::Waiting(open) if out.is_json() => Ok(deploy::waiting(id, &open, out)),
         Drove::Waiting(_) | Drove::Succeeded => {
             let waits = matches!(end, Drove::Waiting(_));
@@ -187,6 +188,9 @@ fn state_text(state: &StateSnapshot) -> String {
     for asked in &state.interrupts {
         text.push_str(&format!("\nasks: {} ({}): {}", asked.id, asked.key.node, asked.value));
     }
+    if !state.interrupts.is_empty() {
+        text.push_str(&format!("\nanswer: tidegate run resume {} --value JSON", state.thread.id));
+    }
     text.push_str(&format!("\n{}", pretty(&state.values)));
     text
 }
@@ -206,7 +210,7 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
             let version = row.model_version.as_deref().unwrap_or("–");
             text.push_str(&format!("release   {} {version}: {}\n", row.model_name, row.status.as_str()));
         }
-        if !snapshot.next.is_empty() {
+        if !snapshot.next.is_empty() && !thread.status.is_terminal() {
             text.push_str(&format!("next      {}\n", snapshot.next.join(", ")));
         }
         if let Some(failure) = &thread.failure {

@@ -101,8 +101,17 @@ impl Context {
     /// Asks a human. Returns the answer, or `Err(Suspended)`, which must be passed on with `?`; the node runs again from its top when
     /// the answer is there.
     pub async fn interrupt<T: Serialize>(&self, question: &T) -> Result<Value, NodeError> {
+        self.ask(question, self.interrupt_ttl).await
+    }
+
+    /// The same, with its own time until an answer comes too late.
+    pub async fn interrupt_within<T: Serialize>(&self, question: &T, ttl: Duration) -> Result<Value, NodeError> {
+        self.ask(question, Some(ttl)).await
+    }
+
+    async fn ask<T: Serialize>(&self, question: &T, ttl: Option<Duration>) -> Result<Value, NodeError> {
         let value = encode(question, "interrupt")?;
-        let answer = self.scope.ask(self.key("interrupt"), value, self.interrupt_ttl).await;
+        let answer = self.scope.ask(self.key("interrupt"), value, ttl).await;
         if matches!(answer, Err(NodeError::Suspended)) {
             self.suspended.store(true, Ordering::Relaxed);
         }

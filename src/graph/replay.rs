@@ -93,10 +93,37 @@ fn as_refusal(error: NodeError) -> EngineError {
     }
 }
 
+/// The first place in which two values differ, with what is there.
+fn first_difference<'v>(path: String, then: &'v Value, now: &'v Value) -> (String, &'v Value, &'v Value) {
+    match (then, now) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys());
+            let differs = keys.into_iter().find(|key| a.get(*key) != b.get(*key));
+            let Some(key) = differs else { return (path, then, now) };
+            first_difference(
+                format!("{path}.{key}"),
+                a.get(key).unwrap_or(&Value::Null),
+                b.get(key).unwrap_or(&Value::Null),
+            )
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            let at = (0..a.len().max(b.len())).find(|at| a.get(*at) != b.get(*at));
+            let Some(at) = at else { return (path, then, now) };
+            first_difference(
+                format!("{path}[{at}]"),
+                a.get(at).unwrap_or(&Value::Null),
+                b.get(at).unwrap_or(&Value::Null),
+            )
+        }
+        _ => (path, then, now),
+    }
+}
+
 fn diverged(place: &str, recorded: &Value, now: &Value) -> NodeError {
+    let (path, recorded, now) = first_difference("$".to_owned(), recorded, now);
     NodeError::Diverged(
         Failure::new("replay_diverged", format!("the replay leaves the record at {place}"))
-            .because(format!("recorded: {recorded}\nnow:      {now}"))
+            .because(format!("at {path}\nrecorded: {recorded}\nnow:      {now}"))
             .hint("a node or the workflow has changed since the record was made, or a node is not deterministic"),
     )
 }

@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) sockets: Mutex<Sockets>,
     pub(crate) keeper: Mutex<Option<(Link, u32)>>,
     gateway: tokio::sync::Mutex<Option<Gateway>>,
+    /// One `up` or `down` at a time.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,7 @@ impl Host {
             sockets: Mutex::new(sockets),
             keeper: Mutex::new(Some(keeper)),
             gateway: tokio::sync::Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         })
     }
 
@@ -159,6 +162,7 @@ impl Host {
 
     /// Closes the public endpoint and stops all slots; what served stays on record.
     pub(crate) async fn down(&self) -> Result<HostStatus, HostError> {
+        let _turn = self.turn.lock().await;
         let asked = self.core.update(|state| {
             state.down = true;
             Ok(())
@@ -172,6 +176,7 @@ impl Host {
     /// Opens the public endpoint where it was and starts what ran before `down`. Returns when the processes run; requests that come
     /// before they are ready are held.
     pub(crate) async fn up(&self) -> Result<HostStatus, HostError> {
+        let _turn = self.turn.lock().await;
         if !self.core.state().down {
             return Ok(self.status());
         }

@@ -58,6 +58,7 @@ async fn run(paths: HostPaths) -> Result<(), HostError> {
     host.end().await;
     // The answer to the one who asked for the end may still be on its way.
     let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    socket::remove(&host.core.paths);
     tracing::info!("ended");
     Ok(())
 }
@@ -133,7 +134,7 @@ async fn housekeeping(host: Arc<Host>) {
 
 /// Binds the admin socket anew when its file is gone: a runtime folder goes when its user logs out, /tmp is cleaned.
 fn renew_admin_socket(host: &Arc<Host>) -> Result<(), HostError> {
-    if socket::find(&host.core.paths).exists() {
+    if host.quit.is_cancelled() || socket::find(&host.core.paths).exists() {
         return Ok(());
     }
     tracing::warn!("the admin socket's file is gone; putting it back");

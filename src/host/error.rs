@@ -152,7 +152,7 @@ impl HostError {
                 "free that port, or choose another address (TIDEGATE_PUBLIC_ADDR)".to_owned()
             }
             Self::PublicAddrDiffers { .. } => {
-                "leave the address out, or `tidegate down`, `tidegate host shutdown` and start it with the new one"
+                "leave the address out; a home keeps its address for life, so use another home for another address"
                     .to_owned()
             }
             Self::UnsafeSocketDir { dir, .. } => format!("remove {} or set XDG_RUNTIME_DIR", dir.display()),

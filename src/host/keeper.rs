@@ -44,8 +44,6 @@ fn report_start_error(paths: &HostPaths, error: &HostError) {
 }
 
 async fn run(config: &HostConfig, paths: &HostPaths, linked: bool) -> Result<(), HostError> {
-    // A session of our own: the terminal that started us may go. Fails only if we lead a group already, and then it is not needed.
-    let _ = nix::unistd::setsid();
     // Slots of a daemon that died become our children rather than init's: in a container nobody else would reap them.
     let _ = nix::sys::prctl::set_child_subreaper(true);
     let already = || HostError::AlreadyRunning { what: "keeper", home: paths.home.clone() };

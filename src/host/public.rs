@@ -106,6 +106,16 @@ mod tests {
     }
 
     #[test]
+    fn without_a_wish_the_next_free_port_of_the_range() {
+        let first = bind(None, None).unwrap();
+        let addr = first.local_addr().unwrap();
+        assert!((DEFAULT_PORT..=LAST_PORT).contains(&addr.port()) && addr.ip().is_loopback());
+        // A remembered one that is taken is an error and no reason to move.
+        assert_eq!(bind(None, Some(addr)).unwrap_err().code(), "public_port_taken");
+        assert_ne!(bind(None, None).unwrap().local_addr().unwrap(), addr);
+    }
+
+    #[test]
     fn reads_listening_inodes() {
         let table = "  sl  local_address rem_address st tx rx tr when retrnsmt uid timeout inode\n   \
             0: 0100007F:1C8F 00000000:0000 0A 0:0 0:0 0 0 0 4242 1\n   \

@@ -157,3 +157,118 @@ pub(crate) fn endpoint_url(state: &HostState, model: &str) -> Option<String> {
     }
     Some(format!("http://{addr}/{model}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::slot::Life;
+    use crate::host::state::SlotRecord;
+    use crate::ports::SlotRequest;
+    use proptest::prelude::*;
+
+    fn slot(token: &str, model: &str, life: Life) -> (String, SlotRecord) {
+        let request = SlotRequest {
+            token: token.to_owned(),
+            model: model.to_owned(),
+            version: "v".to_owned(),
+            argv: vec!["true".to_owned()],
+            cwd: "/".into(),
+            slot_dir: "/".into(),
+            env: Default::default(),
+            env_file: None,
+            ready_path: "/".to_owned(),
+        };
+        (token.to_owned(), SlotRecord { life, ..SlotRecord::intent(request, 1) })
+    }
+
+    fn state() -> HostState {
+        let slots = [
+            slot("a", "iris", Life::Ready),
+            slot("b", "iris", Life::Unready),
+            slot("c", "iris", Life::Restarting),
+            slot("d", "iris", Life::Exited),
+            slot("other", "wine", Life::Ready),
+        ];
+        HostState { slots: slots.into(), public_addr: Some("0.0.0.0:7311".parse().unwrap()), ..HostState::default() }
+    }
+
+    fn request(live: Option<&str>, standby: Option<&str>, expected_generation: u64, epoch: u64) -> SwitchRequest {
+        SwitchRequest {
+            model: "iris".to_owned(),
+            live: live.map(str::to_owned),
+            standby: standby.map(str::to_owned),
+            expected_generation,
+            fence: Fence { thread: "t".to_owned(), epoch },
+        }
+    }
+
+    #[test]
+    fn refuses_what_makes_no_sense_and_changes_nothing() {
+        let before = state();
+        for (bad, code) in [
+            (request(Some("nobody"), None, 0, 1), "no_such_slot"),
+            (request(Some("d"), None, 0, 1), "slot_not_running"),
+            (request(Some("other"), None, 0, 1), "invalid_host_request"),
+            (request(Some("a"), Some("a"), 0, 1), "invalid_host_request"),
+            (request(Some("a"), None, 1, 1), "route_generation_conflict"),
+        ] {
+            let mut state = before.clone();
+            assert_eq!(switch(&mut state, &bad).unwrap_err().code(), code);
+            assert_eq!(state, before);
+        }
+        let mut down = HostState { down: true, ..before };
+        assert_eq!(switch(&mut down, &request(Some("a"), None, 0, 1)).unwrap_err().code(), "host_is_down");
+    }
+
+    #[test]
+    fn falls_back_only_to_a_standby_that_can_take_it() {
+        let mut state = state();
+        switch(&mut state, &request(Some("a"), Some("c"), 0, 1)).unwrap();
+        assert!(fall_back(&mut state, "a", "gone").is_empty());
+        switch(&mut state, &request(Some("a"), Some("b"), 1, 1)).unwrap();
+        assert_eq!(fall_back(&mut state, "a", "gone"), ["iris"]);
+        let route = shown(&state, "iris").unwrap();
+        assert_eq!((route.generation, route.live.as_deref(), route.standby), (3, Some("b"), None));
+        assert_eq!(route.changed_by_gateway.as_deref(), Some("slot a: gone; fell back to slot b"));
+        assert_eq!(route.endpoint_url, "http://127.0.0.1:7311/iris");
+        assert!(fall_back(&mut state, "a", "again").is_empty());
+        // A repetition of the request from before the fall-back is not taken for done.
+        assert!(switch(&mut state, &request(Some("a"), Some("b"), 1, 1)).is_err());
+    }
+
+    #[test]
+    fn forgets_the_oldest_fence_when_there_are_too_many() {
+        let mut state = state();
+        for n in 0..=MAX_FENCES {
+            note_fence(&mut state, &Fence { thread: format!("t{n}"), epoch: 1 });
+        }
+        assert_eq!(state.fences.len(), MAX_FENCES);
+        assert!(!state.fences.contains_key("t0") && state.fences.contains_key("t1"));
+    }
+
+    proptest! {
+        /// Whatever is asked, in any order: the generation counts exactly the changes, and a route never points to nowhere.
+        #[test]
+        fn generations_count_changes(ops in proptest::collection::vec((0..6usize, 0..6usize, 0..6u64, 0..3u64, any::<bool>()), 0..40)) {
+            let names = [Some("a"), Some("b"), Some("c"), Some("d"), Some("nobody"), None];
+            let mut state = state();
+            for (live, standby, expected, epoch, falls) in ops {
+                let before = state.routes.get("iris").cloned();
+                if falls {
+                    fall_back(&mut state, names[live].unwrap_or("a"), "gone");
+                } else {
+                    let _ = switch(&mut state, &request(names[live], names[standby], expected, epoch));
+                }
+                let after = state.routes.get("iris").cloned();
+                let generation = |route: &Option<RouteRecord>| route.as_ref().map_or(0, |r| r.generation);
+                prop_assert_eq!(generation(&after), generation(&before) + u64::from(after != before));
+                if let Some(route) = after {
+                    prop_assert!(route.live.is_none() || route.live != route.standby);
+                    for token in route.live.iter().chain(&route.standby) {
+                        prop_assert!(state.slots.contains_key(token));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -69,6 +69,15 @@ pub(crate) fn find(paths: &HostPaths) -> PathBuf {
     }
 }
 
+/// Takes the socket and its folder away, when the daemon ends on purpose; what is left of it is no more than untidy.
+pub(crate) fn remove(paths: &HostPaths) {
+    let path = find(paths);
+    let _ = std::fs::remove_file(&path);
+    if let Some(dir) = path.parent() {
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::client::HostClient;
 use super::config::{HostConfig, HostPaths};
 use super::daemon::lock_within;
-use super::{HostError, slot};
+use super::{HostError, slot, sys};
 use crate::ports::PortError;
 
 /// From nothing to an answering daemon takes some 50 ms, on a laden machine a second.
@@ -70,7 +70,7 @@ async fn is_there(client: &HostClient, config: &HostConfig) -> Result<bool, Host
     }
 }
 
-/// Starts the keeper, detached: nothing of our terminal, our folder or our session stays with it (it makes its own session).
+/// Starts the keeper, detached: nothing of our terminal, our folder, our session or our open files stays with it.
 fn spawn_keeper(config: &HostConfig, paths: &HostPaths) -> Result<Child, HostError> {
     let doing = "starting the host keeper";
     match std::fs::remove_file(paths.start_error()) {
@@ -87,6 +87,7 @@ fn spawn_keeper(config: &HostConfig, paths: &HostPaths) -> Result<Child, HostErr
         command.arg("--public-addr").arg(addr.to_string());
     }
     command.stdin(Stdio::null()).stdout(log).stderr(log_too);
+    sys::detach(&mut command);
     command.spawn().map_err(HostError::io(format!("{doing} {}", config.exe.display())))
 }
 

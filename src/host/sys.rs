@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::libc;
 use tokio::io::Interest;
@@ -30,4 +32,22 @@ pub(crate) fn adopt_received(fd: RawFd) -> Option<OwnedFd> {
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open as long as it lives and always the same; nobody here takes it out or exchanges it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Makes a command's process nobody's: in a session of its own from its first moment (ctrl-C in our terminal is not meant for it),
+/// and without any descriptor of ours but the three standard ones. A lock or a pipe that whoever called us had left open would
+/// otherwise stay open as long as the daemon lives.
+pub(crate) fn detach(command: &mut Command) {
+    let in_child = || {
+        // SAFETY: two system calls on integers, allowed between fork and exec. Marking for close-on-exec rather than closing leaves
+        // the pipe alone over which std reports a failed exec.
+        unsafe {
+            libc::setsid();
+            // Not known before Linux 5.11; then they stay open.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        }
+        Ok(())
+    };
+    // SAFETY: see inside; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(in_child) };
 }

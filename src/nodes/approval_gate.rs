@@ -1,6 +1,7 @@
 //! Asks a human, where the plan says so, with all the evidence; nothing that users see has changed by then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -62,7 +63,7 @@ impl Node for ApprovalGate {
             diff_to_live: reads.validated.diff_to_live,
         };
         let evidence = Evidence::new(&reads.plan, findings);
-        let approval = if reads.plan.approval.required { Some(ask(cx, &evidence).await?) } else { None };
+        let approval = if reads.plan.approval.required { Some(ask(cx, &reads.plan, &evidence).await?) } else { None };
         let at = cx.now().await?;
         let change = ReleaseChange::to(PlanState::Approved, at);
         cx.effect("approved", UpdateRelease { deployment_id: cx.thread().to_string(), change }).await?;
@@ -70,7 +71,7 @@ impl Node for ApprovalGate {
     }
 }
 
-async fn ask(cx: &Context, evidence: &Evidence) -> Result<Decision, NodeError> {
+async fn ask(cx: &Context, plan: &DeploymentPlan, evidence: &Evidence) -> Result<Decision, NodeError> {
     let question = ApprovalQuestion {
         kind: "approval".into(),
         model: evidence.model.clone(),
@@ -78,7 +79,7 @@ async fn ask(cx: &Context, evidence: &Evidence) -> Result<Decision, NodeError> {
         digest: evidence.digest(),
         evidence: evidence.clone(),
     };
-    let answer = cx.interrupt(&question).await?;
+    let answer = cx.interrupt_within(&question, Duration::from_millis(plan.approval.ttl_ms)).await?;
     let decision: Decision = serde_json::from_value(answer)
         .map_err(|e| Failure::new("decision_unreadable", "the answer is no decision").because(e.to_string()))?;
     decision.check(&question.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;

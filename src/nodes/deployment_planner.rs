@@ -50,7 +50,7 @@ impl Node for DeploymentPlanner {
         let input = PlanInput {
             request,
             live: situation.live.clone(),
-            machine: situation.machine.clone(),
+            machine: situation.machine,
             policy: self.0.policy.clone(),
         };
         let plan = plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))?;

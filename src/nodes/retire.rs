@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::effects::RemoveSlots;
-use super::world::port_err;
+use super::world::{ledger_err, port_err};
 use super::{RouteState, World};
 use crate::graph::{Context, Node, NodeError, Outcome};
 
@@ -43,11 +43,16 @@ impl Node for Retire {
     }
 }
 
-/// Slots of the model that this thread found without a role. A slot of another release under way is younger than ours and may be about
-/// to get one, so only slots that were there before count; the ledger allows one release of a model at a time.
+/// Slots of the model without a role that belong to a release which has ended. The slot of a release under way may be about to get
+/// one, and one that no row knows is only just being started.
 async fn superfluous(world: &World, route: &RouteState) -> Result<Vec<String>, NodeError> {
     let in_use = [route.live.as_deref(), route.standby.as_deref()];
     let slots = world.target.slots().await.map_err(port_err)?;
-    let idle = slots.into_iter().filter(|s| s.model == route.model && !in_use.contains(&Some(s.token.as_str())));
+    let rows = world.ledger.history(&route.model).await.map_err(ledger_err)?;
+    let token_in = |token: &str, ended: bool| {
+        rows.iter().any(|row| row.slot_token.as_deref() == Some(token) && row.status.is_terminal() == ended)
+    };
+    let slots = slots.into_iter().filter(|s| token_in(&s.token, true) && !token_in(&s.token, false));
+    let idle = slots.filter(|s| s.model == route.model && !in_use.contains(&Some(s.token.as_str())));
     Ok(idle.map(|s| s.token).collect())
 }

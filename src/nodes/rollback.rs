@@ -149,14 +149,22 @@ async fn find_way(world: &World, request: &RollbackRequest) -> Result<Way, NodeE
         return Err(no_target(model, request.to.as_deref(), &history).into());
     };
     let situation = look(world, model).await?;
-    let warm = match &target.slot_token {
-        None => None,
-        Some(token) => world.target.slot(token).await.map_err(port_err)?,
-    };
-    let warm = warm.filter(|slot| slot.state == SlotState::Ready).map(|slot| slot.token);
+    let warm = warm_slot(world, &history, &target).await?;
     let version = target.model_version.clone().unwrap_or_default();
     let registered = world.registry.find(model, &version).await.map_err(port_err)?;
     Ok(Way { target, live, situation, warm, package: registered.map(|r| r.package) })
+}
+
+/// A ready slot of the target's version: its own, or one that a later rollback started.
+async fn warm_slot(world: &World, history: &[ReleaseRow], target: &ReleaseRow) -> Result<Option<String>, NodeError> {
+    let of_version = history.iter().filter(|row| row.model_version == target.model_version);
+    for token in of_version.filter_map(|row| row.slot_token.as_deref()) {
+        let slot = world.target.slot(token).await.map_err(port_err)?;
+        if slot.is_some_and(|slot| slot.state == SlotState::Ready) {
+            return Ok(Some(token.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 fn no_target(model: &str, to: Option<&str>, history: &[ReleaseRow]) -> Failure {

@@ -30,6 +30,19 @@ pub struct DeployCall {
     pub plan: Option<DeploymentPlan>,
 }
 
+/// One rollback that is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RollbackCall {
+    /// The rollback's own release; its row is open.
+    pub deployment_id: String,
+    /// What serves.
+    pub live: ReleaseRow,
+    /// What is gone back to.
+    pub target: ReleaseRow,
+    /// Why.
+    pub reason: Option<String>,
+}
+
 /// What a deploy came to.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,9 +86,9 @@ pub struct DeployFailure {
 pub trait DeployFn: Send + Sync {
     /// Brings a version to its traffic.
     async fn deploy(&self, call: &DeployCall) -> Result<Deployed, DeployFailure>;
-    /// Brings the traffic from `live` back to the version of `target`, without a build.
-    async fn roll_back(&self, live: &ReleaseRow, target: &ReleaseRow) -> Result<(), DeployFailure>;
-    /// Whether it keeps the deploy's row itself, states and `live` included, as the workflow does. The caller then opens the row and
+    /// Brings the traffic back to the version of `call.target`, without a build.
+    async fn roll_back(&self, call: &RollbackCall) -> Result<(), DeployFailure>;
+    /// Whether it keeps the row itself, states and `live` included, as the workflow does. The caller then opens the row and
     /// reads it; it writes only a failure that is not recorded.
     fn keeps_ledger(&self) -> bool {
         false

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::contract::ReleaseFacts;
-use super::deployer::{DeployCall, DeployFailure, DeployFn, Deployed, Surroundings};
-use super::ledger::{ReleaseRow, slot_token};
+use super::deployer::{DeployCall, DeployFailure, DeployFn, Deployed, RollbackCall, Surroundings};
+use super::ledger::slot_token;
 use super::name::ModelName;
 use super::plan::{DeploymentPlan, LiveRelease, Machine, PlanInput};
 use super::planner::plan;
@@ -96,7 +96,7 @@ impl DeployFn for Scripted {
         })
     }
 
-    async fn roll_back(&self, _live: &ReleaseRow, _target: &ReleaseRow) -> Result<(), DeployFailure> {
+    async fn roll_back(&self, _call: &RollbackCall) -> Result<(), DeployFailure> {
         if self.fails_back { Err(broken()) } else { Ok(()) }
     }
 

@@ -474,10 +474,15 @@ pub trait ReleaseLedger: Send + Sync {
 
 /// The row that a rollback of a model goes back to, and why there is none. `history` is newest first.
 ///
-/// With `to`: the newest completed deploy of that version. Without: the newest completed deploy of another version than the live one,
-/// leaving out versions that a rollback replaced, because those were found bad.
+/// With `to`: the newest completed deploy of that version. Without: the version that the live deploy took the place of; or, when a
+/// rollback is live, the newest completed deploy of another version, leaving out those that a rollback replaced, because they were found bad.
 pub fn rollback_target<'a>(history: &'a [ReleaseRow], to: Option<&str>) -> Option<&'a ReleaseRow> {
     let live = history.iter().find(|row| row.live)?;
+    let replaced = history.iter().find(|row| row.superseded_by.as_deref() == Some(&live.deployment_id));
+    let to = to.or_else(|| match live.kind {
+        ReleaseKind::Deploy => replaced.and_then(|row| row.model_version.as_deref()),
+        ReleaseKind::Rollback => None,
+    });
     let kind_of = |id: &str| history.iter().find(|row| row.deployment_id == id).map(|row| row.kind);
     let rolled_back = |row: &ReleaseRow| row.superseded_by.as_deref().and_then(kind_of) == Some(ReleaseKind::Rollback);
     history.iter().find(|row| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::deployer::{DeployCall, DeployFn, ManagerError, Surroundings, record_failure, run};
+use super::deployer::{DeployCall, DeployFn, ManagerError, RollbackCall, Surroundings, record_failure, run};
 use super::ledger::{ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target};
 use super::state::PlanState;
 use super::strategy::Strategy;
@@ -84,9 +84,17 @@ impl DeploymentManager {
             ..ReleaseRow::new(&id, service, ReleaseKind::Rollback, self.around.now())
         };
         self.ledger.open(row).await?;
-        self.ledger.update(&id, ReleaseChange::start(self.around.now())).await?;
-        if let Err(failure) = self.deployer.roll_back(&live, target).await {
+        let kept = self.deployer.keeps_ledger();
+        if !kept {
+            self.ledger.update(&id, ReleaseChange::start(self.around.now())).await?;
+        }
+        let reason = reason.map(str::to_owned);
+        let call = RollbackCall { deployment_id: id.clone(), live, target: target.clone(), reason };
+        if let Err(failure) = self.deployer.roll_back(&call).await {
             return Err(record_failure(self.ledger.as_ref(), self.around.as_ref(), &id, failure).await);
+        }
+        if kept {
+            return Ok(self.ledger.get(&id).await?);
         }
         self.ledger.update(&id, ReleaseChange::to(PlanState::Completed, self.around.now())).await?;
         self.ledger.set_live(service, Some(&id), self.around.now()).await?;

@@ -34,7 +34,9 @@ pub use contract::{
     ContractError, DeploymentConfig, DeploymentEngineerOutput, ModelDeployerOutput, Monitoring, ReleaseFacts,
     ServingEndpoint, TrafficConfig, finite_metrics,
 };
-pub use deployer::{DeployCall, DeployFailure, DeployFn, Deployed, Health, HealthChecker, ManagerError, Surroundings};
+pub use deployer::{
+    DeployCall, DeployFailure, DeployFn, Deployed, Health, HealthChecker, ManagerError, RollbackCall, Surroundings,
+};
 pub use digest::{sha256_json, sha256_of};
 pub use engineer::{EngineerInfrastructure, EngineerInput, EngineerServing, ModelArtifact};
 pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings};

@@ -14,7 +14,7 @@ use crate::graph::{Checkpoint, CheckpointId, Partial, Source, State, StoreError,
 
 /// A snapshot is due when the changes since the last one weigh this many times as much. Then all snapshots of a growing state
 /// together weigh about twice the last one, and reading the newest state costs at most this many times its size.
-const DELTAS_PER_BASE: usize = 2;
+const DELTAS_PER_BASE: usize = 3;
 /// Below this size rows are read so fast that snapshots would only take room.
 const LEAST_BASE_BYTES: usize = 4096;
 

@@ -306,6 +306,8 @@ async fn history_comes_back(harness: &dyn Harness) -> Checked {
             40 => (next.parent, next.visits) = (None, BTreeMap::new()),
             45 => next.barriers = [("a+b".to_owned(), ["a".to_owned()].into())].into(),
             50 => next.frontier = Vec::new(),
+            52 => next.frontier[0].visit = 52,
+            53 => next.frontier.push(Task { path: TaskPath::Push(0), node: "b".into(), visit: 1, input: None }),
             _ => {
                 next.frontier[0] =
                     Task { path: TaskPath::Push(2), node: "a".into(), visit: 2, input: Some(json!([step])) }

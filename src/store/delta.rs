@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::graph::{Change, Checkpoint, CheckpointId, State, Task, apply_changes};
+use crate::graph::{Change, Checkpoint, CheckpointId, State, Task, TaskPath, apply_changes};
 
 /// A [`Change`] that borrows; serialised the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -30,6 +30,8 @@ struct Written<'a> {
     visits: BTreeMap<&'a str, u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     barriers: &'a BTreeMap<String, BTreeSet<String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    due: Vec<&'a str>,
     #[serde(skip_serializing_if = "<[Task]>::is_empty")]
     frontier: &'a [Task],
 }
@@ -51,6 +53,9 @@ pub(super) struct Body {
     visits: BTreeMap<String, u64>,
     #[serde(default)]
     barriers: BTreeMap<String, BTreeSet<String>>,
+    /// The frontier, where it is nothing but triggered nodes (the usual case): their names.
+    #[serde(default)]
+    due: Vec<String>,
     #[serde(default)]
     frontier: Vec<Task>,
 }
@@ -89,15 +94,16 @@ fn body<'a>(
 ) -> serde_json::Result<String> {
     let (both, values): (Vec<_>, Vec<_>) = values.into_iter().partition(|change| written.contains(change));
     written.retain(|change| !both.contains(change));
-    serde_json::to_string(&Written {
-        parent,
-        both,
-        values,
-        written,
-        visits,
-        barriers: &now.barriers,
-        frontier: &now.frontier,
-    })
+    let due: Option<Vec<&str>> = now.frontier.iter().map(|task| plain(task, &now.visits)).collect();
+    let frontier = if due.is_some() { &[] } else { now.frontier.as_slice() };
+    let due = due.unwrap_or_default();
+    serde_json::to_string(&Written { parent, both, values, written, visits, barriers: &now.barriers, due, frontier })
+}
+
+/// The node's name, where the rest of the task follows from it.
+fn plain<'a>(task: &'a Task, visits: &BTreeMap<String, u64>) -> Option<&'a str> {
+    let triggered = task.path == TaskPath::Pull(task.node.clone()) && task.input.is_none();
+    (triggered && visits.get(&task.node) == Some(&task.visit)).then_some(task.node.as_str())
 }
 
 /// [`Checkpoint::changes_since`] without its copies, and for `written` too.
@@ -134,6 +140,11 @@ impl Body {
         to.visits.extend(self.visits);
         to.barriers = self.barriers;
         to.frontier = self.frontier;
+        let visits = &to.visits;
+        to.frontier.extend(self.due.into_iter().map(|node| {
+            let visit = visits.get(&node).copied().unwrap_or_default();
+            Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
+        }));
     }
 }
 

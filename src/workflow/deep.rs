@@ -27,7 +27,7 @@ pub(super) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure
         match started.map(thread::ScopedJoinHandle::join) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => Err(Failure::new("no_thread", "no thread could be started to read expressions")
+            Err(error) => Err(Failure::new("os_thread_unavailable", "no thread could be started to read expressions")
                 .because(error.to_string())
                 .hint("raise the limit of processes and threads")
                 .retryable()),

@@ -44,7 +44,15 @@ pub struct Home {
 
 impl Home {
     pub fn new() -> Self {
-        let dir = folder();
+        Self::in_folder(folder())
+    }
+
+    /// One whose path has a part that begins with a dot.
+    pub fn hidden() -> Self {
+        Self::in_folder(tempfile::Builder::new().prefix(".tidegate-test-").tempdir().unwrap())
+    }
+
+    fn in_folder(dir: tempfile::TempDir) -> Self {
         if shared_home().join("tools").exists() {
             std::os::unix::fs::symlink(shared_home().join("tools"), dir.path().join("tools")).unwrap();
         }

@@ -1,6 +1,5 @@
 //! One build, from the project to its result.
 
-use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::files::{self, Lock, io_error};
 use super::super::process::{self, CommandLine, Extras, Finished};
-use super::super::uv::find_uv;
+use super::super::uv::{callers_path, find_uv};
 use super::bento_yaml::BentoYaml;
 use super::{BentomlPackager, commands, failure, models, orphan};
 use crate::ports::{PackageRequest, PackagedModel, PortError, Progress};
@@ -171,8 +170,9 @@ impl Build<'_> {
     }
 
     fn search_path(&self) -> String {
-        let callers = env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned());
-        commands::search_path(&self.request.env.dir, find_uv(&self.packager.home).as_deref(), &callers)
+        let callers = callers_path();
+        let uv = find_uv(&self.packager.home, &callers);
+        commands::search_path(&self.request.env.dir, uv.as_deref(), &callers.to_string_lossy())
     }
 
     /// What was built is what was asked for.

@@ -72,6 +72,11 @@ fn without_creation_time(yaml: &str) -> String {
     yaml.split_inclusive('\n').filter(|line| !line.starts_with("creation_time:")).collect()
 }
 
+/// Hex of the SHA-256 of one file.
+pub(super) fn hash_of_file(path: &Path) -> io::Result<String> {
+    Ok(hex(&hash_file(path)?.0))
+}
+
 fn hash_file(path: &Path) -> io::Result<(sha2::digest::Output<Sha256>, u64)> {
     let mut file = File::open(path)?;
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 256 * 1024]);

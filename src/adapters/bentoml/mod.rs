@@ -15,6 +15,7 @@ mod build;
 mod commands;
 mod content;
 mod failure;
+mod generate;
 mod models;
 mod orphan;
 mod release;
@@ -30,6 +31,7 @@ use crate::ports::{
 };
 
 pub use failure::last_traceback;
+pub use generate::generate;
 
 /// Builds with BentoML.
 #[derive(Debug, Clone)]
@@ -126,6 +128,6 @@ impl Packager for BentomlPackager {
     }
 
     async fn generate(&self, artifact: &ModelArtifact) -> Result<GeneratedProject, PortError> {
-        Err(PortError::new("framework_unsupported", format!("no service can be made for {}", artifact.framework)))
+        generate(&self.home, artifact).await
     }
 }

@@ -48,6 +48,13 @@ impl LocalRegistry {
         Ok(card.map(|card| card.model))
     }
 
+    /// The registered version whose release lies in `target`.
+    fn version_of(&self, name: &str, target: &Path) -> Option<String> {
+        let entries = fs::read_dir(self.home.join("registry").join(name)).ok()?;
+        let cards = entries.flatten().filter_map(|entry| files::read_json::<Card>(&entry.path()).ok().flatten());
+        cards.map(|card| card.model).find(|model| model.package.release_dir == target).map(|model| model.model_version)
+    }
+
     async fn lock(&self, name: &str) -> Result<Lock, PortError> {
         check(name)?;
         Lock::take(&self.home.join("registry").join(format!("{name}.lock")), "a change of this model", &Quiet).await
@@ -62,6 +69,11 @@ fn check(part: &str) -> Result<(), PortError> {
     }
     Err(PortError::new("bad_model_name", format!("`{part}` cannot be a model's name or version"))
         .because("it must be 1 to 128 letters, digits, `-`, `_` and `.`, and not begin with `.`"))
+}
+
+/// A version that was unregistered while live is known by its folder's name.
+fn file_name(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// Makes `link` point at `target` at once: there is no moment without it.
@@ -123,7 +135,7 @@ impl ModelRegistry for LocalRegistry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("read", &link, &error)),
         };
-        Ok(target.file_name().map(|version| version.to_string_lossy().into_owned()))
+        Ok(self.version_of(model_name, &target).or_else(|| file_name(&target)))
     }
 }
 
@@ -131,12 +143,36 @@ impl ModelRegistry for LocalRegistry {
 mod tests {
     use super::*;
 
+    fn package(version: &str, digest: &str) -> crate::ports::PackagedModel {
+        crate::ports::PackagedModel {
+            token: "t".into(),
+            model_name: "iris_classifier".into(),
+            model_version: version.into(),
+            bento_tag: format!("iris_classifier:{version}"),
+            release_dir: format!("/releases/iris_classifier/{version}").into(),
+            archive: format!("/releases/iris_classifier/{version}.bento").into(),
+            content_digest: digest.into(),
+            size_bytes: 1,
+            env: crate::ports::PythonEnv {
+                dir: "/env".into(),
+                python: "/env/bin/python".into(),
+                digest: "sha256:e".into(),
+                created: false,
+            },
+            models: Vec::new(),
+            service: "IrisClassifier".into(),
+            routes: Vec::new(),
+            log: "/log".into(),
+            duration_ms: 1,
+        }
+    }
+
     fn model(version: &str, digest: &str) -> RegisteredModel {
         RegisteredModel {
             model_name: "iris".into(),
             model_version: version.into(),
             content_digest: digest.into(),
-            release_dir: format!("/releases/iris_classifier/{version}").into(),
+            package: package(version, digest),
             deployment_id: "d1".into(),
         }
     }

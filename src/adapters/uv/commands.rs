@@ -31,8 +31,8 @@ fn strings(parts: &[&str]) -> Vec<String> {
 }
 
 /// A virtual environment for uv itself.
-pub(super) fn bootstrap_venv(dir: &Path, cwd: &Path) -> CommandLine {
-    command(strings(&["python3", "-m", "venv", &text(dir)]), cwd, QUICK_TIMEOUT)
+pub(super) fn bootstrap_venv(python3: &Path, dir: &Path, cwd: &Path) -> CommandLine {
+    command(strings(&[&text(python3), "-m", "venv", &text(dir)]), cwd, QUICK_TIMEOUT)
 }
 
 /// uv into it.
@@ -85,7 +85,7 @@ mod tests {
     fn commands_read_as_one_would_type_them() {
         let (uv, dir) = (Path::new("/u/uv"), Path::new("/h/envs/ab"));
         let said = [
-            bootstrap_venv(Path::new("/h/tools/uv"), dir),
+            bootstrap_venv(Path::new("/b/python3"), Path::new("/h/tools/uv"), dir),
             bootstrap_uv(Path::new("/h/tools/uv"), dir),
             python_version(uv, None, dir),
             python_install(uv, "3.12", dir),
@@ -95,7 +95,7 @@ mod tests {
         ]
         .map(|command| command.argv.join(" "));
         insta::assert_snapshot!(said.join("\n"), @r"
-        python3 -m venv /h/tools/uv
+        /b/python3 -m venv /h/tools/uv
         /h/tools/uv/bin/python -m pip install --quiet uv
         /u/uv python find --no-project --show-version python3
         /u/uv python install 3.12

@@ -9,6 +9,7 @@ mod guard;
 mod requirements;
 mod tool;
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,10 +17,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Lock, io_error};
+use super::process::{CommandLine, Finished};
 use crate::ports::{EnvBackend, EnvRequest, PortError, Progress, PythonEnv, Quiet};
 
 pub(crate) use guard::GUARD_VARIABLE;
-pub(crate) use tool::find_uv;
+pub(crate) use tool::{callers_path, find_uv};
 
 /// In an environment's folder once it is complete.
 const MARKER: &str = ".tidegate-complete";
@@ -49,12 +51,26 @@ struct Locked {
 #[derive(Debug, Clone)]
 pub struct UvEnvs {
     home: PathBuf,
+    search_path: OsString,
 }
 
 impl UvEnvs {
     /// Environments live in `home/envs`.
     pub fn new(home: impl Into<PathBuf>) -> Self {
-        Self { home: home.into() }
+        Self { home: home.into(), search_path: tool::callers_path() }
+    }
+
+    /// Looks for uv and `python3` in these folders (as PATH names them) instead of the caller's PATH.
+    #[must_use]
+    pub fn with_search_path(mut self, search_path: impl Into<OsString>) -> Self {
+        self.search_path = search_path.into();
+        self
+    }
+
+    /// Runs one command with our PATH.
+    async fn run(&self, mut command: CommandLine, progress: &dyn Progress) -> Result<Finished, PortError> {
+        command.env.insert("PATH".to_owned(), self.search_path.to_string_lossy().into_owned());
+        tool::run(command, progress).await
     }
 
     fn dir_of(&self, digest: &str) -> PathBuf {
@@ -112,8 +128,7 @@ impl UvEnvs {
         files::remove_all(&beside).map_err(|error| io_error("remove", &beside, &error))?;
         let wanted = request.python.as_deref().unwrap_or("python3");
         let ended =
-            tool::run(commands::compile(uv, wanted, &request.requirements, &beside, &request.project), progress)
-                .await?;
+            self.run(commands::compile(uv, wanted, &request.requirements, &beside, &request.project), progress).await?;
         if !ended.ok() {
             return Err(failure::explain(&format!("pin {}", request.requirements.display()), &ended));
         }
@@ -126,15 +141,15 @@ impl UvEnvs {
     /// The exact version of the wanted interpreter.
     async fn python_version(&self, uv: &Path, request: &EnvRequest) -> Result<String, PortError> {
         let wanted = request.python.as_deref();
-        if wanted.is_none() && tool::on_path("python3").is_none() {
+        if wanted.is_none() && tool::on_path("python3", &self.search_path).is_none() {
             return Err(failure::python_missing());
         }
-        let ask = || tool::run(commands::python_version(uv, wanted, &request.project), &Quiet);
+        let ask = || self.run(commands::python_version(uv, wanted, &request.project), &Quiet);
         let mut ended = ask().await?;
         if !ended.ok()
             && let Some(wanted) = wanted
         {
-            let fetched = tool::run(commands::python_install(uv, wanted, &request.project), &Quiet).await?;
+            let fetched = self.run(commands::python_install(uv, wanted, &request.project), &Quiet).await?;
             if !fetched.ok() {
                 return Err(failure::explain(&format!("get Python {wanted}"), &fetched));
             }
@@ -161,12 +176,12 @@ impl UvEnvs {
         let packages = locked.text.lines().filter(|line| !line.starts_with('-')).count();
         progress.line(&format!("making a Python {} environment with {packages} packages", marker.python_version));
         let wanted = request.python.as_deref().unwrap_or("python3");
-        let made = tool::run(commands::venv(uv, wanted, &dir, &request.project), &Quiet).await?;
+        let made = self.run(commands::venv(uv, wanted, &dir, &request.project), &Quiet).await?;
         if !made.ok() {
             return Err(failure::explain("make a Python environment", &made));
         }
         let python = commands::python_of(&dir);
-        let installed = tool::run(commands::install(uv, &python, &locked.file, &request.project), progress).await?;
+        let installed = self.run(commands::install(uv, &python, &locked.file, &request.project), progress).await?;
         if !installed.ok() {
             return Err(failure::explain(&format!("install {}", request.requirements.display()), &installed));
         }
@@ -207,7 +222,7 @@ impl EnvBackend for UvEnvs {
             return Ok(env);
         }
         fs::create_dir_all(&self.home).map_err(|error| io_error("make", &self.home, &error))?;
-        let uv = tool::ensure_uv(&self.home, progress).await?;
+        let uv = tool::ensure_uv(&self.home, &self.search_path, progress).await?;
         let locked = self.lock(&uv, request, progress).await?;
         let python_version = self.python_version(&uv, request).await?;
         let digest = requirements::env_digest(&locked.text, &python_version);
@@ -225,7 +240,7 @@ impl EnvBackend for UvEnvs {
             requirements_digest: requirements::hex(&locked.text),
             python_version,
             python_request: request.python.clone(),
-            interpreter: tool::interpreter_stamp(),
+            interpreter: tool::interpreter_stamp(&self.search_path),
         };
         self.make(&uv, request, &locked, &marker, progress).await?;
         Ok(PythonEnv { python: commands::python_of(&dir), dir, digest, created: true })
@@ -240,7 +255,7 @@ impl EnvBackend for UvEnvs {
             .filter_map(|entry| complete(&entry.path()))
             .filter(|(marker, env)| {
                 marker.requirements_digest == wanted
-                    && serves(marker, request.python.as_deref())
+                    && serves(marker, request.python.as_deref(), &self.search_path)
                     && env.dir == self.dir_of(&marker.digest)
             })
             .collect();
@@ -251,12 +266,12 @@ impl EnvBackend for UvEnvs {
 }
 
 /// Whether an environment is what a request for `python` would get.
-fn serves(marker: &Marker, python: Option<&str>) -> bool {
+fn serves(marker: &Marker, python: Option<&str>, search_path: &OsStr) -> bool {
     let same_version =
         |wanted: &str| marker.python_version == wanted || marker.python_version.starts_with(&format!("{wanted}."));
     match python {
         // A shim that leads elsewhere today is not noticed: the environment is then one version behind, complete all the same.
-        None => marker.python_request.is_none() && marker.interpreter == tool::interpreter_stamp(),
+        None => marker.python_request.is_none() && marker.interpreter == tool::interpreter_stamp(search_path),
         Some(wanted) => marker.python_request.as_deref() == python || same_version(wanted),
     }
 }

@@ -46,11 +46,16 @@ pub(crate) async fn follow(core: &Arc<Core>, token: &str) {
         if let Some(event) = event.filter(|event| slot.life.after(*event) != slot.life) {
             note(core, token, event).await;
         }
-        if let Err(error) = log::rotate(&log_path(&slot.request), core.settings.slot_log_max_bytes) {
-            tracing::warn!(token, %error, "cannot rotate the slot's log");
-        }
+        look_after_log(log_path(&slot.request), core.settings.slot_log_max_bytes).await;
         let starting = matches!(slot.life, Life::Starting { .. }) && probe != Probe::Yes;
         tokio::time::sleep(if starting { EVERY_WHILE_STARTING } else { EVERY }).await;
+    }
+}
+
+async fn look_after_log(path: std::path::PathBuf, max_bytes: u64) {
+    let rotated = tokio::task::spawn_blocking(move || log::rotate(&path, max_bytes)).await;
+    if let Err(error) = rotated.map_err(std::io::Error::other).flatten() {
+        tracing::warn!(%error, "cannot rotate a slot's log");
     }
 }
 

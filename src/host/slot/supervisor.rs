@@ -79,6 +79,9 @@ impl Supervisor {
         std::fs::create_dir_all(&dir).map_err(HostError::io(format!("creating {}", dir.display())))?;
         self.core
             .update(move |state| {
+                if state.down {
+                    return Err(HostError::Down);
+                }
                 // Chosen here, where no other slot can be promised the same one.
                 let port = process::free_port(state)?;
                 state.slots.insert(request.token.clone(), SlotRecord::intent(request, port));
@@ -258,5 +261,15 @@ impl Supervisor {
 /// record.
 fn find(slot: &SlotRecord, mark: &Mark) -> Option<ProcessId> {
     let recorded = slot.process.clone().filter(|process| process.is_slot(mark));
+    if recorded.is_none()
+        && let Some(process) = slot.process.as_ref().filter(|process| process.lives())
+    {
+        // It has overwritten its own environment (setproctitle does): not provably ours, so it is neither adopted nor killed.
+        tracing::error!(
+            token = slot.request.token,
+            ?process,
+            "a process without its token is left alone; end it by hand"
+        );
+    }
     recorded.or_else(|| identity::marked_leader(mark))
 }

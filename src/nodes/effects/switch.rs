@@ -44,7 +44,7 @@ impl Effect for SwitchTraffic {
 
     async fn perform(&self, world: &World, cx: &EffectCx) -> Result<RouteState, Failure> {
         let to = self.request(Some(self.live.clone()), self.standby.clone(), self.expected_generation, cx);
-        Ok(state(world.router.switch(&to).await.map_err(port)?))
+        Ok(state(world.router.switch(&to).await.map_err(|e| moved_on(port(e)))?))
     }
 
     async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<RouteState>, Failure> {
@@ -67,6 +67,15 @@ impl Effect for SwitchTraffic {
         world.router.switch(&back).await.map_err(port)?;
         Ok(())
     }
+}
+
+/// What a person can do when the route is not as it was planned on.
+fn moved_on(failure: Failure) -> Failure {
+    if failure.code != "route_generation_conflict" {
+        return failure;
+    }
+    let message = format!("the traffic was changed since this release was planned: {}", failure.message);
+    Failure { message, ..failure }.hint("look with `tidegate status`, then release again")
 }
 
 fn names(route: &Route, token: &str) -> bool {

@@ -118,6 +118,10 @@ CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
 BEGIN SELECT raise(ABORT, 'the audit is never changed'); END;
 CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
 BEGIN SELECT raise(ABORT, 'the audit is never deleted'); END;
+-- REPLACE deletes without firing the trigger above.
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
+BEGIN SELECT raise(ABORT, 'the audit is never changed'); END;
 
 -- The release ledger. The seed's columns first.
 CREATE TABLE ml_deployments (

@@ -1,0 +1,55 @@
+//! A growing state makes the file grow with what is new, not with what is there.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tidegate::graph::{Record, Store};
+use tidegate::store::{SqliteStore, this_process};
+
+use super::{Tested, checkpoint, create, normal, place, state, transaction};
+
+#[tokio::test]
+async fn a_growing_list_grows_the_file_linearly() -> Tested {
+    const STEPS: i64 = 1000;
+    const ITEM: usize = 100;
+    let (_dir, path) = place()?;
+    let store = SqliteStore::open_with(&path, normal())?;
+    let id = create(&store, "grows").await?;
+    store.acquire(&id, &this_process("test")).await?;
+    let mut items: Vec<Value> = Vec::new();
+    for step in 1..=STEPS {
+        items.push(json!(format!("{step:0ITEM$}")));
+        let next = checkpoint(step, state(json!({"items": items})));
+        store.commit(transaction(&id, 1, vec![Record::Checkpoint(Box::new(next))])).await?;
+    }
+    let begun = Instant::now();
+    let latest = store.latest(&id, "").await?;
+    let read = begun.elapsed();
+    assert_eq!(latest.map(|c| (c.step, c.values["items"].as_array().map(Vec::len))), Some((STEPS, Some(1000))));
+    assert_eq!(store.history(&id, "").await?.len(), 1001);
+    drop(store);
+    let bytes = std::fs::metadata(&path)?.len() as usize;
+    eprintln!("{bytes} bytes for {STEPS} supersteps of {ITEM} bytes; the newest read in {read:?}");
+    // Ids, tasks and times of a checkpoint weigh about as much as its item, all snapshots together about twice the last one.
+    let payload = STEPS as usize * ITEM;
+    assert!(bytes < 6 * payload, "{bytes} bytes for a payload of {payload}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_handle_may_write_in_between() -> Tested {
+    let (_dir, path) = place()?;
+    let stores = [SqliteStore::open_with(&path, normal())?, SqliteStore::open_with(&path, normal())?];
+    let id = create(&stores[0], "shared").await?;
+    stores[0].acquire(&id, &this_process("test")).await?;
+    let mut expected = stores[0].history(&id, "").await?;
+    for step in 1..=40 {
+        let items: Vec<i64> = (0..step).collect();
+        let next = checkpoint(step, state(json!({"items": items, "who": step % 3})));
+        expected.push(next.clone());
+        let store = &stores[usize::from(step % 3 == 0)];
+        store.commit(transaction(&id, 1, vec![Record::Checkpoint(Box::new(next))])).await?;
+    }
+    assert_eq!(stores[1].history(&id, "").await?, expected);
+    Ok(())
+}
