@@ -12,21 +12,30 @@ use tidegate::graph::{
     Advance, Answer, Checkpoint, CompiledGraph, Effects, Engine, Export, Failure, MemoryStore, NewThread, Owner,
     RunEnd, Source, Store, ThreadId, ThreadStatus, replay,
 };
+use tidegate::store::{Options, SqliteStore, Synchronous};
 use tidegate::workflow::{NodeTypes, load, no_files};
 
 /// How a family's store is made; every store that there is must hold all vectors.
-type NewStore = fn() -> Arc<dyn Store>;
+type NewStore = fn(&Path) -> Arc<dyn Store>;
 
-const STORES: [(&str, NewStore); 1] = [("memory", || Arc::new(MemoryStore::default()))];
+const STORES: [(&str, NewStore); 2] =
+    [("memory", |_| Arc::new(MemoryStore::default())), ("sqlite", |home| Arc::new(sqlite(home)))];
+
+/// A handle on one file for all vectors of a run: each vector is a thread of its own.
+fn sqlite(home: &Path) -> SqliteStore {
+    let options = Options { synchronous: Synchronous::Normal, ..Options::default() };
+    SqliteStore::open_with(home.join("vectors.db"), options).unwrap()
+}
 
 #[tokio::test]
 async fn does_what_langgraph_does() {
     let vectors = vectors();
     assert_eq!(vectors.len(), 240);
     let mut wrong = Vec::new();
+    let home = tempfile::tempdir().unwrap();
     for (store, new) in STORES {
         for vector in &vectors {
-            if let Err(why) = hold(vector, new()).await {
+            if let Err(why) = hold(vector, new(home.path())).await {
                 wrong.push(format!("{} over {store}: {why}", vector["graph"]["name"]));
             }
         }

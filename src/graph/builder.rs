@@ -66,7 +66,7 @@ impl StateGraph {
     /// Adds a typed node.
     #[must_use]
     pub fn node<N: Node>(self, name: impl Into<String>, node: N) -> Self {
-        self.dyn_node(name, Arc::new(Typed(node)))
+        self.dyn_node(name, Arc::new(Typed::new(node)))
     }
 
     /// Adds an erased node.

@@ -69,6 +69,7 @@ pub(super) fn compile(graph: StateGraph) -> Result<CompiledGraph, CompileErrors>
         interrupt_before: graph.interrupt_before,
         interrupt_after: graph.interrupt_after,
         warnings,
+        fingerprint: std::sync::OnceLock::new(),
     })
 }
 

@@ -4,19 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::core;
 use super::effect::Effects;
-use super::replay::{Instead, Recorded};
+use super::namespace::{NamespaceEnd, checkpointed, run_namespace};
+use super::replay::Recorded;
 use super::scope::{Scope, ScopeParts, Stop};
-use super::task::run_task;
 use super::{
     Checkpoint, CompiledGraph, Event, EventSink, Failure, Interrupt, NoSink, NodeError, Owner, Record, Store,
-    StoreError, TaskPath, TaskResult, Thread, ThreadEvent, ThreadId, ThreadStatus, Unwinding,
+    StoreError, Thread, ThreadEvent, ThreadId, ThreadStatus, Unwinding,
 };
 
 /// Tells the time; replaced in tests.
@@ -96,11 +94,6 @@ pub struct StateSnapshot {
     pub next: Vec<String>,
     /// Open questions.
     pub interrupts: Vec<Interrupt>,
-}
-
-pub(super) enum NamespaceEnd {
-    Finished(Box<Checkpoint>),
-    Suspended,
 }
 
 impl Engine {
@@ -206,9 +199,15 @@ impl Engine {
         let running =
             thread.status.on(ThreadEvent::Advance).map_err(|e| Failure::new("illegal_event", e.to_string()))?;
         let advancing = Event::Advancing { owner: self.owner.to_string(), epoch: thread.epoch };
-        scope
-            .commit(vec![Record::Event(advancing), Record::Status { status: running, failure: None, unwinding: None }])
-            .await?;
+        scope.postpone(vec![
+            Record::Event(advancing),
+            Record::Status { status: running, failure: None, unwinding: None },
+        ]);
+        // A thread that is found `running` has passed the static interrupt it stands at: whoever takes it over goes on. One that begins
+        // may have its first stop before its first node, so there the status waits for that decision.
+        if resuming || graph.interrupt_before.is_empty() {
+            scope.commit(Vec::new()).await?;
+        }
         let ended = run_namespace(&scope, graph, "", Map::new()).await;
         Ok(finish_run(&scope, ended).await?)
     }
@@ -257,14 +256,18 @@ impl Engine {
         why: Failure,
     ) -> Result<RunEnd, EngineError> {
         refuse_changed(graph, thread)?;
-        if thread.status.is_terminal() {
+        if thread.status.is_terminal() && !continuable(thread) {
             let message = format!("thread {} has ended: it is {}", thread.id, thread.status.word());
             return Err(Failure::new("thread_over", message).into());
         }
         let scope = self.scope(thread, Advance::default(), false, None).await?;
         let unwinding =
             thread.unwinding.clone().unwrap_or(Unwinding { becomes: ThreadStatus::Cancelled, failure: why });
-        let committed = if undo { thread.committed_seq } else { u64::MAX };
+        let committed = if undo { thread.committed_seq } else { scope.last_seq() };
+        if !undo {
+            // Durable with the decision: after a crash nobody would know that undoing was declined.
+            scope.postpone(vec![Record::CommitPoint(committed)]);
+        }
         Ok(super::saga::begin(&scope, unwinding, committed).await?)
     }
 
@@ -279,6 +282,11 @@ impl Engine {
         let thread = self.store.acquire(id, &self.owner).await?;
         let done = async {
             refuse_changed(graph, &thread)?;
+            refuse_over(&thread)?;
+            if thread.unwinding.is_some() {
+                let message = format!("thread {id} is being undone: its state cannot be changed");
+                return Err(Failure::new("thread_unwinding", message).hint("resume or cancel it").into());
+            }
             let latest = latest(&*self.store, id).await?;
             let partial = self.store.partial(id, "", &latest.id).await?;
             let at = self.clock.now();
@@ -365,6 +373,13 @@ fn refuse_over(thread: &Thread) -> Result<(), Failure> {
         .hint("what it did is undone; start a new one"))
 }
 
+/// A thread that ran out of supersteps counts as failed, but nothing of it is undone: it can be continued, so it can be cancelled.
+fn continuable(thread: &Thread) -> bool {
+    thread.status == ThreadStatus::Failed
+        && !thread.undone
+        && thread.failure.as_ref().is_some_and(|f| f.code == "recursion_limit")
+}
+
 /// The thread's status after a run, committed; a failure or a cancel undoes first.
 async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) -> Result<RunEnd, StoreError> {
     let (event, failure) = match ended {
@@ -420,166 +435,4 @@ async fn begin_unwinding(scope: &Scope, unwinding: Unwinding) -> Result<RunEnd, 
 
 pub(super) fn after(status: ThreadStatus, event: ThreadEvent) -> Result<ThreadStatus, StoreError> {
     status.on(event).map_err(|e| StoreError::Damaged(e.to_string()))
-}
-
-pub(super) fn checkpointed(checkpoint: &Checkpoint) -> Record {
-    Record::Event(Event::Checkpointed {
-        ns: checkpoint.ns.clone(),
-        step: checkpoint.step,
-        source: checkpoint.source,
-        next: checkpoint.frontier.iter().map(|t| t.node.clone()).collect(),
-    })
-}
-
-/// Runs one namespace from its newest checkpoint (made from `input` if it has none) until it ends or waits.
-pub(super) async fn run_namespace(
-    scope: &Arc<Scope>,
-    graph: &Arc<CompiledGraph>,
-    ns: &str,
-    input: Map<String, Value>,
-) -> Result<NamespaceEnd, NodeError> {
-    let (mut checkpoint, fresh) = match scope.store.latest(&scope.thread, ns).await? {
-        Some(checkpoint) => (checkpoint, false),
-        None => {
-            let first = core::start(graph, ns, None, &input, scope.now())?;
-            keep(scope, &first, Vec::new()).await?;
-            (first, true)
-        }
-    };
-    let continued = scope.resuming && !fresh;
-    // LangGraph's count: a run that begins has its input as a step of its own, one that continues has not.
-    let last_step = checkpoint.step + scope.recursion_limit + if continued { 2 } else { 0 };
-    let mut pass_static = continued;
-    loop {
-        match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
-            Some(Instead::Adopt(update)) => {
-                keep(scope, &update, Vec::new()).await?;
-                checkpoint = *update;
-                continue;
-            }
-            Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),
-            None => {}
-        }
-        // First of all, as in LangGraph: a run that needed every step it had is out of steps too.
-        if checkpoint.step >= last_step {
-            return Err(NodeError::Failed(too_long(graph, scope.recursion_limit)));
-        }
-        if checkpoint.ended() {
-            return Ok(NamespaceEnd::Finished(Box::new(checkpoint)));
-        }
-        let due = || checkpoint.frontier.iter();
-        if !pass_static && due().any(|t| graph.interrupt_before.contains(&t.node)) && scope.recorded.is_none() {
-            return Ok(NamespaceEnd::Suspended);
-        }
-        pass_static = false;
-        let results = superstep(scope, graph, &checkpoint).await?;
-        let next = core::apply(graph, &checkpoint, &results, scope.now())?;
-        let stops = results.iter().any(|r| graph.interrupt_after.contains(&r.node)) && scope.recorded.is_none();
-        keep(scope, &next, commit_points(scope, graph, &results)).await?;
-        checkpoint = next;
-        if stops && !checkpoint.ended() {
-            return Ok(NamespaceEnd::Suspended);
-        }
-    }
-}
-
-fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
-    Failure::new("recursion_limit", format!("graph `{}` did not end within {limit} supersteps", graph.name))
-        .hint("continue the thread, or raise the recursion limit")
-}
-
-async fn keep(scope: &Scope, checkpoint: &Checkpoint, mut records: Vec<Record>) -> Result<(), NodeError> {
-    if let Some(recorded) = &scope.recorded {
-        recorded.checkpoint(checkpoint)?;
-    }
-    records.push(checkpointed(checkpoint));
-    records.push(Record::Checkpoint(Box::new(checkpoint.clone())));
-    Ok(scope.commit(records).await?)
-}
-
-fn commit_points(scope: &Scope, graph: &CompiledGraph, results: &[TaskResult]) -> Vec<Record> {
-    let sets = |r: &&TaskResult| graph.nodes.get(&r.node).is_some_and(|n| n.policy.commit_point);
-    let Some(by) = results.iter().find(sets) else { return Vec::new() };
-    vec![Record::CommitPoint(scope.last_seq()), Record::Event(Event::CommitPoint { node: by.node.clone() })]
-}
-
-/// Runs all tasks of the frontier that have not finished before. All siblings come to their end before an error counts.
-async fn superstep(
-    scope: &Arc<Scope>,
-    graph: &Arc<CompiledGraph>,
-    checkpoint: &Checkpoint,
-) -> Result<Vec<TaskResult>, NodeError> {
-    let partial = scope.store.partial(&scope.thread, &checkpoint.ns, &checkpoint.id).await?;
-    let mut results = partial.results;
-    let attempts: BTreeMap<TaskPath, u32> = partial.attempts.into_iter().collect();
-    let due: Vec<_> = checkpoint.frontier.iter().filter(|t| results.iter().all(|r| r.path != t.path)).collect();
-    let mut running: FuturesUnordered<_> = due
-        .into_iter()
-        .map(|task| run_task(scope, graph, checkpoint, task, attempts.get(&task.path).copied().unwrap_or(0)))
-        .collect();
-    let mut worst: Option<NodeError> = None;
-    let mut stop = scope.stop.clone();
-    loop {
-        let ended = tokio::select! {
-            biased;
-            asked = asked_to_stop(&mut stop) => return Err(asked),
-            ended = running.next() => ended,
-        };
-        match ended {
-            None => break,
-            Some(Ok(result)) => {
-                if !running.is_empty() || worst.is_some() {
-                    keep_result(scope, checkpoint, &result).await?;
-                }
-                results.push(result);
-            }
-            Some(Err(error)) => worst = Some(worse(worst, error)),
-        }
-    }
-    match worst {
-        None => Ok(results),
-        Some(error) => {
-            // The last one to finish went along with nobody; an answered question must not be asked again.
-            for result in &results {
-                keep_result(scope, checkpoint, result).await?;
-            }
-            Err(error)
-        }
-    }
-}
-
-async fn keep_result(scope: &Scope, checkpoint: &Checkpoint, result: &TaskResult) -> Result<(), NodeError> {
-    let (ns, id) = (checkpoint.ns.clone(), checkpoint.id.clone());
-    Ok(scope.commit(vec![Record::Result { ns, checkpoint: id, result: result.clone() }]).await?)
-}
-
-async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {
-    loop {
-        match *stop.borrow_and_update() {
-            Stop::No => {}
-            Stop::Drain | Stop::Hold => return NodeError::Drained,
-            Stop::Cancel => return NodeError::Cancelled,
-        }
-        if stop.changed().await.is_err() {
-            // Nobody is left who could ask.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Which of two errors decides: what nobody may pass over comes first, waiting comes last.
-fn worse(first: Option<NodeError>, second: NodeError) -> NodeError {
-    let weight = |error: &NodeError| match error {
-        NodeError::Store(_) => 6,
-        NodeError::Diverged(_) => 5,
-        NodeError::Stuck(_) => 4,
-        NodeError::Cancelled => 3,
-        NodeError::Failed(_) => 2,
-        NodeError::Drained => 1,
-        NodeError::Suspended => 0,
-    };
-    match first {
-        Some(first) if weight(&first) >= weight(&second) => first,
-        _ => second,
-    }
 }

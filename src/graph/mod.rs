@@ -19,6 +19,7 @@ mod failure;
 mod ids;
 mod journal;
 mod memory;
+mod namespace;
 mod node;
 mod replay;
 mod saga;

@@ -188,23 +188,40 @@ pub struct NodePolicy {
 }
 
 /// A typed node as a [`DynNode`].
-pub struct Typed<N: Node>(pub N);
+pub struct Typed<N: Node> {
+    node: N,
+    /// What its schemas say; made once, not on every run.
+    reads: BTreeMap<String, Field>,
+    writes: BTreeMap<String, Field>,
+}
+
+impl<N: Node> Typed<N> {
+    /// Erases a node's types.
+    pub fn new(node: N) -> Self {
+        let reads = fields(&schemars::schema_for!(N::Reads).to_value());
+        let writes = fields(&schemars::schema_for!(N::Writes).to_value());
+        Self { node, reads, writes }
+    }
+}
 
 #[async_trait]
 impl<N: Node> DynNode for Typed<N> {
     fn info(&self) -> NodeInfo {
+        // A field that may be null or left out is one that the node may leave alone.
+        let always = |(_, field): &(&String, &Field)| field.required && field.kind != ChannelType::Any;
         NodeInfo {
             kind: N::KIND.to_owned(),
             version: N::VERSION,
-            reads: Some(fields(&schemars::schema_for!(N::Reads).to_value())),
-            writes: Some(fields(&schemars::schema_for!(N::Writes).to_value())),
+            reads: Some(self.reads.clone()),
+            writes: Some(self.writes.clone()),
+            always_writes: self.writes.iter().filter(always).map(|(name, _)| name.clone()).collect(),
             ..NodeInfo::default()
         }
     }
 
     async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError> {
         let reads = self.reads(view)?;
-        let outcome = self.0.run(cx, reads).await?;
+        let outcome = self.node.run(cx, reads).await?;
         let update = serde_json::to_value(&outcome.update).map_err(|e| {
             Failure::new("writes_not_json", format!("what `{}` writes is not JSON", N::KIND)).because(e.to_string())
         })?;
@@ -219,9 +236,8 @@ impl<N: Node> DynNode for Typed<N> {
 
 impl<N: Node> Typed<N> {
     fn reads(&self, view: &View) -> Result<N::Reads, Failure> {
-        let wanted = fields(&schemars::schema_for!(N::Reads).to_value());
-        let seen: Map<String, Value> =
-            view.0.iter().filter(|(k, _)| wanted.contains_key(*k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let wanted = self.reads.keys().filter_map(|name| Some((name.clone(), view.0.get(name)?.clone())));
+        let seen: Map<String, Value> = wanted.collect();
         serde_json::from_value(Value::Object(seen)).map_err(|e| {
             Failure::new("reads_mismatch", format!("node type `{}` cannot read its channels", N::KIND))
                 .because(e.to_string())

@@ -18,6 +18,7 @@ pub(super) struct Recorded {
     entries: BTreeMap<JournalKey, Entry>,
     interrupts: BTreeMap<InterruptId, Interrupt>,
     checkpoints: BTreeMap<(String, i64), Checkpoint>,
+    /// Why it failed, or why it was being undone.
     failure: Option<Failure>,
     status: ThreadStatus,
     /// The root's highest step that came out as recorded.
@@ -134,7 +135,7 @@ impl Recorded {
             entries: export.journal.iter().map(|e| (e.key.clone(), e.clone())).collect(),
             interrupts: export.interrupts.iter().map(|i| (i.id.clone(), i.clone())).collect(),
             checkpoints: export.checkpoints.iter().map(|c| (key(c), c.clone())).collect(),
-            failure: export.thread.failure.clone(),
+            failure: export.thread.unwinding.as_ref().map(|u| &u.failure).or(export.thread.failure.as_ref()).cloned(),
             status: export.thread.status,
             reached: AtomicI64::new(-1),
         }
@@ -198,10 +199,33 @@ impl Recorded {
         let place = if key.ns.is_empty() { key.node.clone() } else { format!("{}|{}", key.ns, key.node) };
         match &self.failure {
             Some(failure) if failure.node.as_deref() == Some(&place) => NodeError::Failed(failure.clone()),
-            _ if self.status == ThreadStatus::Cancelled => NodeError::Cancelled,
-            _ if self.status.is_terminal() => diverged(&key.place(), &Value::Null, now),
-            _ => NodeError::Drained,
+            _ if self.status == ThreadStatus::Succeeded || self.status == ThreadStatus::Failed => {
+                diverged(&key.place(), &Value::Null, now)
+            }
+            _ => self.ends(),
         }
+    }
+
+    /// What a task finds where the record stops in its middle.
+    pub fn ends(&self) -> NodeError {
+        match self.status {
+            ThreadStatus::Cancelled => NodeError::Cancelled,
+            // Failed: a sibling's failure ends the superstep; without one the end will not be as recorded.
+            ThreadStatus::Failed
+            | ThreadStatus::Succeeded
+            | ThreadStatus::Pending
+            | ThreadStatus::Running
+            | ThreadStatus::Interrupted
+            | ThreadStatus::Sleeping
+            | ThreadStatus::Stuck => NodeError::Drained,
+        }
+    }
+
+    /// The failure of a node whose time ran out in the last superstep of the record: it depends on the clock, so it is taken as it is.
+    pub fn timed_out(&self, here: &Checkpoint, place: &str) -> Option<Failure> {
+        let failure = self.failure.as_ref().filter(|f| f.code == "node_timeout" && f.node.as_deref() == Some(place))?;
+        let last = !self.checkpoints.contains_key(&(here.ns.clone(), here.step + 1));
+        last.then(|| failure.clone())
     }
 
     /// The recorded answer to a question.
@@ -225,10 +249,11 @@ impl Recorded {
         };
         let Some(then) = self.checkpoints.get(&(now.ns.clone(), now.step)) else {
             // The record may end in the middle.
-            return if self.status.is_terminal() {
-                Err(diverged(&place("a step too many"), &Value::Null, &json!(now.values)))
-            } else {
-                Err(NodeError::Drained)
+            return match self.status {
+                ThreadStatus::Succeeded | ThreadStatus::Failed => {
+                    Err(diverged(&place("a step too many"), &Value::Null, &json!(now.values)))
+                }
+                _ => Err(self.ends()),
             };
         };
         for (name, value) in &now.values {
@@ -264,7 +289,9 @@ impl Recorded {
             return Ok(());
         }
         let code = |f: &Option<Failure>| f.as_ref().map(|f| f.code.clone());
-        if self.status == now.status && code(&self.failure) == code(&now.failure) {
+        // Why somebody cancelled comes from outside: no run gives it again.
+        let same_reason = self.status == ThreadStatus::Cancelled || code(&self.failure) == code(&now.failure);
+        if self.status == now.status && same_reason {
             return Ok(());
         }
         let (then, now) = (

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::driver::{RunEnd, after};
 use super::journal::{Entry, EntryEvent, EntryStatus};
-use super::scope::Scope;
+use super::scope::{Scope, unless_panicked};
 use super::{Event, Failure, NodeError, Record, StoreError, ThreadEvent, ThreadStatus, Unwinding};
 
 /// Attempts of one undo whose failure says that repeating may help.
@@ -21,12 +21,9 @@ pub(super) async fn begin(scope: &Scope, unwinding: Unwinding, committed: u64) -
 
 /// Undoes every effect numbered above `committed` that has not been undone.
 pub(super) async fn unwind(scope: &Scope, unwinding: Unwinding, committed: u64) -> Result<RunEnd, StoreError> {
-    let replaying = scope.recorded.is_some();
-    for entry in scope.undoable(committed) {
-        if replaying {
-            continue;
-        }
-        match undo_one(scope, entry, &unwinding.failure).await {
+    // A replay undoes nothing: the world is not there.
+    if scope.recorded.is_none() {
+        match undo_all(scope, committed, &unwinding.failure).await {
             Ok(()) => {}
             Err(NodeError::Store(error)) => return Err(error),
             Err(error) => return stuck(scope, unwinding, error).await,
@@ -55,19 +52,25 @@ async fn stuck(scope: &Scope, unwinding: Unwinding, error: NodeError) -> Result<
     Ok(RunEnd { status, failure: Some(failure) })
 }
 
-async fn undo_one(scope: &Scope, entry: Entry, reason: &Failure) -> Result<(), NodeError> {
-    let mut entry = match entry.status {
-        // What has no receipt may have happened all the same.
-        EntryStatus::Intent | EntryStatus::Failed => {
-            let settled = scope.settle(entry).await?;
-            if settled.status != EntryStatus::Done {
-                return Ok(());
-            }
-            settled
+/// Newest first. What has no receipt may have happened all the same, so everything is settled before anything is undone.
+async fn undo_all(scope: &Scope, committed: u64, reason: &Failure) -> Result<(), NodeError> {
+    for entry in scope.undoable(committed) {
+        if matches!(entry.status, EntryStatus::Intent | EntryStatus::Failed) {
+            scope.settle(entry).await?;
         }
-        EntryStatus::Done | EntryStatus::Undoing | EntryStatus::UndoFailed => entry,
-        EntryStatus::Undone => return Ok(()),
-    };
+    }
+    for entry in scope.undoable(committed) {
+        match entry.status {
+            EntryStatus::Done | EntryStatus::Undoing | EntryStatus::UndoFailed => {
+                undo_one(scope, entry, reason).await?;
+            }
+            EntryStatus::Intent | EntryStatus::Failed | EntryStatus::Undone => {}
+        }
+    }
+    Ok(())
+}
+
+async fn undo_one(scope: &Scope, mut entry: Entry, reason: &Failure) -> Result<(), NodeError> {
     scope.step(&mut entry, EntryEvent::Undo, None).await?;
     let (place, effect) = (entry.key.place(), entry.effect.clone());
     match perform_undo(scope, &entry, reason).await {
@@ -93,7 +96,8 @@ async fn perform_undo(scope: &Scope, entry: &Entry, reason: &Failure) -> Result<
     let mut attempt = 1;
     loop {
         let cx = scope.effect_cx(&entry.key, Some(reason.clone()));
-        match world.undo(entry.input.clone(), receipt.clone(), &cx).await {
+        let undo = world.undo(entry.input.clone(), receipt.clone(), &cx);
+        match unless_panicked("the undo", undo).await {
             Err(failure) if failure.retryable && attempt < UNDO_ATTEMPTS => {
                 tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
                 attempt += 1;

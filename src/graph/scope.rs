@@ -1,10 +1,13 @@
 //! One run's view of its thread: the journal in memory, the store behind it, and the rules of effects.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -51,7 +54,7 @@ struct Memory {
     entries: BTreeMap<JournalKey, Entry>,
     next_seq: u64,
     interrupts: BTreeMap<InterruptId, Interrupt>,
-    /// Events that wait for the next commit.
+    /// Events and other records that wait for the next commit.
     waiting: Vec<Record>,
 }
 
@@ -119,6 +122,11 @@ impl Scope {
     /// An event that goes along with the next commit.
     pub fn later(&self, event: Event) {
         self.memory().waiting.push(Record::Event(event));
+    }
+
+    /// Records that go along with the next commit.
+    pub fn postpone(&self, records: Vec<Record>) {
+        self.memory().waiting.extend(records);
     }
 
     /// The highest journal number so far.
@@ -205,7 +213,7 @@ impl Scope {
             let record = self.note(entry.clone());
             self.commit(vec![record]).await?;
             return match (entry.status, entry.failure) {
-                (EntryStatus::Intent, _) | (EntryStatus::Failed, None) => Err(NodeError::Drained),
+                (EntryStatus::Intent, _) | (EntryStatus::Failed, None) => Err(recorded.ends()),
                 (EntryStatus::Failed, Some(failure)) => Err(NodeError::Failed(failure)),
                 // An effect without a receipt of its own has null for one, which a file cannot tell from none.
                 _ => Ok(entry.receipt.unwrap_or(Value::Null)),
@@ -270,7 +278,8 @@ impl Scope {
     pub async fn settle(&self, mut entry: Entry) -> Result<Entry, NodeError> {
         let world = self.effects.get(&entry.effect)?;
         let began = Instant::now();
-        let probe = world.probe(entry.input.clone(), &self.effect_cx(&entry.key, None)).await;
+        let cx = self.effect_cx(&entry.key, None);
+        let probe = unless_panicked("the probe", world.probe(entry.input.clone(), &cx)).await;
         let (place, effect) = (entry.key.place(), entry.effect.clone());
         match probe {
             Ok(Probe::Done(receipt)) => {
@@ -300,23 +309,26 @@ impl Scope {
     {
         if let Some(recorded) = &self.recorded {
             let entry = recorded.reading(&key)?;
-            let value = entry.receipt.clone().unwrap_or(Value::Null);
+            let (value, failure) = (entry.receipt.clone().unwrap_or(Value::Null), entry.failure.clone());
             let record = self.note(entry);
             self.commit(vec![record]).await?;
-            return Ok(value);
+            return failure.map_or(Ok(value), |failure| Err(NodeError::Failed(failure)));
         }
         let before = self.entry(&key);
-        if let (EntryKind::Pin, Some(entry)) = (kind, &before) {
-            return Ok(entry.receipt.clone().unwrap_or(Value::Null));
+        if let (EntryKind::Pin, Some(Entry { status: EntryStatus::Done, receipt, .. })) = (kind, &before) {
+            return Ok(receipt.clone().unwrap_or(Value::Null));
         }
-        let value = read.await?;
-        let mut entry = before.unwrap_or_else(|| self.fresh(&key, kind, "", Value::Null));
-        entry.status = EntryStatus::Done;
-        entry.receipt = Some(value.clone());
-        entry.updated_at = self.now();
-        let record = self.note(entry);
+        let read = read.await;
+        // A node may go on after a reading that failed; then a replay must fail it too.
+        let (status, receipt, failure) = match &read {
+            Ok(value) => (EntryStatus::Done, Some(value.clone()), None),
+            Err(NodeError::Failed(failure)) => (EntryStatus::Failed, None, Some(failure.clone())),
+            Err(other) => return Err(other.clone()),
+        };
+        let entry = before.unwrap_or_else(|| self.fresh(&key, kind, "", Value::Null));
+        let record = self.note(Entry { status, receipt, failure, updated_at: self.now(), ..entry });
         self.commit(vec![record]).await?;
-        Ok(value)
+        read
     }
 
     /// The answer to a question, or `Suspended` after it was asked.
@@ -381,6 +393,24 @@ fn cannot_tell(place: &str, why: String) -> Failure {
     Failure::new("effect_unknown", format!("nobody can tell whether the effect at {place} happened"))
         .because(why)
         .hint("look at the world, mend it, then resume or cancel the thread")
+}
+
+/// What an effect's own code leaves when it panics outside of a node: the thread must not be lost with it.
+pub(super) async fn unless_panicked<T>(
+    what: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.unwrap_or_else(|panic| {
+        let failure = Failure::new("effect_panicked", format!("{what} of an effect panicked"));
+        Err(failure.because(panic_message(panic.as_ref())).hint("this is a defect: report it"))
+    })
+}
+
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
 pub(super) fn millis(since: Instant) -> u64 {

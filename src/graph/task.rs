@@ -2,15 +2,15 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::core;
-use super::driver::{NamespaceEnd, run_namespace};
-use super::scope::{Scope, millis};
+use super::namespace::{NamespaceEnd, run_namespace};
+use super::scope::{Scope, millis, panic_message};
 use super::{
     Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, NodeEntry, NodeError, Produced, Record, State,
     Task, TaskResult, View, Write,
@@ -34,7 +34,11 @@ pub(super) async fn run_task(
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
         let began = Instant::now();
-        let end = attempt_once(scope, graph, checkpoint, task, entry, attempt).await;
+        let timed_out = scope.recorded.as_ref().and_then(|recorded| recorded.timed_out(checkpoint, &place));
+        let end = match timed_out {
+            Some(failure) => Err(NodeError::Failed(failure)),
+            None => attempt_once(scope, graph, checkpoint, task, entry, attempt).await,
+        };
         let failure = match end {
             Ok(result) => {
                 let duration_ms = millis(began);
@@ -46,8 +50,8 @@ pub(super) async fn run_task(
         };
         failed += 1;
         let pause = entry.policy.retry.and_then(|retry| retry.pause(failed, &failure));
-        // A replay takes the record's last attempt; it has nothing to wait for.
-        let pause = pause.filter(|_| scope.recorded.is_none());
+        // A replay repeats the attempts (a node may look at their number), but has nothing to wait for.
+        let pause = pause.map(|pause| if scope.recorded.is_some() { Duration::ZERO } else { pause });
         let retry_in_ms = pause.map(|p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX));
         let (ns, node) = (checkpoint.ns.clone(), task.node.clone());
         scope.later(Event::NodeFailed { ns: ns.clone(), node, failure: failure.clone(), retry_in_ms });
@@ -79,14 +83,17 @@ async fn attempt_once(
         }
     };
     let guarded = AssertUnwindSafe(work).catch_unwind();
-    let ended = match entry.policy.timeout {
+    // How long a replay takes says nothing about the record.
+    let ended = match entry.policy.timeout.filter(|_| scope.recorded.is_none()) {
         None => guarded.await,
         Some(limit) => {
             tokio::time::timeout(limit, guarded).await.unwrap_or_else(|_| Ok(Err(timed_out(&task.node, limit))))
         }
     };
     let produced = ended.unwrap_or_else(|panic| Err(panicked(&task.node, panic.as_ref())))?;
-    Ok(core::finish(graph, checkpoint, task, produced.writes, produced.goto)?)
+    let routed = || core::finish(graph, checkpoint, task, produced.writes, produced.goto);
+    let finished = std::panic::catch_unwind(AssertUnwindSafe(routed));
+    Ok(finished.map_err(|panic| panicked(&task.node, panic.as_ref()))??)
 }
 
 fn view(checkpoint: &Checkpoint, task: &Task) -> Result<View, Failure> {
@@ -136,14 +143,12 @@ fn handed_back(end: &Checkpoint, outer: &CompiledGraph, inner: &CompiledGraph) -
     end.written.iter().filter(|(name, _)| both(name)).map(write).collect()
 }
 
-fn timed_out(node: &str, limit: std::time::Duration) -> NodeError {
+fn timed_out(node: &str, limit: Duration) -> NodeError {
     let failure = Failure::new("node_timeout", format!("node `{node}` did not end within {limit:?}"));
     NodeError::Failed(failure.hint("raise its `timeout`, or look at what it waits for").retryable())
 }
 
 fn panicked(node: &str, panic: &(dyn std::any::Any + Send)) -> NodeError {
-    let what =
-        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     let failure = Failure::new("node_panicked", format!("node `{node}` panicked"));
-    NodeError::Failed(failure.because(what.unwrap_or_else(|| "no message".into())).hint("this is a defect: report it"))
+    NodeError::Failed(failure.because(panic_message(panic)).hint("this is a defect: report it"))
 }

@@ -1,7 +1,7 @@
 //! A graph as it is drawn: nodes, edges, barriers, and the routers that choose among them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -95,6 +95,8 @@ pub struct CompiledGraph {
     pub(super) interrupt_before: BTreeSet<String>,
     pub(super) interrupt_after: BTreeSet<String>,
     pub(super) warnings: Vec<Failure>,
+    /// Made once: every advance compares it.
+    pub(super) fingerprint: OnceLock<String>,
 }
 
 impl CompiledGraph {
@@ -154,7 +156,7 @@ impl CompiledGraph {
 
     /// Digest of everything that decides how a thread runs.
     pub fn fingerprint(&self) -> String {
-        digest(&self.describe())
+        self.fingerprint.get_or_init(|| digest(&self.describe())).clone()
     }
 
     /// The graph as data: what the fingerprint is made of.

@@ -64,7 +64,7 @@ impl NodeTypes {
     #[must_use]
     pub fn with<N: Node>(self, make: impl Fn(Value, &Site<'_>) -> Result<N, Failure> + Send + Sync + 'static) -> Self {
         self.add(N::KIND, None, move |with, site| {
-            let node: Arc<dyn DynNode> = Arc::new(Typed(make(with.clone(), site)?));
+            let node: Arc<dyn DynNode> = Arc::new(Typed::new(make(with.clone(), site)?));
             Ok(Arc::new(Parameterised { node, with }))
         })
     }
@@ -76,7 +76,7 @@ impl NodeTypes {
         make: impl Fn(P, &Site<'_>) -> Result<N, Failure> + Send + Sync + 'static,
     ) -> Self {
         self.add(N::KIND, Some(schemars::schema_for!(P).to_value()), move |with, site| {
-            let node: Arc<dyn DynNode> = Arc::new(Typed(make(site.parameters(with.clone())?, site)?));
+            let node: Arc<dyn DynNode> = Arc::new(Typed::new(make(site.parameters(with.clone())?, site)?));
             Ok(Arc::new(Parameterised { node, with }))
         })
     }

@@ -1,0 +1,208 @@
+//! One namespace of a thread (the root graph, or a subgraph's visit): superstep after superstep until it ends or waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use super::core;
+use super::replay::Instead;
+use super::scope::{Scope, Stop};
+use super::task::run_task;
+use super::{Checkpoint, CompiledGraph, Event, Failure, NodeError, Record, TaskPath, TaskResult, ThreadStatus};
+
+pub(super) enum NamespaceEnd {
+    Finished(Box<Checkpoint>),
+    Suspended,
+}
+
+pub(super) fn checkpointed(checkpoint: &Checkpoint) -> Record {
+    Record::Event(Event::Checkpointed {
+        ns: checkpoint.ns.clone(),
+        step: checkpoint.step,
+        source: checkpoint.source,
+        next: checkpoint.frontier.iter().map(|t| t.node.clone()).collect(),
+    })
+}
+
+/// Runs one namespace from its newest checkpoint (made from `input` if it has none) until it ends or waits.
+pub(super) async fn run_namespace(
+    scope: &Arc<Scope>,
+    graph: &Arc<CompiledGraph>,
+    ns: &str,
+    input: Map<String, Value>,
+) -> Result<NamespaceEnd, NodeError> {
+    let (mut checkpoint, fresh) = match scope.store.latest(&scope.thread, ns).await? {
+        Some(checkpoint) => (checkpoint, false),
+        None => {
+            let first = core::start(graph, ns, None, &input, scope.now())?;
+            let records = stop_record(scope, graph, &first, false);
+            keep(scope, &first, records).await?;
+            (first, true)
+        }
+    };
+    let continued = scope.resuming && !fresh;
+    // LangGraph's count: a run that begins has its input as a step of its own, one that continues has not.
+    let last_step = checkpoint.step + scope.recursion_limit + if continued { 2 } else { 0 };
+    let mut pass_static = continued;
+    loop {
+        match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
+            Some(Instead::Adopt(update)) => {
+                keep(scope, &update, Vec::new()).await?;
+                checkpoint = *update;
+                continue;
+            }
+            Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),
+            None => {}
+        }
+        // First of all, as in LangGraph: a run that needed every step it had is out of steps too.
+        if checkpoint.step >= last_step {
+            return Err(NodeError::Failed(too_long(graph, scope.recursion_limit)));
+        }
+        if checkpoint.ended() {
+            return Ok(NamespaceEnd::Finished(Box::new(checkpoint)));
+        }
+        if !pass_static && stands_before(scope, graph, &checkpoint) {
+            return Ok(NamespaceEnd::Suspended);
+        }
+        pass_static = false;
+        let results = superstep(scope, graph, &checkpoint).await?;
+        let next = core::apply(graph, &checkpoint, &results, scope.now())?;
+        let stops = scope.recorded.is_none()
+            && !next.ended()
+            && results.iter().any(|r| graph.interrupt_after.contains(&r.node));
+        let mut records = commit_points(scope, graph, &results);
+        records.extend(stop_record(scope, graph, &next, stops));
+        keep(scope, &next, records).await?;
+        checkpoint = next;
+        if stops {
+            return Ok(NamespaceEnd::Suspended);
+        }
+    }
+}
+
+/// Whether a static interrupt lies before what is due. A replay knows where the record went on.
+fn stands_before(scope: &Scope, graph: &CompiledGraph, checkpoint: &Checkpoint) -> bool {
+    scope.recorded.is_none() && checkpoint.frontier.iter().any(|t| graph.interrupt_before.contains(&t.node))
+}
+
+/// A checkpoint at which the run will stop says so in its own transaction: found `running` after a crash, it would be passed.
+fn stop_record(scope: &Scope, graph: &CompiledGraph, next: &Checkpoint, stops: bool) -> Vec<Record> {
+    if !stops && !stands_before(scope, graph, next) {
+        return Vec::new();
+    }
+    vec![Record::Status { status: ThreadStatus::Interrupted, failure: None, unwinding: None }]
+}
+
+fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
+    Failure::new("recursion_limit", format!("graph `{}` did not end within {limit} supersteps", graph.name))
+        .hint("continue the thread, or raise the recursion limit")
+}
+
+async fn keep(scope: &Scope, checkpoint: &Checkpoint, mut records: Vec<Record>) -> Result<(), NodeError> {
+    if let Some(recorded) = &scope.recorded {
+        recorded.checkpoint(checkpoint)?;
+    }
+    records.push(checkpointed(checkpoint));
+    records.push(Record::Checkpoint(Box::new(checkpoint.clone())));
+    if checkpoint.ns.is_empty() && checkpoint.ended() {
+        // The run's end follows at once and commits both together.
+        scope.postpone(records);
+        return Ok(());
+    }
+    Ok(scope.commit(records).await?)
+}
+
+fn commit_points(scope: &Scope, graph: &CompiledGraph, results: &[TaskResult]) -> Vec<Record> {
+    let sets = |r: &&TaskResult| graph.nodes.get(&r.node).is_some_and(|n| n.policy.commit_point);
+    let Some(by) = results.iter().find(sets) else { return Vec::new() };
+    vec![Record::CommitPoint(scope.last_seq()), Record::Event(Event::CommitPoint { node: by.node.clone() })]
+}
+
+/// Runs all tasks of the frontier that have not finished before. All siblings come to their end before an error counts.
+async fn superstep(
+    scope: &Arc<Scope>,
+    graph: &Arc<CompiledGraph>,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<TaskResult>, NodeError> {
+    let partial = scope.store.partial(&scope.thread, &checkpoint.ns, &checkpoint.id).await?;
+    let mut results = partial.results;
+    let attempts: BTreeMap<TaskPath, u32> = partial.attempts.into_iter().collect();
+    let finished: BTreeSet<&TaskPath> = results.iter().map(|r| &r.path).collect();
+    let mut running: FuturesUnordered<_> = checkpoint
+        .frontier
+        .iter()
+        .filter(|task| !finished.contains(&task.path))
+        .map(|task| run_task(scope, graph, checkpoint, task, attempts.get(&task.path).copied().unwrap_or(0)))
+        .collect();
+    let mut kept = results.len();
+    let mut worst: Option<NodeError> = None;
+    let mut stop = scope.stop.clone();
+    while !running.is_empty() {
+        let mut ended = tokio::select! {
+            biased;
+            asked = asked_to_stop(&mut stop) => return Err(asked),
+            ended = running.next() => ended,
+        };
+        // Whoever else is ready shares the transaction.
+        while let Some(end) = ended {
+            match end {
+                Ok(result) => results.push(result),
+                Err(error) => worst = Some(worse(worst, error)),
+            }
+            ended = running.next().now_or_never().flatten();
+        }
+        // Those that finish last need no transaction of their own, unless a sibling failed: what was answered must not be asked again.
+        if !running.is_empty() || worst.is_some() {
+            keep_results(scope, checkpoint, &results[kept..]).await?;
+            kept = results.len();
+        }
+    }
+    worst.map_or(Ok(results), Err)
+}
+
+async fn keep_results(scope: &Scope, checkpoint: &Checkpoint, results: &[TaskResult]) -> Result<(), NodeError> {
+    let record = |result: &TaskResult| Record::Result {
+        ns: checkpoint.ns.clone(),
+        checkpoint: checkpoint.id.clone(),
+        result: result.clone(),
+    };
+    if results.is_empty() {
+        return Ok(());
+    }
+    Ok(scope.commit(results.iter().map(record).collect()).await?)
+}
+
+async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {
+    loop {
+        match *stop.borrow_and_update() {
+            Stop::No => {}
+            Stop::Drain | Stop::Hold => return NodeError::Drained,
+            Stop::Cancel => return NodeError::Cancelled,
+        }
+        if stop.changed().await.is_err() {
+            // Nobody is left who could ask.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Which of two errors decides: what nobody may pass over comes first, waiting comes last.
+fn worse(first: Option<NodeError>, second: NodeError) -> NodeError {
+    let weight = |error: &NodeError| match error {
+        NodeError::Store(_) => 6,
+        NodeError::Diverged(_) => 5,
+        NodeError::Stuck(_) => 4,
+        NodeError::Cancelled => 3,
+        NodeError::Failed(_) => 2,
+        NodeError::Drained => 1,
+        NodeError::Suspended => 0,
+    };
+    match first {
+        Some(first) if weight(&first) >= weight(&second) => first,
+        _ => second,
+    }
+}

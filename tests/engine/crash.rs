@@ -1,0 +1,358 @@
+//! The crash matrix: a process is killed at every write point (each store write, before and after; each step of an effect), another
+//! one goes on, and nobody can tell from the record or from the world.
+//!
+//! The test binary starts itself anew as the victim: [`victim`] does nothing unless the environment names a case.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tidegate::graph::{
+    Advance, Answer, Checkpoint, CheckpointId, CompiledGraph, END, Engine, Entry, EventRow, Export, Failure, Goto,
+    Interrupt, InterruptId, NewThread, NodePolicy, Outcome, Owner, Partial, Record, RetryPolicy, START, Store,
+    StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
+};
+
+use crate::support::*;
+
+const DIR: &str = "ENGINE_CRASH_DIR";
+const CASE: &str = "ENGINE_CRASH_CASE";
+const AT: &str = "ENGINE_CRASH_AT";
+const THREAD: &str = "t";
+
+static PASSED: AtomicU64 = AtomicU64::new(0);
+
+/// A place where the process may be killed. Without the variable it only counts.
+pub fn point() {
+    let at: Option<u64> = std::env::var(AT).ok().and_then(|text| text.parse().ok());
+    if at == Some(PASSED.fetch_add(1, Ordering::SeqCst) + 1) {
+        nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL).unwrap();
+        // The signal may take a moment; nothing must happen meanwhile.
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+fn case(name: &str) -> Arc<CompiledGraph> {
+    let inner = || {
+        let built = graph("inner").node("x", maker()).node("ask", asker()).node("y", maker());
+        Arc::new(built.edge(START, "x").edge("x", "ask").edge("ask", "y").compile().unwrap())
+    };
+    let built = match name {
+        "chain" => {
+            let twice = step(|cx, _| {
+                Box::pin(async move {
+                    cx.effect("make", Make::of("b1")).await?;
+                    cx.effect("make", Make::of("lost-b2")).await?;
+                    let now = cx.now().await?;
+                    let answer = cx.interrupt(&json!({"go on?": "b"})).await?;
+                    assert_eq!(now, cx.pin("again", async { Ok(now) }).await?);
+                    cx.effect("late", Make::of("b3")).await?;
+                    Ok(Outcome::update(says(answer.to_string())))
+                })
+            });
+            let built = graph("chain").node("a", maker()).node("b", twice).node("c", maker());
+            built.edge(START, "a").edge("a", "b").edge("b", "c")
+        }
+        "fan" => {
+            let fan = step(|_, _| {
+                let send = |i: u32| Goto::Send { to: "work".into(), input: json!({"item": i}) };
+                Box::pin(async move {
+                    Ok(Outcome {
+                        update: says("fan"),
+                        goto: vec![send(0), send(1), send(2), Goto::Node("side".into())],
+                    })
+                })
+            });
+            let work = step(|cx, seen| {
+                Box::pin(async move {
+                    let item = seen.item.unwrap();
+                    cx.effect("make", Make::of(&format!("w{item}"))).await?;
+                    if item == json!(1) {
+                        cx.interrupt(&"one?").await?;
+                    }
+                    Ok(Outcome::update(Wrote { n: Some(1), ..says(item.to_string()) }))
+                })
+            });
+            let built = graph("fan").node("fan", fan).node("work", work).node("side", maker()).node("join", maker());
+            built.edge(START, "fan").barrier(["work", "side"], "join")
+        }
+        "sub" => {
+            let built = graph("sub").node("a", maker()).subgraph("s", inner()).node("side", maker()).node("z", maker());
+            built.edge(START, "a").edge("a", "s").edge("a", "side").barrier(["s", "side"], "z")
+        }
+        "static" => {
+            let built = graph("static").node("a", maker()).node("b", maker()).node("c", speaker());
+            let built = built.edge(START, "a").edge("a", "b").route("b", ["c", END], |_| Ok("c".into()));
+            built.interrupt_before(["a", "c"]).interrupt_after(["a"])
+        }
+        "saga" => {
+            let commit = NodePolicy { commit_point: true, ..NodePolicy::default() };
+            let built = graph("saga").node("a", maker()).policy("a", commit).node("b", maker()).subgraph("s", inner());
+            let built = built.node("bad", failing()).edge(START, "a").edge("a", "b").edge("b", "s");
+            built.edge("s", "bad").edge("s", "last").node("last", maker())
+        }
+        "cancel" | "leave" => {
+            let built = graph(name).node("a", maker()).subgraph("s", inner()).node("side", maker());
+            built.edge(START, "a").edge("a", "s").edge("a", "side")
+        }
+        "retry" => {
+            let retry = RetryPolicy { max_attempts: 4, initial_ms: 1, max_ms: 1, ..RetryPolicy::default() };
+            let policy = NodePolicy { retry: Some(retry), ..NodePolicy::default() };
+            let built = graph("retry").node("a", maker()).node("flaky", maker()).policy("flaky", policy);
+            built.edge(START, "a").edge("a", "flaky")
+        }
+        other => panic!("no case {other}"),
+    };
+    Arc::new(built.compile().unwrap())
+}
+
+/// Drives the case's thread to its end, however far it is: the program that is killed, and the one that goes on.
+async fn drive(name: &str, dir: &Path) {
+    let world = World::at(dir);
+    let store: Arc<dyn Store> = Arc::new(Deadly(sqlite(dir)));
+    let engine = engine(store.clone(), &world);
+    let (graph, id) = (case(name), ThreadId::from(THREAD));
+    if store.thread(&id).await.unwrap().is_none() {
+        engine.create(&graph, NewThread { id: Some(id.clone()), ..NewThread::default() }).await.unwrap();
+    }
+    loop {
+        let thread = store.thread(&id).await.unwrap().unwrap();
+        match thread.status {
+            ThreadStatus::Succeeded | ThreadStatus::Failed | ThreadStatus::Cancelled | ThreadStatus::Stuck => break,
+            ThreadStatus::Interrupted => person(name, &engine, &graph, &world).await,
+            ThreadStatus::Pending | ThreadStatus::Running | ThreadStatus::Sleeping => {}
+        }
+        let over = store.thread(&id).await.unwrap().unwrap().status.is_terminal();
+        if !over {
+            engine.advance(&graph, &id, Advance::default()).await.unwrap();
+        }
+    }
+}
+
+/// What a person does with a thread that waits: answer, resume, or cancel.
+async fn person(name: &str, engine: &Engine, graph: &Arc<CompiledGraph>, world: &World) {
+    let id = ThreadId::from(THREAD);
+    if name == "cancel" || name == "leave" {
+        let why = Failure::new("cancelled_by_user", "no more");
+        engine.cancel(graph, &id, name == "cancel", why).await.unwrap();
+        return;
+    }
+    let open = engine.store().interrupts(Some(&id), true).await.unwrap();
+    world.say("resume");
+    for question in open {
+        engine.store().answer(&question.id, &by("ada", json!(true)), None).await.unwrap();
+    }
+}
+
+/// The program that is started anew; as a test of its own it does nothing.
+#[test]
+fn victim() {
+    let (Ok(dir), Ok(name)) = (std::env::var(DIR), std::env::var(CASE)) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(drive(&name, Path::new(&dir)));
+    std::fs::write(Path::new(&dir).join("points"), PASSED.load(Ordering::SeqCst).to_string()).unwrap();
+}
+
+/// Runs the victim; false: it was killed.
+fn start(name: &str, dir: &Path, at: Option<u64>) -> bool {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["crash::victim", "--exact", "--nocapture"]).env(DIR, dir).env(CASE, name).env_remove(AT);
+    if let Some(at) = at {
+        command.env(AT, at.to_string());
+    }
+    let output = command.output().unwrap();
+    if output.status.signal() == Some(9) {
+        return false;
+    }
+    assert!(output.status.success(), "{name} at {at:?}: {}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+/// What must be the same, killed or not.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    status: ThreadStatus,
+    code: Option<String>,
+    values: Value,
+    history: Vec<Value>,
+    journal: BTreeMap<String, String>,
+    questions: Vec<(String, bool)>,
+    things: Vec<String>,
+}
+
+async fn seen(name: &str, dir: &Path) -> Seen {
+    let (store, world, id, graph) = (sqlite(dir), World::at(dir), ThreadId::from(THREAD), case(name));
+    let export = Export::of(&store, &id).await.unwrap();
+    replay(&graph, &export).await.unwrap_or_else(|e| panic!("{:#?}", e.failure()));
+    store.verify_audit().await.unwrap();
+    let row = |c: &Checkpoint| json!({"ns": c.ns, "step": c.step, "values": c.values, "due": c.frontier});
+    let (thread, last) = (&export.thread, store.latest(&id, "").await.unwrap().unwrap());
+    assert_eq!((&thread.owner, &thread.unwinding), (&None, &None));
+    let mut questions: Vec<_> =
+        export.interrupts.iter().map(|i| (i.key.place(), i.answer.is_some() || i.withdrawn)).collect();
+    questions.sort();
+    Seen {
+        status: thread.status,
+        code: thread.failure.as_ref().map(|f| f.code.clone()),
+        values: json!(last.values),
+        history: export.checkpoints.iter().map(row).collect(),
+        journal: export.journal.iter().map(|e| (e.key.place(), format!("{:?}", e.status))).collect(),
+        questions,
+        things: world.things(),
+    }
+}
+
+/// Each effect was performed once; again only after a probe that found nothing. Each was undone if it must be.
+fn performed_once(dir: &Path, flaky: usize) {
+    let mut calls: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (call, token) in World::at(dir).calls_with_tokens() {
+        calls.entry(token).or_default().push(call);
+    }
+    for (token, calls) in calls {
+        if token.is_empty() {
+            continue;
+        }
+        let is = |verb: &'static str| move |call: &&String| call.starts_with(verb);
+        let performs = calls.iter().filter(is("perform")).count();
+        let allowed = if calls[0].contains("flaky") { flaky } else { 1 };
+        assert!((1..=allowed + 1).contains(&performs), "{token}: {calls:?}");
+        let performed: Vec<usize> =
+            calls.iter().enumerate().filter(|(_, call)| call.starts_with("perform")).map(|(at, _)| at).collect();
+        for between in performed.windows(2).map(|pair| &calls[pair[0]..pair[1]]) {
+            assert!(between.iter().any(|call| call.starts_with("probe")), "performed again unprobed: {calls:?}");
+        }
+        assert!(calls.iter().filter(is("undo")).count() <= 2, "{calls:?}");
+    }
+}
+
+async fn matrix(name: &str) {
+    let calm = tempfile::tempdir().unwrap();
+    assert!(start(name, calm.path(), None));
+    let expected = seen(name, calm.path()).await;
+    let resumed = World::at(calm.path()).calls("resume").len();
+    let points: u64 = std::fs::read_to_string(calm.path().join("points")).unwrap().parse().unwrap();
+    assert!(points > 20, "{name} has {points} points");
+    performed_once(calm.path(), 3);
+    for at in 1..=points {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!start(name, dir.path(), Some(at)), "{name} has a point {at}");
+        assert!(start(name, dir.path(), None));
+        let found = seen(name, dir.path()).await;
+        assert_eq!(found, expected, "{name}, killed at {at} of {points}: {:?}", World::at(dir.path()).log());
+        performed_once(dir.path(), 3);
+        // Who was killed between a person's word and its record is told again; no stop is passed over.
+        let again = World::at(dir.path()).calls("resume").len();
+        assert!((resumed..=resumed + 1).contains(&again), "{name}, killed at {at}: {again} instead of {resumed}");
+    }
+}
+
+macro_rules! matrices {
+    ($($test:ident: $case:literal,)*) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                matrix($case).await;
+            }
+        )*
+    };
+}
+
+matrices! {
+    a_chain_with_a_question_survives: "chain",
+    a_fan_out_with_a_question_survives: "fan",
+    a_subgraph_with_a_question_survives: "sub",
+    static_interrupts_survive: "static",
+    a_saga_survives: "saga",
+    a_cancel_survives: "cancel",
+    a_cancel_without_undo_survives: "leave",
+    retries_survive: "retry",
+}
+
+/// A store that kills its process around its writes.
+struct Deadly<S>(S);
+
+#[async_trait]
+impl<S: Store> Store for Deadly<S> {
+    async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
+        point();
+        let done = self.0.create(thread, records).await;
+        point();
+        done
+    }
+
+    async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
+        let done = self.0.acquire(id, owner).await;
+        point();
+        done
+    }
+
+    async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
+        let done = self.0.release(id, epoch).await;
+        point();
+        done
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        point();
+        let done = self.0.commit(transaction).await;
+        point();
+        done
+    }
+
+    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
+        let done = self.0.answer(id, answer, digest).await;
+        point();
+        done
+    }
+
+    async fn thread(&self, id: &ThreadId) -> Result<Option<Thread>, StoreError> {
+        self.0.thread(id).await
+    }
+
+    async fn threads(&self, filter: &ThreadFilter) -> Result<Vec<Thread>, StoreError> {
+        self.0.threads(filter).await
+    }
+
+    async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
+        self.0.attend(id, attendant).await
+    }
+
+    async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {
+        self.0.latest(id, ns).await
+    }
+
+    async fn history(&self, id: &ThreadId, ns: &str) -> Result<Vec<Checkpoint>, StoreError> {
+        self.0.history(id, ns).await
+    }
+
+    async fn namespaces(&self, id: &ThreadId) -> Result<Vec<String>, StoreError> {
+        self.0.namespaces(id).await
+    }
+
+    async fn partial(&self, id: &ThreadId, ns: &str, checkpoint: &CheckpointId) -> Result<Partial, StoreError> {
+        self.0.partial(id, ns, checkpoint).await
+    }
+
+    async fn journal(&self, id: &ThreadId) -> Result<Vec<Entry>, StoreError> {
+        self.0.journal(id).await
+    }
+
+    async fn interrupts(&self, thread: Option<&ThreadId>, open_only: bool) -> Result<Vec<Interrupt>, StoreError> {
+        self.0.interrupts(thread, open_only).await
+    }
+
+    async fn interrupt(&self, id: &InterruptId) -> Result<Option<Interrupt>, StoreError> {
+        self.0.interrupt(id).await
+    }
+
+    async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {
+        self.0.events(id, after, limit).await
+    }
+}

@@ -1,0 +1,194 @@
+//! Questions: asked once, claimed once, never lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate::graph::{NodeError, NodePolicy, Outcome, START, StoreError, ThreadStatus};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn the_first_answer_wins_and_the_second_hears_whose() {
+    each(async |rig| {
+        let graph = chain("claim", vec![("ask", asker())]);
+        let (id, _) = rig.run(&graph).await;
+        let store = rig.engine.store().clone();
+        let open = store.interrupts(Some(&id), true).await.unwrap().remove(0);
+        let wrong = store.answer(&open.id, &by("eve", json!(0)), Some("sha256:other")).await.unwrap_err();
+        assert_eq!(wrong.failure().code, "changed");
+        let (ada, bob) = (by("ada", json!("ada")), by("bob", json!("bob")));
+        let shown = Some(open.digest.as_str());
+        let (first, second) = tokio::join!(store.answer(&open.id, &ada, shown), store.answer(&open.id, &bob, shown));
+        let lost = [first, second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
+        assert!(matches!(lost.as_slice(), [StoreError::Answered { by, .. }] if by == "ada"), "{lost:?}");
+        rig.advance(&graph, &id).await;
+        assert_eq!(rig.log(&graph, &id).await, json!(["ask heard \"ada\""]));
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_swallowed_question_is_an_error() {
+    each(async |rig| {
+        let node = step(|cx, _| {
+            Box::pin(async move {
+                let answer = cx.interrupt(&"?").await.unwrap_or(json!("assumed"));
+                Ok(Outcome::update(says(answer.to_string())))
+            })
+        });
+        let graph = chain("swallow", vec![("bad", node)]);
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!((end.status, code(&end)), (ThreadStatus::Failed, "interrupt_swallowed"));
+        assert!(rig.open(&id).await.is_empty());
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_questions_in_one_node_are_asked_one_after_the_other() {
+    each(async |rig| {
+        let node = step(|cx, _| {
+            Box::pin(async move {
+                let mut heard: Vec<Value> = Vec::new();
+                for n in 0..3 {
+                    heard.push(cx.interrupt(&json!({"n": n})).await?);
+                }
+                Ok(Outcome::update(says(json!(heard).to_string())))
+            })
+        });
+        let graph = chain("several", vec![("ask", node)]);
+        let (id, _) = rig.run(&graph).await;
+        for n in 0..3 {
+            let open = rig.engine.store().interrupts(Some(&id), true).await.unwrap();
+            assert_eq!(open.iter().map(|i| &i.value).collect::<Vec<_>>(), [&json!({"n": n})]);
+            rig.replays(&graph, &id).await;
+            rig.answer(&id, "ask", json!(n * 10)).await;
+            rig.advance(&graph, &id).await;
+        }
+        assert_eq!(rig.log(&graph, &id).await, json!(["[0,10,20]"]));
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn parallel_branches_wait_for_their_own_answers() {
+    each(async |rig| {
+        let built = graph("parallel")
+            .node("a", asker())
+            .node("b", asker())
+            .node("c", maker())
+            .edge(START, "a")
+            .edge(START, "b")
+            .edge(START, "c");
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Interrupted);
+        assert_eq!(rig.open(&id).await, ["a", "b"]);
+        rig.answer(&id, "b", json!("second")).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Interrupted);
+        assert_eq!(rig.open(&id).await, ["a"], "what was answered is not asked again");
+        rig.answer(&id, "a", json!("first")).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.log(&graph, &id).await, json!(["a heard \"first\"", "b heard \"second\"", "made c"]));
+        assert_eq!(rig.world.count("perform c"), 1);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn questions_in_subgraphs_come_through() {
+    each(async |rig| {
+        let inner = chain("inner", vec![("make", maker()), ("ask", asker()), ("after", speaker())]);
+        let built = graph("outer").subgraph("sub", inner).node("side", asker()).node("end", speaker());
+        let graph =
+            Arc::new(built.edge(START, "sub").edge(START, "side").barrier(["sub", "side"], "end").compile().unwrap());
+        let (id, _) = rig.run(&graph).await;
+        assert_eq!(rig.open(&id).await, ["ask", "side"]);
+        rig.answer(&id, "ask", json!(1)).await;
+        rig.advance(&graph, &id).await;
+        rig.replays(&graph, &id).await;
+        rig.answer(&id, "side", json!(2)).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        let log = json!(["side heard 2", "made make", "ask heard 1", "after", "end"]);
+        assert_eq!(rig.log(&graph, &id).await, log);
+        assert_eq!(rig.world.count("perform make"), 1);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_question_with_a_term_takes_no_late_answer() {
+    each(async |rig| {
+        let policy = NodePolicy { interrupt_ttl: Some(Duration::from_millis(20)), ..NodePolicy::default() };
+        let built = graph("term").node("ask", asker()).policy("ask", policy).edge(START, "ask");
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, _) = rig.run(&graph).await;
+        let open = rig.engine.store().interrupts(Some(&id), true).await.unwrap().remove(0);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let late = rig.engine.store().answer(&open.id, &by("ada", json!(1)), None).await.unwrap_err();
+        assert_eq!(late.failure().code, "expired");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn static_interrupts_stop_once_each() {
+    each(async |rig| {
+        let built = graph("static").node("a", maker()).node("b", maker()).node("c", maker());
+        let built = built.edge(START, "a").edge("a", "b").edge("b", "c");
+        let graph = Arc::new(built.interrupt_before(["a", "c"]).interrupt_after(["a"]).compile().unwrap());
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Interrupted);
+        let mut seen = vec![rig.world.count("perform")];
+        while rig.advance(&graph, &id).await.status == ThreadStatus::Interrupted {
+            seen.push(rig.world.count("perform"));
+            rig.replays(&graph, &id).await;
+        }
+        assert_eq!(seen, [0, 1, 2]);
+        assert_eq!(rig.world.count("perform"), 3);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_beats_a_waiting_sibling_and_withdraws_its_question() {
+    each(async |rig| {
+        let built = graph("beats").node("ask", asker()).node("bad", failing()).edge(START, "ask").edge(START, "bad");
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!((end.status, code(&end)), (ThreadStatus::Failed, "boom"));
+        assert!(rig.open(&id).await.is_empty());
+        let asked = rig.engine.store().interrupts(Some(&id), false).await.unwrap().remove(0);
+        let late = rig.engine.store().answer(&asked.id, &by("ada", json!(1)), None).await.unwrap_err();
+        assert_eq!(late.failure().code, "withdrawn");
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_question_that_fails_for_another_reason_is_that_failure() {
+    each(async |rig| {
+        let node = step(|cx, _| {
+            Box::pin(async move {
+                match cx.interrupt(&"?").await {
+                    Err(NodeError::Suspended) => Err(NodeError::Suspended),
+                    other => Ok(Outcome::update(says(other?.to_string()))),
+                }
+            })
+        });
+        let graph = chain("passed-on", vec![("ask", node)]);
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Interrupted);
+        rig.answer(&id, "ask", json!(3)).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+    })
+    .await;
+}

@@ -1,0 +1,10 @@
+//! The engine under test, through the library: typed nodes, effects on a real directory, the store in memory and the one in SQLite.
+
+mod compile;
+mod crash;
+mod effects;
+mod interrupts;
+mod leases;
+mod limits;
+mod saga;
+mod support;
