@@ -5,6 +5,9 @@ use serde_json::{Map, Value, json};
 /// Deepest nesting that is followed; schemas may be recursive.
 const MAX_DEPTH: usize = 8;
 
+/// Longest side of a made-up tensor.
+const MAX_SIDE: i64 = 4096;
+
 /// A small value that a schema admits, as far as types, enums, defaults and required properties go.
 pub fn sample_request(schema: &Value) -> Value {
     sample(schema, schema, 0)
@@ -47,11 +50,20 @@ fn object(schema: &Value, root: &Value, depth: usize) -> Value {
 }
 
 fn array(schema: &Value, root: &Value, depth: usize) -> Value {
+    if let Some(shape) = schema["shape"].as_array() {
+        return tensor(shape);
+    }
     match schema.get("items") {
         Some(items) => json!([sample(items, root, depth + 1)]),
         // BentoML describes a NumPy array without its shape: a row of one number is the smallest table.
         None => json!([[1.0]]),
     }
+}
+
+/// Ones in the shape that a tensor's schema tells; an open side is 1, and a side is at most [`MAX_SIDE`].
+fn tensor(shape: &[Value]) -> Value {
+    let side = |of: &Value| usize::try_from(of.as_i64().unwrap_or(1).clamp(1, MAX_SIDE)).unwrap_or(1);
+    shape.iter().rev().take(MAX_DEPTH).fold(json!(1.0), |inner, of| Value::Array(vec![inner; side(of)]))
 }
 
 #[cfg(test)]
@@ -69,6 +81,12 @@ mod tests {
             "$defs": {"row": {"type": "object", "required": ["x"], "properties": {"x": {"type": "number", "default": 2.5}}}},
         });
         assert_eq!(sample_request(&schema), json!({"text": "a", "k": 3, "rows": [{"x": 2.5}]}));
+    }
+
+    #[test]
+    fn a_tensor_has_its_shape() {
+        let schema = json!({"type": "tensor", "format": "numpy-array", "shape": [-1, 4]});
+        assert_eq!(sample_request(&schema), json!([[1.0, 1.0, 1.0, 1.0]]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 import bentoml
 import joblib
@@ -19,4 +20,7 @@ except InconsistentVersionWarning as unlike:
     )
 if not hasattr(model, "predict"):
     sys.exit(f"the artifact holds a {type(model).__name__}, which has no predict()")
+# The service tells its callers, and whoever checks it, how many features a row has.
+if hasattr(model, "n_features_in_"):
+    Path(__file__).with_name("features.txt").write_text(str(model.n_features_in_))
 print(f"saved {bentoml.sklearn.save_model('@TAG@', model).tag}")
