@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unused_imports, reason = "every test binary uses a part of it")]
 
+pub mod crash;
+pub mod disk;
 pub mod load;
 pub mod process;
 pub mod web;
@@ -19,6 +21,8 @@ use serde_json::{Value, json};
 use tidegate::adapters::uv::UvEnvs;
 use tidegate::ports::{EnvBackend, EnvRequest, Quiet};
 
+pub use crash::Chain;
+pub use disk::Disk;
 pub use load::Load;
 pub use process::{Ran, Running};
 
@@ -59,10 +63,15 @@ impl Home {
     /// A home that finds the shared environment.
     pub fn new() -> Self {
         let home = Self::bare();
-        for part in ["envs", "tools"] {
-            std::os::unix::fs::symlink(shared_home().join(part), home.path().join(part)).unwrap();
-        }
+        home.link_shared();
         home
+    }
+
+    /// Lets a bare home find the shared environment.
+    pub fn link_shared(&self) {
+        for part in ["envs", "tools"] {
+            std::os::unix::fs::symlink(shared_home().join(part), self.path().join(part)).unwrap();
+        }
     }
 
     /// A home without anything.
@@ -154,6 +163,15 @@ impl Home {
         self.json(&["deploy", project.arg(), "--yes"])
     }
 
+    /// The thread that a command advances.
+    pub fn thread_of(&self, running: &Running) -> String {
+        self.until("the command has its thread", || {
+            let runs = self.json(&["runs"]);
+            let own = runs.as_array().unwrap().iter().find(|run| run["owner"]["pid"] == running.pid())?;
+            Some(own["thread"].as_str().unwrap().to_owned())
+        })
+    }
+
     /// Events of a model's newest thread or of a thread; empty where there is none yet.
     pub fn events(&self, thread: &str) -> Vec<Value> {
         let ran = self.run(&["run", "events", thread, "--json"]);
@@ -212,6 +230,22 @@ impl Home {
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// Folders of builds.
+    pub fn builds(&self) -> Vec<String> {
+        self.names("builds").into_iter().filter(|name| !name.ends_with(".lock")).collect()
+    }
+
+    /// Folders of releases, as `name/version`.
+    pub fn releases(&self) -> Vec<String> {
+        let models = self.names("releases").into_iter().filter(|name| !name.ends_with(".lock"));
+        let folder = |path: &String| self.path().join("releases").join(path).is_dir();
+        let versions = models.flat_map(|model| {
+            let versions = self.names(&format!("releases/{model}"));
+            versions.into_iter().map(move |version| format!("{model}/{version}"))
+        });
+        versions.filter(folder).collect()
+    }
+
     /// Logs of everything that runs here, for a failed assertion.
     pub fn logs(&self) -> String {
         let mut files = vec![self.path().join("host/host.log"), self.path().join("runner.log")];
@@ -221,7 +255,7 @@ impl Home {
         let mut text = String::new();
         for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "log")) {
             let log = fs::read_to_string(file).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("(status=200")).collect();
             text += &format!("--- {}\n{}\n", file.display(), lines[lines.len().saturating_sub(40)..].join("\n"));
         }
         text
@@ -304,6 +338,28 @@ impl Project {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{text}{line}\n")).unwrap();
         self
+    }
+
+    /// Whose service fails every call once the file `flag` is there.
+    pub fn worn_out_by(self, flag: &Path) -> Self {
+        let flag = flag.to_str().unwrap();
+        let fail =
+            format!("if os.path.exists(\"{flag}\"):\n            raise RuntimeError(\"worn out\")\n        return {{");
+        self.change("service.py", "return {", &fail).change(
+            "service.py",
+            "import bentoml\n",
+            "import os\n\nimport bentoml\n",
+        )
+    }
+
+    /// Released without asking anybody.
+    pub fn unasked(self) -> Self {
+        self.with("approval: none")
+    }
+
+    /// Of another model.
+    pub fn model(self, name: &str) -> Self {
+        self.change("tidegate.yaml", "model: hello", &format!("model: {name}"))
     }
 
     /// Watched for so long only.
