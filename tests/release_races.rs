@@ -2,6 +2,7 @@
 
 mod release_support;
 
+use nix::sys::signal::Signal;
 use release_support::{Home, Ran, Running, version};
 
 /// Starts commands at once; returns how they ended.
@@ -19,18 +20,23 @@ fn winner_and_loser([a, b]: [Ran; 2]) -> (Ran, Ran) {
 #[test]
 fn of_two_that_resume_one_run_one_advances_and_the_other_is_told_who() {
     let home = Home::new();
-    let waits = home.run(&["deploy", home.hello("one").bake("4s").arg(), "--json"]);
-    assert_eq!((waits.code, waits.error_code().as_str()), (Some(3), "waiting"), "{waits:?}");
-    let thread = waits.thread();
-    let resume = ["run", "resume", &thread, "--yes", "--json"];
-    let first = home.start(&resume);
+    let stopped = home.start(&["deploy", home.hello("one").bake("6s").arg(), "--yes"]);
+    let thread = home.thread_of(&stopped);
     home.started(&thread, "watch");
-    let late = home.run(&resume);
-    assert_eq!((late.code, late.error_code().as_str()), (Some(4), "lease_held"), "{late:?}");
-    assert!(late.error()["message"].as_str().unwrap().contains(&format!("pid {}", first.pid())), "{late:?}");
-    let ended = first.end();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(version(&ended.json()), "one");
+    stopped.signal(Signal::SIGINT);
+    assert_eq!(stopped.end().code, Some(130));
+
+    let resume = ["run", "resume", thread.as_str(), "--json"];
+    let both = [home.start(&resume), home.start(&resume)];
+    let pids = [both[0].pid(), both[1].pid()];
+    let [a, b] = both.map(Running::end);
+    let winner = if a.code == Some(0) { pids[0] } else { pids[1] };
+    let (won, lost) = winner_and_loser([a, b]);
+    assert_eq!(lost.error_code(), "lease_held");
+    assert!(lost.error()["message"].as_str().unwrap().contains(&format!("pid {winner}")), "{lost:?}");
+    assert_eq!(version(&won.json()), "one");
+    // Resuming what has ended well says once more how it ended.
+    assert_eq!(home.ok(&resume).json(), won.json());
 }
 
 #[test]

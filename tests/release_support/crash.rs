@@ -20,11 +20,15 @@ pub struct Chain<'a> {
 impl<'a> Chain<'a> {
     /// Kills a deploy before, then after its acceptance.
     pub fn deploy(home: &'a Home, project: &super::Project) -> Self {
-        let args = ["deploy", project.arg(), "--yes", "--json"];
+        Self::begin(home, &["deploy", project.arg(), "--yes", "--json"])
+    }
+
+    /// Kills a command that begins a run before, then after the run's acceptance.
+    pub fn begin(home: &'a Home, args: &[&str]) -> Self {
         let before = home.json(&["runs"]).as_array().unwrap().len();
-        assert_eq!(home.crashes_at(1, &args).unwrap_err().code, None);
+        assert_eq!(home.crashes_at(1, args).unwrap_err().code, None);
         assert_eq!(home.json(&["runs"]).as_array().unwrap().len(), before);
-        assert_eq!(home.crashes_at(2, &args).unwrap_err().code, None);
+        assert_eq!(home.crashes_at(2, args).unwrap_err().code, None);
         let runs = home.json(&["runs"]);
         assert_eq!(runs.as_array().unwrap().len(), before + 1);
         Self { home, thread: runs[0]["thread"].as_str().unwrap().to_owned(), kills: 2 }
@@ -32,7 +36,7 @@ impl<'a> Chain<'a> {
 
     /// Kills right before and right after each commit that takes the run on; returns how the run ended. `after` sees the record after
     /// each kill.
-    pub fn to_the_end(&mut self, mut after: impl FnMut(&Value)) -> Ran {
+    pub fn kill_on(&mut self, mut after: impl FnMut(&Value)) -> Ran {
         let args = ["run", "resume", &self.thread, "--yes", "--json"];
         let (mut far, mut at) = (0, 1);
         while self.kills < MOST_KILLS {

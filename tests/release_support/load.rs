@@ -91,7 +91,7 @@ async fn ask(url: &str, stop: &AtomicBool, number: usize) -> Seen {
     let kept = web::client();
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let client = if number % 2 == 0 { kept.clone() } else { web::client() };
+        let client = if number.is_multiple_of(2) { kept.clone() } else { web::client() };
         match once(&client, url).await {
             Ok(version) => *seen.answers.entry(version).or_default() += 1,
             Err(why) => seen.failed.push(why),
