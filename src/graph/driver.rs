@@ -369,8 +369,13 @@ fn refuse_over(thread: &Thread) -> Result<(), Failure> {
     if !over {
         return Ok(());
     }
-    Err(Failure::new("thread_over", format!("thread {} has ended: it is {}", thread.id, thread.status.word()))
-        .hint("what it did is undone; start a new one"))
+    let over = Failure::new("thread_over", format!("thread {} has ended: it is {}", thread.id, thread.status.word()));
+    // Whoever resumes what a crash ended learns here how it ended.
+    let over = match &thread.failure {
+        Some(failure) => over.because(format!("{}: {}", failure.code, failure.message)),
+        None => over,
+    };
+    Err(over.hint("what it did is undone; start a new one"))
 }
 
 /// A thread that ran out of supersteps counts as failed, but nothing of it is undone: it can be continued, so it can be cancelled.

@@ -48,8 +48,12 @@ impl Effect for BuildModel {
     }
 
     async fn probe(&self, world: &World, cx: &EffectCx) -> Result<Probe<PackagedModel>, Failure> {
-        let found = world.packager.find(&cx.token).await.map_err(port)?;
-        Ok(found.map_or(Probe::NotDone, Probe::Done))
+        if let Some(found) = world.packager.find(&cx.token).await.map_err(port)? {
+            return Ok(Probe::Done(found));
+        }
+        // Half a build is of no use to anybody: a repetition begins anew, and a release that is given up leaves nothing.
+        world.packager.discard(&cx.token).await.map_err(port)?;
+        Ok(Probe::NotDone)
     }
 
     async fn undo(&self, world: &World, _model: &PackagedModel, cx: &EffectCx) -> Result<(), Failure> {
