@@ -2,6 +2,9 @@
 //! version that is live, validates, asks a human where policy says so, moves traffic, watches, and goes back by itself when the
 //! evidence says so. See `ARCHITECTURE.md` for the map of the rooms.
 
+#![warn(missing_docs, clippy::too_many_lines, clippy::todo)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod adapters;
 pub mod app;
 pub mod cli;

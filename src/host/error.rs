@@ -6,6 +6,7 @@ use crate::ports::PortError;
 
 /// Every failure of this room. `Display` says what happened; [`HostError::to_port`] adds cause, hint and retryability.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
 pub enum HostError {
     /// The daemon answered with an error of its own.
     #[error("{0}")]

@@ -27,6 +27,7 @@ pub mod schema;
 mod spec;
 mod state;
 mod strategy;
+mod summary;
 pub mod units;
 
 pub use conformance::{Violation, ledger_conformance};

@@ -76,14 +76,16 @@ async fn a_panic_is_a_failure_with_its_message() {
     .await;
 }
 
+type Choose = fn() -> Result<String, Failure>;
+
 #[tokio::test]
 async fn a_routers_mistake_leaves_the_thread_failed() {
     each(async |rig| {
-        let route = |choose: fn() -> Result<String, Failure>| {
+        let route = |choose: Choose| {
             let built = graph("route").node("a", speaker()).node("b", speaker()).edge(START, "a");
             compiled(built.route("a", ["b", END], move |_| choose()))
         };
-        let wrong: [(&str, fn() -> Result<String, Failure>); 3] = [
+        let wrong: [(&str, Choose); 3] = [
             ("lost", || Err(Failure::new("lost", "no way"))),
             ("undeclared_destination", || Ok("c".into())),
             ("node_panicked", || panic!("router")),

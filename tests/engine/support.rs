@@ -207,7 +207,9 @@ pub fn says(line: impl Into<String>) -> Wrote {
 pub type Ran = Result<Outcome<Wrote>, NodeError>;
 
 /// A typed node from a function.
-pub struct Step(Box<dyn for<'a> Fn(&'a Context, Seen) -> BoxFuture<'a, Ran> + Send + Sync>);
+pub struct Step(Box<Run>);
+
+type Run = dyn for<'a> Fn(&'a Context, Seen) -> BoxFuture<'a, Ran> + Send + Sync;
 
 pub fn step(run: impl for<'a> Fn(&'a Context, Seen) -> BoxFuture<'a, Ran> + Send + Sync + 'static) -> Step {
     Step(Box::new(run))
