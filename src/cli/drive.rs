@@ -61,7 +61,7 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, 
                 let failure = end
                     .failure
                     .unwrap_or_else(|| Failure::new("not_finished", format!("the run is {}", end.status.word())));
-                let exit = if end.status == ThreadStatus::Stuck { Exit::Stuck } else { Exit::of(&failure) };
+                let exit = Exit::of_end(end.status, &failure);
                 return Ok(Drove::Failed(failure, exit));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::graph::Failure;
+use crate::graph::{Failure, ThreadStatus};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +87,35 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// The code that fits how a run ended.
+    pub fn of_end(status: ThreadStatus, failure: &Failure) -> Self {
+        match (status, Self::of(failure)) {
+            (ThreadStatus::Stuck, _) => Self::Stuck,
+            // A release that met a full disk, and could be undone and recorded as failed, is over: nobody can resume it.
+            (ThreadStatus::Failed | ThreadStatus::Cancelled, Self::Resumable) => Self::Failed,
+            (_, exit) => exit,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_resumable_only_while_the_run_is() {
+        let full = Failure::new("disk_full", "`bentoml build` found the disk full");
+        assert_eq!(Exit::of(&full), Exit::Resumable);
+        assert_eq!(Exit::of_end(ThreadStatus::Failed, &full), Exit::Failed);
+        let refused = Failure::new("release_in_progress", "another release is under way");
+        assert_eq!(Exit::of_end(ThreadStatus::Failed, &refused), Exit::Refused);
+        assert_eq!(Exit::of_end(ThreadStatus::Stuck, &full), Exit::Stuck);
     }
 }

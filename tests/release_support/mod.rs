@@ -295,9 +295,6 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if std::env::var_os("TIDEGATE_TEST_KEEP").is_some() && std::thread::panicking() {
-            eprintln!("kept: {}", self.dir.path().display());
-        }
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
             let left = self.processes();
