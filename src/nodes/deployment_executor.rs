@@ -17,7 +17,7 @@ use crate::ports::{PackagedModel, RegisteredModel, Slot, SlotState};
 use crate::release::{DeploymentPlan, ReleaseChange};
 
 /// Pause between two looks at a slot that starts.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often the log of a slot that is not ready is searched for a failed start.
 const READ_LOG_EVERY: Duration = Duration::from_millis(500);
 /// Lines of the log that are searched.

@@ -14,7 +14,7 @@ use super::{log, log_path};
 use crate::host::core::Core;
 
 /// While starting: readiness is noticed within a tenth of a second.
-const EVERY_WHILE_STARTING: Duration = Duration::from_millis(100);
+const EVERY_WHILE_STARTING: Duration = Duration::from_millis(25);
 /// Afterwards: cheap enough for fifty slots.
 const EVERY: Duration = Duration::from_secs(1);
 /// A slot under full load answers late; that is not "not ready".
