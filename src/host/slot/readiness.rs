@@ -13,7 +13,7 @@ use super::life::{Event, Life};
 use super::{log, log_path};
 use crate::host::core::Core;
 
-/// While starting: readiness is noticed within a tenth of a second.
+/// While starting: readiness is noticed within a fortieth of a second; a release waits for it.
 const EVERY_WHILE_STARTING: Duration = Duration::from_millis(25);
 /// Afterwards: cheap enough for fifty slots.
 const EVERY: Duration = Duration::from_secs(1);
