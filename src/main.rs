@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     // The host daemon's own processes choose their runtime themselves and stay small.
     if let Some(code) = tidegate::host::dispatch(&args) {
         return code;

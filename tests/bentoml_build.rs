@@ -17,6 +17,7 @@ async fn iris_is_trained_built_served_and_imported() {
         train: Some(vec!["python".into(), "train.py".into()]),
         needs_models: vec!["iris_clf:latest".into()],
         service: Some("service:IrisClassifier".into()),
+        keep_out: vec![],
         expect_name: Some("iris_classifier".into()),
         ..request("iris-1", project.path()).await
     };

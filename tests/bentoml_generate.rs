@@ -24,6 +24,7 @@ async fn asked(home: &Home, artifact: &ModelArtifact) -> PackageRequest {
         train: Some(project.train),
         needs_models: project.needs_models,
         service: Some(project.service),
+        keep_out: vec![],
         expect_name: Some("churn".into()),
         ..request("g", &project.project).await
     }

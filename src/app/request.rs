@@ -85,6 +85,9 @@ fn read(file: &Path) -> Result<String, Failure> {
     let unreadable =
         |why: String| Failure::new("file_unreadable", format!("{} cannot be read", file.display())).because(why);
     let meta = std::fs::metadata(file).map_err(|e| unreadable(e.to_string()))?;
+    if !meta.is_file() {
+        return Err(unreadable("it is no ordinary file".to_owned()));
+    }
     if meta.len() > MAX_BYTES {
         return Err(unreadable(format!("it has {} bytes, at most {MAX_BYTES} are read", meta.len())));
     }

@@ -13,7 +13,9 @@ use crate::graph::{
     ThreadFilter, ThreadId, ThreadStatus, replay,
 };
 use crate::nodes::{ApprovalQuestion, RollbackRequest};
-use crate::release::{Decision, DeployRequest, DeploymentPlan, Format, PlanInput, ReleaseChange, Verdict, plan};
+use crate::release::{
+    Decision, DeployRequest, DeploymentPlan, Format, PlanInput, PlanState, ReleaseChange, ReleaseRow, Verdict, plan,
+};
 use crate::store::ProcLiveness;
 
 /// How long the one who decided waits for the process that attends the thread to take it.
@@ -64,6 +66,24 @@ impl App {
         plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))
     }
 
+    /// Makes the ledger follow the traffic: after the gateway fell back by itself, the row that answers is the live one. Returns the
+    /// version that it found to be live, if it had to change anything.
+    pub async fn reconcile(&self, model: &str) -> Result<Option<String>, Failure> {
+        let of = |e: crate::release::LedgerError| Failure::new(e.code(), e.to_string());
+        let history = self.ledger().history(model).await.map_err(of)?;
+        let Some(live) = history.iter().find(|row| row.live) else { return Ok(None) };
+        let route = self.world.router.route(model).await.map_err(|e| Failure::new(&e.code, e.message))?;
+        let Some(answers) = route.and_then(|route| route.live) else { return Ok(None) };
+        if live.slot_token.as_deref() == Some(&answers) {
+            return Ok(None);
+        }
+        let owns =
+            |row: &&ReleaseRow| row.slot_token.as_deref() == Some(&answers) && row.status == PlanState::Completed;
+        let Some(row) = history.iter().find(owns) else { return Ok(None) };
+        self.ledger().set_live(model, Some(&row.deployment_id), Utc::now()).await.map_err(of)?;
+        Ok(row.model_version.clone())
+    }
+
     /// Accepts a release; its thread's id is the `deployment_id`.
     pub async fn start_deploy(&self, request: &DeployRequest) -> Result<ThreadId, Failure> {
         self.start_deploy_as(None, request).await
@@ -71,6 +91,9 @@ impl App {
 
     /// The same under an id of the caller's.
     pub async fn start_deploy_as(&self, id: Option<ThreadId>, request: &DeployRequest) -> Result<ThreadId, Failure> {
+        if self.ledger().live(request.model.as_str()).await.is_ok_and(|live| live.is_some()) {
+            self.reconcile(request.model.as_str()).await?;
+        }
         let mut labels = BTreeMap::from([("kind".to_owned(), "deploy".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
         labels.extend(request.environment.clone().map(|e| ("environment".to_owned(), e)));
@@ -89,6 +112,7 @@ impl App {
         id: Option<ThreadId>,
         request: &RollbackRequest,
     ) -> Result<ThreadId, Failure> {
+        self.reconcile(request.model.as_str()).await?;
         let mut labels = BTreeMap::from([("kind".to_owned(), "rollback".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
         let input = Map::from_iter([("rollback".to_owned(), to_value(request)?)]);
@@ -104,6 +128,14 @@ impl App {
     /// Ends a thread and undoes what it did since its commit point. A living owner is asked to let go first. Without undo everything
     /// stays but the release's row, which is FAILED: the next release of the model must not wait for it.
     pub async fn cancel(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
+        let row = self.ledger().get(id.as_str()).await.ok().flatten();
+        if let Some(row) = row.filter(|row| undo && row.status == PlanState::Completed) {
+            let over = Failure::new(
+                "release_over",
+                format!("release {} of {} is complete", row.deployment_id, row.model_name),
+            );
+            return Err(over.hint(format!("`tidegate rollback {}` goes back", row.model_name)));
+        }
         let end = self.cancel_thread(id, undo, why.clone()).await?;
         if !undo
             && let Ok(Some(row)) = self.ledger().get(id.as_str()).await

@@ -188,6 +188,9 @@ fn read_file(path: &Path) -> Result<String, Failure> {
             .hint("name a workflow file, or a built-in workflow: model_deployer, rollback")
     };
     let meta = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
+    if !meta.is_file() {
+        return Err(fail("it is no ordinary file".to_owned()));
+    }
     let most = crate::workflow::MAX_BYTES as u64;
     if meta.len() > most {
         return Err(fail(format!("it has {} bytes, at most {most} are read", meta.len())));

@@ -112,8 +112,10 @@ pub async fn runner(app: App) -> Result<Exit, Failed> {
     let (ask, stop) = watch::channel(Stop::No);
     let mut terms = signal(SignalKind::terminate())
         .map_err(|e| plain(Failure::new("no_signals", "signals cannot be caught").because(e.to_string())))?;
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|e| plain(Failure::new("no_signals", "signals cannot be caught").because(e.to_string())))?;
     tokio::spawn(async move {
-        terms.recv().await;
+        tokio::select! { _ = terms.recv() => (), _ = interrupts.recv() => () }
         ask.send_replace(Stop::Drain);
     });
     run_detached(Arc::new(app), stop).await.map_err(plain)?;

@@ -66,8 +66,16 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, 
             }
         }
         let open = app.questions(Some(id)).await.map_err(of)?;
-        if open.is_empty() || !answer(app, &open, answers, out).await.map_err(of)? {
-            return Ok(Drove::Waiting(open));
+        let asked = if open.is_empty() { Asked::Nobody } else { answer(app, &open, answers, out).await.map_err(of)? };
+        match asked {
+            Asked::Answered => {}
+            Asked::Nobody => return Ok(Drove::Waiting(open)),
+            Asked::Stopped => {
+                out.note(&format!(
+                    "\nstopped; go on with `tidegate run resume {id}`, or undo with `tidegate run cancel {id}`"
+                ));
+                return Ok(Drove::Ended(stopped(id, out)));
+            }
         }
     }
 }
@@ -114,18 +122,28 @@ fn no_signals(error: &std::io::Error) -> Failure {
     Failure::new("no_signals", "signals cannot be caught").because(error.to_string())
 }
 
-/// Answers what can be answered here. False: nobody here answers.
-async fn answer(app: &Arc<App>, open: &[OpenQuestion], answers: Answers, out: &Out) -> Result<bool, Failure> {
+/// What came of asking.
+enum Asked {
+    /// There is an answer, from here or from elsewhere.
+    Answered,
+    /// Nobody here answers.
+    Nobody,
+    /// Somebody pressed ctrl-C instead.
+    Stopped,
+}
+
+/// Answers what can be answered here.
+async fn answer(app: &Arc<App>, open: &[OpenQuestion], answers: Answers, out: &Out) -> Result<Asked, Failure> {
     let approvals: Vec<&OpenQuestion> = open.iter().filter(|q| q.approval.is_some()).collect();
-    let Some(first) = approvals.first() else { return Ok(false) };
+    let Some(first) = approvals.first() else { return Ok(Asked::Nobody) };
     let at_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !out.is_json();
     match answers {
         Answers::Yes => {
             decide(app, first, Verdict::Approve, "--yes", Some("approved by --yes".to_owned())).await?;
-            Ok(true)
+            Ok(Asked::Answered)
         }
         Answers::Ask if at_terminal => ask_here(app, first, out).await,
-        Answers::Ask => Ok(false),
+        Answers::Ask => Ok(Asked::Nobody),
     }
 }
 
@@ -141,35 +159,40 @@ async fn decide(
 }
 
 /// Shows the evidence and asks; a decision made in another terminal ends the wait.
-async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<bool, Failure> {
+async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<Asked, Failure> {
     let thread = question.interrupt.thread.clone();
     app.store().attend(&thread, Some(app.owner())).await.map_err(|e| e.failure())?;
-    let Some(approval) = &question.approval else { return Ok(false) };
+    let Some(approval) = &question.approval else { return Ok(Asked::Nobody) };
     prompt::show(approval, question);
     let mut line = prompt::verdict();
+    // The handlers of the runs before keep these signals from ending the process by themselves.
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| no_signals(&e))?;
+    let mut terms = signal(SignalKind::terminate()).map_err(|e| no_signals(&e))?;
     let went_on = loop {
         tokio::select! {
+            _ = interrupts.recv() => break Asked::Stopped,
+            _ = terms.recv() => break Asked::Stopped,
             said = &mut line => match said {
                 Ok(Some((verdict, reason))) => match decide(app, question, verdict, "terminal", reason).await {
-                    Ok(()) => break true,
+                    Ok(()) => break Asked::Answered,
                     Err(failure) if failure.code == "already_decided" => {
                         out.note(&failure.message);
-                        break true;
+                        break Asked::Answered;
                     }
                     Err(failure) => return Err(failure),
                 },
                 // The terminal is gone: the question stays open.
-                Ok(None) | Err(_) => break false,
+                Ok(None) | Err(_) => break Asked::Nobody,
             },
             () = tokio::time::sleep(LOOK_EVERY) => {
                 let now = app.store().interrupt(&question.interrupt.id).await.map_err(|e| e.failure())?;
                 if let Some(answer) = now.as_ref().and_then(|i| i.answer.as_ref()) {
                     out.note(&format!("\ndecided by {} through {}", answer.by, answer.via));
-                    break true;
+                    break Asked::Answered;
                 }
                 if now.is_none_or(|i| i.withdrawn) {
                     out.note("\nthe question was withdrawn");
-                    break true;
+                    break Asked::Answered;
                 }
             }
         }

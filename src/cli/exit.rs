@@ -81,6 +81,12 @@ impl Exit {
             | "export_format"
             | "model_unknown"
             | "unknown_key"
+            | "bad_workflow"
+            | "path_escapes"
+            | "subgraph_circle"
+            | "bad_expression"
+            | "path_not_utf8"
+            | "is_an_approval"
             | "no_files" => Self::Usage,
             _ => Self::Failed,
         }

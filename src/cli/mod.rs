@@ -44,7 +44,7 @@ pub async fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     let asked_for =
         matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
-    if !asked_for && std::env::args().any(|arg| arg == "--json") {
+    if !asked_for && std::env::args_os().any(|arg| arg == "--json") {
         let message = error.to_string();
         let mut lines = message.trim().lines();
         let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();

@@ -119,6 +119,16 @@ async fn resume(app: App, args: ResumeArgs, out: &Out) -> Result<Exit, Failed> {
 /// Which question gets which answer.
 fn answers<'q>(args: &ResumeArgs, open: &'q [OpenQuestion]) -> Result<Vec<(&'q OpenQuestion, Value)>, Failure> {
     let bare = |failed: Failed| failed.0;
+    if let Some(asked) = open.iter().find(|q| q.approval.is_some())
+        && (args.value.is_some() || args.answers.is_some())
+    {
+        let id = &asked.interrupt.id;
+        return Err(Failure::new(
+            "is_an_approval",
+            format!("question {id} is an approval, which is decided, not answered"),
+        )
+        .hint(format!("`tidegate approve {id}` or `tidegate reject {id} --reason …`")));
+    }
     if let Some(text) = &args.value {
         let value = parse(text, "--value").map_err(bare)?;
         return match open {
@@ -262,6 +272,10 @@ async fn cancel(app: App, args: CancelArgs, out: &Out) -> Result<Exit, Failed> {
     let reason = args.reason.map(|r| format!(": {r}")).unwrap_or_default();
     let why = Failure::new("cancelled", format!("cancelled by {}{reason}", prompt::user()));
     let end = app.cancel(&id, !args.no_undo, why).await.map_err(|f| (f, Some(id.clone())))?;
+    // Asking its owner to let go may have stopped other threads of the same process.
+    if let Err(failure) = app.pick_up_orphans().await {
+        out.note(&format!("note: {failure}"));
+    }
     if end.status == crate::graph::ThreadStatus::Stuck {
         let failure = end.failure.unwrap_or_else(|| Failure::new("stuck", "an undo failed"));
         return Ok(out.failed_as(&failure, Some(&id), Exit::Stuck));

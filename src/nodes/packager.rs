@@ -1,6 +1,6 @@
 //! Builds the package: environment, build, record.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -46,7 +46,9 @@ impl Node for PackagerNode {
             python: reads.plan.build.env.python.clone(),
         };
         let env = cx.effect("env", EnsureEnv(request)).await?;
+        let secrets = reads.plan.env_file.as_ref().and_then(|file| Path::new(file).strip_prefix(&project.project).ok());
         let build = BuildModel {
+            keep_out: secrets.map(Path::to_owned).into_iter().collect(),
             project: project.project,
             env,
             train: (!project.train.is_empty()).then_some(project.train),

@@ -46,7 +46,10 @@ impl Node for Retire {
 /// Slots of the model without a role that belong to a release which has ended. The slot of a release under way may be about to get
 /// one, and one that no row knows is only just being started.
 async fn superfluous(world: &World, route: &RouteState) -> Result<Vec<String>, NodeError> {
-    let in_use = [route.live.as_deref(), route.standby.as_deref()];
+    // The route as it is now: a run that was resumed late must not judge by the one that it made.
+    let now = world.router.route(&route.model).await.map_err(port_err)?;
+    let now = now.as_ref();
+    let in_use = [now.and_then(|r| r.live.as_deref()), now.and_then(|r| r.standby.as_deref())];
     let slots = world.target.slots().await.map_err(port_err)?;
     let rows = world.ledger.history(&route.model).await.map_err(ledger_err)?;
     let token_in = |token: &str, ended: bool| {

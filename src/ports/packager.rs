@@ -30,6 +30,9 @@ pub struct PackageRequest {
     /// The version to give the bento; `None`: BentoML makes one.
     #[serde(default)]
     pub version: Option<String>,
+    /// Files of the project, relative to it, that must not come into the package: the file with the service's secrets.
+    #[serde(default)]
+    pub keep_out: Vec<PathBuf>,
     /// The name that the service's bento must have; a different one is an error. `None`: any.
     #[serde(default)]
     pub expect_name: Option<String>,

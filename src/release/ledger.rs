@@ -438,7 +438,10 @@ pub trait ReleaseLedger: Send + Sync {
 /// rollback is live, the newest completed deploy of another version, leaving out those that a rollback replaced, because they were found bad.
 pub fn rollback_target<'a>(history: &'a [ReleaseRow], to: Option<&str>) -> Option<&'a ReleaseRow> {
     let live = history.iter().find(|row| row.live)?;
-    let replaced = history.iter().find(|row| row.superseded_by.as_deref() == Some(&live.deployment_id));
+    let took_over = |row: &&ReleaseRow| {
+        row.superseded_by.as_deref() == Some(&live.deployment_id) && row.created_at < live.created_at
+    };
+    let replaced = history.iter().find(took_over);
     let to = to.or_else(|| match live.kind {
         ReleaseKind::Deploy => replaced.and_then(|row| row.model_version.as_deref()),
         ReleaseKind::Rollback => None,
@@ -452,7 +455,8 @@ pub fn rollback_target<'a>(history: &'a [ReleaseRow], to: Option<&str>) -> Optio
             && row.model_version != live.model_version
             && match to {
                 Some(version) => row.model_version.as_deref() == Some(version),
-                None => !rolled_back(row),
+                // What is younger than a live deploy was left by the gateway's fall-back to it.
+                None => !rolled_back(row) && (live.kind == ReleaseKind::Rollback || row.created_at < live.created_at),
             }
     })
 }

@@ -53,9 +53,9 @@ impl Home {
     }
 
     fn in_folder(dir: tempfile::TempDir) -> Self {
-        if shared_home().join("tools").exists() {
-            std::os::unix::fs::symlink(shared_home().join("tools"), dir.path().join("tools")).unwrap();
-        }
+        // Also before the shared environment is made: the folder may fill later.
+        fs::create_dir_all(shared_home().join("tools")).unwrap();
+        std::os::unix::fs::symlink(shared_home().join("tools"), dir.path().join("tools")).unwrap();
         Self { dir }
     }
 
@@ -105,6 +105,7 @@ pub async fn request(token: &str, project: &Path) -> PackageRequest {
         needs_models: vec![],
         service: None,
         version: None,
+        keep_out: vec![],
         expect_name: None,
     }
 }

@@ -78,6 +78,7 @@ impl Build<'_> {
                 .because(ended.last_lines(6))
         })?;
         let bento = self.paths.bentoml_home.join("bentos").join(&name).join(&version);
+        self.keep_out(&bento)?;
         let yaml = BentoYaml::read(&bento)?;
         self.check(&yaml)?;
         let placed = self.packager.releases().place(self.paths, &bento, &yaml, &store).await?;
@@ -101,6 +102,15 @@ impl Build<'_> {
         // The result stands; what BentoML left in its home is only space.
         let _ = files::remove_all(&self.paths.bentoml_home);
         Ok(model)
+    }
+
+    /// Takes out of what BentoML copied what must not travel with the model. Nothing of it has been digested or archived yet.
+    fn keep_out(&self, bento: &Path) -> Result<(), PortError> {
+        for file in &self.request.keep_out {
+            let copy = bento.join("src").join(file);
+            files::remove_all(&copy).map_err(|error| io_error("remove", &copy, &error))?;
+        }
+        Ok(())
     }
 
     /// Makes the build's BENTOML_HOME, whose models are the user's. Returns the folder of the user's models.

@@ -126,6 +126,7 @@ mod tests {
             needs_models: vec![],
             service: Some("service:Iris".into()),
             version: Some("v1".into()),
+            keep_out: vec![],
             expect_name: None,
         }
     }

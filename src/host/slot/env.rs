@@ -33,6 +33,28 @@ pub(crate) fn with_port(text: &str, port: u16) -> String {
     text.replace("{port}", &port.to_string())
 }
 
+/// Shorter values are words of everyday logs; hiding them would hide the log.
+const MIN_SECRET_CHARS: usize = 4;
+
+/// The lines of a log with every value of the slot's environment file replaced by its name: what a service prints of its secrets must not
+/// travel into answers, states and exports.
+pub(crate) fn redacted(request: &SlotRequest, mut lines: Vec<String>) -> Vec<String> {
+    let Some(path) = &request.env_file else { return lines };
+    // A file that cannot be read now holds no values that could be known; the slot would not start with it either.
+    let Ok(mut secrets) = read_file(path) else { return lines };
+    secrets.retain(|(_, value)| value.chars().count() >= MIN_SECRET_CHARS);
+    // Longest first: a value may be part of another one.
+    secrets.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+    for line in &mut lines {
+        for (name, value) in &secrets {
+            if line.contains(value.as_str()) {
+                *line = line.replace(value.as_str(), &format!("[{name}]"));
+            }
+        }
+    }
+    lines
+}
+
 fn read_file(path: &Path) -> Result<Vec<(String, String)>, HostError> {
     let wrong = |why: String| HostError::EnvFile { path: path.to_owned(), why };
     let size = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();

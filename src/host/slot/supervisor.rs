@@ -120,7 +120,9 @@ impl Supervisor {
         let slot = state.slots.get(token).ok_or_else(|| HostError::NoSuchSlot { token: token.to_owned() })?;
         let path = log_path(&slot.request);
         let doing = format!("reading {}", path.display());
-        let read = tokio::task::spawn_blocking(move || log::tail(&path, lines)).await;
+        let request = slot.request.clone();
+        let tail = move || log::tail(&path, lines).map(|read| super::env::redacted(&request, read));
+        let read = tokio::task::spawn_blocking(tail).await;
         read.map_err(std::io::Error::other).flatten().map_err(HostError::io(doing))
     }
 

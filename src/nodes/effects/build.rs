@@ -25,6 +25,9 @@ pub struct BuildModel {
     pub service: Option<String>,
     /// The version to give it.
     pub version: Option<String>,
+    /// Files that must not come into the package, relative to the project.
+    #[serde(default)]
+    pub keep_out: Vec<PathBuf>,
 }
 
 #[async_trait]
@@ -42,6 +45,7 @@ impl Effect for BuildModel {
             needs_models: self.needs_models.clone(),
             service: self.service.clone(),
             version: self.version.clone(),
+            keep_out: self.keep_out.clone(),
             expect_name: None,
         };
         world.packager.package(&request, &Lines(cx.progress.clone())).await.map_err(port)

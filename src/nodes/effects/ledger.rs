@@ -125,14 +125,17 @@ impl Effect for CompleteRelease {
     type Receipt = ();
 
     async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<(), Failure> {
-        world.ledger.update(&self.deployment_id, self.change.clone()).await.map_err(|e| ledger(&e))?;
+        // The row is COMPLETED last: until then it counts as under way, and no other release of the model begins.
         world.ledger.set_live(&self.model, Some(&self.deployment_id), self.at).await.map_err(|e| ledger(&e))?;
-        world.registry.set_current(&self.model, Some(&self.version)).await.map_err(port)
+        world.registry.set_current(&self.model, Some(&self.version)).await.map_err(port)?;
+        world.ledger.update(&self.deployment_id, self.change.clone()).await.map_err(|e| ledger(&e))?;
+        Ok(())
     }
 
-    async fn probe(&self, _world: &World, _cx: &EffectCx) -> Result<Probe<()>, Failure> {
-        // Every part of it may be repeated with the same result.
-        Ok(Probe::NotDone)
+    async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<()>, Failure> {
+        let row = world.ledger.get(&self.deployment_id).await.map_err(|e| ledger(&e))?;
+        // Once COMPLETED, a later release may have taken its place: doing it again would take that back.
+        Ok(if row.is_some_and(|row| row.status == PlanState::Completed) { Probe::Done(()) } else { Probe::NotDone })
     }
 
     async fn undo(&self, world: &World, _receipt: &(), _cx: &EffectCx) -> Result<(), Failure> {
