@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use tidegate::graph::{
     Advance, Channel, ChannelType, CompiledGraph, Context, DynNode, Effects, Engine, Goto, MemoryStore, NewThread,
-    NodeError, NodeInfo, Produced, Reducer, START, StateGraph, Store, ThreadStatus, View, Write,
+    NodeError, NodeInfo, Owner, Produced, Reducer, START, StateGraph, Store, ThreadStatus, View, Write,
 };
 use tidegate::store::{SqliteStore, this_process};
 use tokio::runtime::Runtime;
@@ -68,8 +68,8 @@ async fn invoke(engine: &Engine, graph: &Arc<CompiledGraph>) {
     assert_eq!(black_box(end).status, ThreadStatus::Succeeded);
 }
 
-fn engine(store: Arc<dyn Store>) -> Engine {
-    Engine::new(store, Effects::new(), this_process("bench"))
+fn engine(store: Arc<dyn Store>, owner: &Owner) -> Engine {
+    Engine::new(store, Effects::new(), owner.clone())
 }
 
 fn raw(path: &Path) -> Connection {
@@ -91,18 +91,24 @@ fn benches(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let dir = tempfile::tempdir().expect("a directory");
     let (chain, fan) = (chain(), fan_out());
+    // Once: finding out who one is reads /proc.
+    let owner = this_process("bench");
     criterion.bench_function("memory/chain-10", |bench| {
         // A store in memory keeps everything: a fresh one each time, or it is the store that is measured.
-        bench.to_async(&runtime).iter(|| async { invoke(&engine(Arc::new(MemoryStore::default())), &chain).await });
+        bench
+            .to_async(&runtime)
+            .iter(|| async { invoke(&engine(Arc::new(MemoryStore::default()), &owner), &chain).await });
     });
-    let durable = engine(Arc::new(SqliteStore::open(dir.path().join("engine.db")).expect("a store")));
+    let durable = engine(Arc::new(SqliteStore::open(dir.path().join("engine.db")).expect("a store")), &owner);
     let conn = raw(&dir.path().join("raw.db"));
     criterion.bench_function("floor/11-transactions", |bench| bench.iter(|| floor(&conn, CHAIN + 1)));
     criterion.bench_function("durable/chain-10", |bench| {
         bench.to_async(&runtime).iter(|| invoke(&durable, &chain));
     });
     criterion.bench_function("memory/fan-out-100", |bench| {
-        bench.to_async(&runtime).iter(|| async { invoke(&engine(Arc::new(MemoryStore::default())), &fan).await });
+        bench
+            .to_async(&runtime)
+            .iter(|| async { invoke(&engine(Arc::new(MemoryStore::default()), &owner), &fan).await });
     });
     // The fan-out commits its 100 writes at once, and the join.
     criterion.bench_function("floor/2-transactions", |bench| bench.iter(|| floor(&conn, 2)));

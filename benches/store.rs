@@ -14,8 +14,8 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tidegate::graph::{
     Advance, Channel, ChannelType, Checkpoint, CheckpointId, CompiledGraph, Context, DynNode, END, Effects, Engine,
-    Event, NewThread, NodeError, NodeInfo, Produced, Record, START, Source, State, StateGraph, Store, Task, TaskPath,
-    Thread, ThreadId, ThreadStatus, Transaction, View, Write,
+    Event, Name, NewThread, NodeError, NodeInfo, Produced, Record, START, Source, State, StateGraph, Store, Task,
+    TaskPath, Thread, ThreadId, ThreadStatus, Transaction, View, Write,
 };
 use tidegate::store::{Options, SqliteStore, Synchronous, this_process};
 
@@ -62,7 +62,7 @@ async fn chain(synchronous: Synchronous) -> Measured<()> {
         ours.push(begun.elapsed());
         let (begun, before) = (Instant::now(), store.transactions());
         for _ in 0..INVOKES {
-            let input = payload(0).into_iter().collect();
+            let input = payload(0).into_iter().map(|(name, value)| (name.to_string(), value)).collect();
             let id = engine.create(&graph, NewThread { input, ..NewThread::default() }).await?;
             engine.advance(&graph, &id, Advance::default()).await?;
         }
@@ -146,13 +146,13 @@ fn checkpoint(step: i64, values: State) -> Checkpoint {
     Checkpoint {
         id: CheckpointId::new(),
         parent: None,
-        ns: String::new(),
+        ns: Name::default(),
         step,
         source: Source::Loop,
         written: values.clone(),
         values,
         barriers: BTreeMap::new(),
-        visits: [("a".to_owned(), task.visit)].into(),
+        visits: [("a".into(), task.visit)].into(),
         frontier: vec![task],
         at: Utc::now(),
     }
@@ -179,18 +179,18 @@ async fn new_thread(store: &SqliteStore) -> Measured<ThreadId> {
         created_at: at,
         updated_at: at,
     };
-    store.create(&thread, vec![Record::Checkpoint(Box::new(checkpoint(0, payload(0))))]).await?;
+    store.create(&thread, vec![Record::Checkpoint(Arc::new(checkpoint(0, payload(0))))]).await?;
     Ok(thread.id)
 }
 
 /// What the engine commits per superstep of one node.
 fn superstep(thread: &ThreadId, epoch: u64, step: i64, values: State) -> Transaction {
     let next = checkpoint(step, values);
-    let started = Event::NodeStarted { ns: String::new(), node: "a".into(), attempt: 1 };
-    let finished = Event::NodeFinished { ns: String::new(), node: "a".into(), duration_ms: 0 };
-    let kept = Event::Checkpointed { ns: String::new(), step, source: Source::Loop, next: vec!["a".into()] };
+    let started = Event::NodeStarted { ns: Name::default(), node: "a".into(), attempt: 1 };
+    let finished = Event::NodeFinished { ns: Name::default(), node: "a".into(), duration_ms: 0 };
+    let kept = Event::Checkpointed { ns: Name::default(), step, source: Source::Loop, next: vec!["a".into()] };
     let events = [started, finished, kept].map(Record::Event);
-    let records = events.into_iter().chain([Record::Checkpoint(Box::new(next))]).collect();
+    let records = events.into_iter().chain([Record::Checkpoint(Arc::new(next))]).collect();
     Transaction { thread: thread.clone(), epoch, at: Utc::now(), records }
 }
 

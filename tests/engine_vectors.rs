@@ -73,7 +73,7 @@ async fn replays_and_tells(vector: &Value, bent: prop::sample::Index) -> Result<
     let mut checkpoints: Vec<&mut Checkpoint> = export.checkpoints.iter_mut().filter(computed).collect();
     let at = bent.index(checkpoints.len());
     let step = checkpoints[at].step;
-    checkpoints[at].values.insert("n".into(), json!(-1));
+    checkpoints[at].values.insert("n", json!(-1));
     match replay(&thread.graph, &export).await {
         Ok(_) => Err(format!("superstep {step} was tampered with and the replay did not notice")),
         Err(error) if error.failure().code == "replay_diverged" => Ok(()),
@@ -178,7 +178,7 @@ impl Thread {
     async fn answer(&self, op: &Value) {
         let store = self.engine.store();
         for open in store.interrupts(Some(self.id()), true).await.unwrap() {
-            let value = op.get("value").or_else(|| op["values"].get(&open.key.node));
+            let value = op.get("value").or_else(|| op["values"].get(open.key.node.as_str()));
             let Some(value) = value.cloned() else { continue };
             let answer = Answer { value, by: "tester".into(), via: "test".into(), at: chrono::Utc::now() };
             store.answer(&open.id, &answer, None).await.unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use host_support::{Home, alive, code, get, kill9, processes_of, switch_to, url};
 use tidegate::host::{HostClient, HostConfig, ensure_started};
-use tidegate::ports::SlotState;
+use tidegate::ports::{STARTED_ANEW, SlotState};
 
 async fn serving(home: &Home) -> HostClient {
     let client = home.start().await;
@@ -150,7 +150,14 @@ async fn down_stops_everything_and_up_brings_it_back() {
     assert_eq!((up.down, up.public_addr, &up.routes), (false, before.public_addr, &before.routes));
     // Held until the slot is ready.
     assert_eq!(get(&client, "/version").await, "v1");
-    assert_eq!(client.slot("a").await.unwrap().unwrap().restarts, 0);
+    let (old, new) = (&before.slots[0], client.slot("a").await.unwrap().unwrap());
+    assert_eq!(new.restarts, 0);
+    // Ready since its new process is; what the one before has said is told from what this one says.
+    assert!(new.ready_at > old.ready_at && new.ready_at >= new.started_at, "{old:?} {new:?}");
+    let log = client.slot_log("a", 99).await.unwrap();
+    let anew = log.iter().position(|line| line == STARTED_ANEW).unwrap();
+    assert!(log[..anew].iter().any(|line| line.starts_with("starting v1")), "{log:?}");
+    assert!(log[anew + 1].starts_with("starting v1"), "{log:?}");
     // The keeper holds the new socket too.
     let (stop, asking) = new_connections(url(&client, "/version").await);
     kill9(up.pid);
@@ -193,6 +200,9 @@ async fn after_a_reboot_what_served_is_started_again() {
     assert_eq!(get(&client, "/version").await, "v1");
     let new = client.slot("a").await.unwrap().unwrap();
     assert!(new.pid != old.pid && new.pid != Some(std::process::id()));
+    // The machine ended it; it did not end by itself.
+    assert_eq!(new.restarts, 0);
+    assert!(new.ready_at > old.ready_at, "{old:?} {new:?}");
 }
 
 #[tokio::test]

@@ -188,3 +188,99 @@ async fn a_slot_inherits_nothing_of_the_daemon() {
     let ids: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().skip(2).take(2).collect();
     assert_eq!(ids, [pid.to_string(), pid.to_string()], "leads its own group and session");
 }
+
+/// A slot that says what it was given, whenever it starts.
+fn telling(home: &Home, token: &str, file: &std::path::Path) -> tidegate::ports::SlotRequest {
+    let mut request = home.request(token, "v1");
+    let says = ["sh", "-c", "echo \"it is $API_KEY\"; exec \"$@\"", "sh"].map(str::to_owned);
+    request.argv.splice(0..0, says);
+    request.env_file = Some(file.to_owned());
+    request
+}
+
+#[tokio::test]
+async fn a_log_is_kept_clean_of_what_the_file_said_before() {
+    let home = Home::new();
+    let client = home.start().await;
+    let file = home.path("service.env");
+    std::fs::write(&file, "API_KEY=first-secret\n").unwrap();
+    client.start_slot(&telling(&home, "a", &file)).await.unwrap();
+    let first = home.wait_state(&client, "a", SlotState::Ready).await;
+    let is = |lines: Vec<String>| lines.into_iter().filter(|line| line.starts_with("it is")).collect::<Vec<_>>();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(is(client.slot_log("a", 50).await.unwrap()), ["it is [API_KEY]"]);
+
+    std::fs::write(&file, "API_KEY=second-secret\n").unwrap();
+    kill9(first.pid.unwrap());
+    home.until("it was started again", async || {
+        (is(client.slot_log("a", 50).await.unwrap()) == ["it is [API_KEY]", "it is [API_KEY]"]).then_some(())
+    })
+    .await;
+
+    // The next daemon does not know the first value, and nobody could tell it.
+    let before = client.status().await.unwrap();
+    kill9(before.pid);
+    home.until("another daemon", async || client.status().await.ok().filter(|now| now.pid != before.pid)).await;
+    let log = client.slot_log("a", 50).await.unwrap();
+    assert!(log.len() == 1 && log[0].starts_with("(withheld: ") && log[0].contains("slot.log"), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_log_outlives_the_daemon_while_the_file_is_as_it_was() {
+    let home = Home::new();
+    let client = home.start().await;
+    let file = home.path("service.env");
+    std::fs::write(&file, "API_KEY=first-secret\n").unwrap();
+    for token in ["a", "b"] {
+        client.start_slot(&telling(&home, token, &file)).await.unwrap();
+        home.wait_state(&client, token, SlotState::Ready).await;
+    }
+    let next = async || {
+        let before = client.status().await.unwrap();
+        kill9(before.pid);
+        home.until("another daemon", async || client.status().await.ok().filter(|now| now.pid != before.pid)).await;
+    };
+    next().await;
+    home.until("the next daemon has looked into the file", async || {
+        client.slot_log("a", 50).await.unwrap().contains(&"it is [API_KEY]".to_owned()).then_some(())
+    })
+    .await;
+    std::fs::write(&file, "API_KEY=second-secret\n").unwrap();
+    assert!(client.slot_log("a", 50).await.unwrap().contains(&"it is [API_KEY]".to_owned()));
+
+    std::fs::remove_file(&file).unwrap();
+    next().await;
+    for token in ["a", "b"] {
+        let log = client.slot_log(token, 50).await.unwrap();
+        assert!(log.len() == 1 && log[0].starts_with("(withheld: "), "{log:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_environment_file_that_never_ends_holds_nobody_up() {
+    let home = Home::with_settings(r#"{"stop_grace_ms": 500}"#);
+    let client = home.start().await;
+    let pipe = home.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for odd in [pipe.clone(), "/dev/zero".into(), home.path("")] {
+        let error = client.start_slot(&telling(&home, "odd", &odd)).await.unwrap_err().to_port();
+        assert_eq!(error.code, "env_file_malformed");
+        assert!(error.message.contains("no ordinary file"), "{error:?}");
+        assert_eq!(client.slot("odd").await.unwrap(), None);
+    }
+
+    // Put there later: the slot cannot be started again, and everything else goes on.
+    let file = home.path("service.env");
+    std::fs::write(&file, "API_KEY=first-secret\n").unwrap();
+    client.start_slot(&telling(&home, "a", &file)).await.unwrap();
+    let slot = home.wait_state(&client, "a", SlotState::Ready).await;
+    std::fs::rename(&pipe, &file).unwrap();
+    kill9(slot.pid.unwrap());
+    home.until("it says why", async || {
+        let slot = client.slot("a").await.unwrap()?;
+        slot.last_exit.is_some_and(|why| why.contains("no ordinary file")).then_some(())
+    })
+    .await;
+    assert!(client.slot_log("a", 50).await.unwrap().contains(&"it is [API_KEY]".to_owned()));
+    assert!(client.down().await.unwrap().down);
+}

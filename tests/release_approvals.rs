@@ -4,6 +4,7 @@ mod release_support;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +24,17 @@ impl Terminal {
     fn start(mut command: Command) -> Self {
         let pty = nix::pty::openpty(None, None).unwrap();
         let end = |fd: &OwnedFd| fd.try_clone().unwrap();
-        let child = command.stdin(end(&pty.slave)).stdout(end(&pty.slave)).stderr(end(&pty.slave)).spawn().unwrap();
+        command.stdin(end(&pty.slave)).stdout(end(&pty.slave)).stderr(end(&pty.slave));
+        // SAFETY: setsid and ioctl are async-signal-safe and touch nothing of the parent.
+        unsafe {
+            // In a session of its own, whose terminal this is: only then is ctrl-C more than a letter.
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                nix::errno::Errno::result(nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0))?;
+                Ok(())
+            });
+        }
+        let child = command.spawn().unwrap();
         // The ends that the command was given would keep the terminal open after its end.
         drop((command, pty.slave));
         let screen = Arc::new(Mutex::new(String::new()));
@@ -112,6 +123,24 @@ fn decisions_at_the_terminal_and_from_another_one() {
     assert!(rows[0]["reason"].as_str().unwrap().contains("labels are old"), "{}", rows[0]);
     assert_eq!(version(live), "two");
     assert_eq!(home.slots().len(), 2);
+}
+
+#[test]
+fn ctrl_c_at_the_question_leaves_it_open_for_somebody_else() {
+    let home = Home::new();
+    let mut terminal = deploy_at_terminal(&home, "one");
+    terminal.types("\u{3}");
+    let (code, text) = terminal.end(&home);
+    let open = home.json(&["approvals"]);
+    let thread = open[0]["thread"].as_str().unwrap();
+    let says = format!("; go on with `tidegate run resume {thread}`, or undo with `tidegate run cancel {thread}`");
+    assert!(code == Some(130) && text.contains(&says), "{code:?} {text}");
+    let row = &home.history("hello")[0];
+    assert!(row["status"] != "FAILED" && row["live"] == false, "{row}");
+    // Nobody at this terminal attends it any more; who approves it, or the runner, carries it to its end.
+    home.ok(&["approve", open[0]["id"].as_str().unwrap(), "--json"]);
+    assert_eq!(version(&completed(&home, thread)), "one");
+    assert_eq!((answer(&home)["via"].as_str(), home.json(&["approvals"])), (Some("approve"), json!([])));
 }
 
 #[test]

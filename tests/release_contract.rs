@@ -4,7 +4,7 @@ mod release_support;
 
 use std::process::Command;
 
-use release_support::{Home, greet, shared_python};
+use release_support::{Home, greet, shared_python, web};
 use serde_json::{Value, json};
 
 /// `ModelDeployerOutput` as tests/data/contracts describes it: exactly these keys.
@@ -74,4 +74,31 @@ fn the_printed_curl_line_works_literally() {
         json!({"greeting": "hello tide", "version": "it's"}),
         "{line}"
     );
+}
+
+/// A request that names nothing but a model: the service is written for it, whatever it takes as features.
+#[test]
+fn a_bare_model_is_released_with_a_service_of_its_own() {
+    let home = Home::new();
+    let program = "import pickle\nfrom sklearn.tree import DecisionTreeClassifier\n\
+        model = DecisionTreeClassifier().fit([[0, 1, 2], [10, 1, 2]], ['stays', 'leaves'])\n\
+        pickle.dump(model, open('churn.pkl', 'wb'))";
+    let folder = home.beside("bare");
+    std::fs::create_dir(&folder).unwrap();
+    let saved = Command::new(shared_python()).args(["-c", program]).current_dir(&folder).output().unwrap();
+    assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
+    let request = folder.join("request.json");
+    let text = json!({
+        "modelArtifact": {"path": "churn.pkl", "framework": "scikit-learn", "version": "2.0.0"},
+        "servingRequirements": {"latencyP99": "500ms", "throughput": "1rps", "availability": "99%"},
+        "deploymentStrategy": "blue-green",
+        "infrastructure": {"platform": "local", "namespace": "default", "resources": {}},
+    });
+    std::fs::write(&request, text.to_string()).unwrap();
+    let output = home.json(&["deploy", request.to_str().unwrap(), "--yes"]);
+    assert_contract(&output);
+    let url = format!("{}/predict", output["endpoint_url"].as_str().unwrap());
+    let (status, body) = web::post(&url, &json!({"features": [[1, 1, 2], [9, 1, 2]]})).unwrap();
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, answer), (200, json!(["stays", "leaves"])));
 }

@@ -5,7 +5,7 @@ mod release_support;
 use std::fs;
 
 use release_support::{Disk, Home, Load, Project, Ran, Running, version};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A home where `one` is live under load.
 struct Live {
@@ -86,6 +86,13 @@ fn wrong_answers_never_meet_a_user() {
     let live = Live::new();
     let error = live.refuses(&live.home.project("wrong_answers"));
     assert_error(&error, "validation_failed", "go away tide");
+    // Where the time went: up to the failure, and into what was taken back.
+    let shown = live.home.ok(&["run", "show", "hello"]).stdout;
+    let line = |part: &str| shown.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {shown}"));
+    assert!(line("✗ validation").ends_with("│ validation_failed"), "{shown}");
+    assert!(line("undo start_slot").contains('█') && line("  build_model").contains('█'), "{shown}");
+    // With a bar of its own, or among those undone at once: as fast as the machine is.
+    assert!(shown.contains("undo update_release") || line("undone at once: ").contains("update_release"), "{shown}");
     live.end();
 }
 
@@ -96,9 +103,11 @@ fn a_version_that_goes_bad_while_it_is_watched_is_taken_back() {
     let project = live.home.hello("bad").worn_out_by(&flag).bake("60s");
     let deploy = live.home.start(&["deploy", project.arg(), "--yes", "--json"]);
     live.home.started(&live.home.thread_of(&deploy), "watch");
+    let shown = live.home.ok(&["run", "show", "hello"]).stdout;
+    assert!(shown.lines().any(|line| line.starts_with("watch ") && line.ends_with("│ running")), "{shown}");
     fs::write(&flag, "").unwrap();
     let error = live.refused(deploy.end());
-    assert_eq!(error["code"], "bake_failed", "{error}");
+    assert_error(&error, "bake_failed", "worn out");
     let seen = live.load.end();
     // Users met errors of the bad version itself, for moments: that is what the watch is for. Nothing else failed.
     assert!(seen.failed.iter().all(|why| why.starts_with("500")), "{seen:?}");
@@ -169,4 +178,38 @@ fn a_full_disk_stops_a_release_resumably() {
     assert_eq!(version(&ended.json()), "two");
     load.end().assert_unharmed();
     assert_eq!((home.builds().len(), home.releases().len(), home.slots().len()), (2, 2, 2));
+}
+
+#[test]
+fn files_that_are_named_and_missing_are_told_before_anything_begins() {
+    let home = Home::new();
+    let without_lock = home.hello("one");
+    fs::remove_file(without_lock.path.join("requirements.lock")).unwrap();
+    let secrets = home.hello("one").with("env_file: nowhere.env");
+    let version = home.hello("one").with("version: a/b");
+    for (project, code) in
+        [(without_lock, "requirements_missing"), (secrets, "env_file_missing"), (version, "request_value")]
+    {
+        for command in ["plan", "deploy"] {
+            let ran = home.run(&[command, project.arg(), "--json"]);
+            assert_eq!((ran.code, ran.error_code().as_str()), (Some(2), code), "{ran:?}");
+        }
+    }
+    assert_eq!(home.json(&["runs"]), json!([]));
+}
+
+#[test]
+fn requirements_that_vanish_under_a_release_fail_it_and_leave_nothing() {
+    let home = Home::new();
+    let project = home.hello("one");
+    let lock = project.path.join("requirements.lock");
+    // Accepted while they are there; gone when the environment is looked for.
+    let thread = home.json(&["deploy", project.arg(), "--detach", "--yes"])["thread"].as_str().unwrap().to_owned();
+    fs::remove_file(&lock).unwrap();
+    let ended =
+        || ["COMPLETED", "FAILED"].iter().any(|end| home.history("hello").first().is_some_and(|r| r["status"] == *end));
+    home.until("it has ended", || ended().then_some(()));
+    // As fast as it was, it has either read them before or says what is missing; it is never stuck.
+    let run = home.json(&["run", "show", &thread]);
+    assert!(run["status"] == "failed" || run["status"] == "succeeded", "{run}");
 }

@@ -86,3 +86,26 @@ fn keeper_and_daemon_killed_while_watching_are_started_again_by_the_release_itse
         rows.iter().filter(|row| row["live"] == true).map(|row| row["slot_token"].as_str().unwrap()).collect();
     assert!(live.len() == 1 && home.slots().contains(&live[0].to_owned()), "{rows:?}");
 }
+
+#[test]
+fn keeper_and_daemon_killed_down_still_ends_every_worker_and_up_brings_the_model_back() {
+    let home = Home::new();
+    home.deploy(&home.hello("one").bake("0s"));
+    let two = home.deploy(&home.hello("two").bake("0s"));
+    let before = home.host();
+    kill9(&before["keeper_pid"]);
+    kill9(&before["pid"]);
+    home.until("only slots are left", || home.host().is_null().then_some(()));
+    // Arbiters and their workers.
+    assert!(home.processes().len() > pids(&before).len());
+    let down = home.json(&["down"]);
+    assert_eq!(down["stopped_slots"], 2, "{down}\n{}", home.logs());
+    assert_eq!(home.processes(), [0u32; 0]);
+    assert!(release_support::web::get(two["endpoint_url"].as_str().unwrap()).is_err());
+    assert_eq!(home.json(&["down"])["stopped_slots"], 0);
+
+    let up = home.json(&["up"]);
+    assert_eq!((&up["public_addr"], &up["routes"]), (&before["public_addr"], &before["routes"]));
+    assert_eq!(version(&two), "two");
+    assert_eq!(version(&home.json(&["rollback", "hello"])), "one");
+}

@@ -92,4 +92,26 @@ fn exports_replay_elsewhere_and_changed_ones_name_the_first_difference() {
         e["thread"]["document"] = serde_json::from_str(&skips).unwrap();
     });
     assert!(!said.is_empty());
+    // What a node wrote, the chain of checkpoints, a question's digest.
+    let checkpoint = |e: &mut Value, key: &str, value: Value| e["checkpoints"][6][key] = value;
+    changed("written", &|e| checkpoint(e, "written", json!({"plan": 1})));
+    changed("visits", &|e| checkpoint(e, "visits", json!({"packager": 7})));
+    changed("parent", &|e| checkpoint(e, "parent", json!("another")));
+    changed("digest", &|e| e["interrupts"][0]["digest"] = json!("sha256:0"));
+    changed("versions", &|e| e["thread"]["node_versions"]["packager"] = json!(7));
+
+    // The workflow as it is today goes the same way; one without a validation does not.
+    let file = written(&other, "second.json", &exports[1].1);
+    let today = other.run(&["run", "replay", file.to_str().unwrap(), "--workflow", "model_deployer", "--json"]);
+    assert_eq!(today.code, Some(0), "{today:?}");
+    let folder = other.path().join("workflows");
+    std::fs::create_dir(&folder).unwrap();
+    let text = include_str!("../workflows/model_deployer.yaml");
+    let skips =
+        text.replace("from: deployment_executor, to: validation", "from: deployment_executor, to: approval_gate");
+    assert_ne!(text, skips);
+    std::fs::write(folder.join("model_deployer.yaml"), skips).unwrap();
+    let changed = other.run(&["run", "replay", file.to_str().unwrap(), "--workflow", "model_deployer", "--json"]);
+    assert_eq!((changed.code, changed.error_code().as_str()), (Some(1), "replay_diverged"), "{changed:?}");
+    assert!(changed.error()["cause"].as_str().unwrap().contains("approval_gate"), "{changed:?}");
 }

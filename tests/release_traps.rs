@@ -21,11 +21,7 @@ fn listens(port: u64) -> bool {
 #[test]
 fn a_port_that_listens_is_not_yet_ready() {
     let home = Home::new();
-    let project = home.hello("one").bake("0s").change(
-        "service.py",
-        "    @bentoml.api\n",
-        "    def __init__(self) -> None:\n        import time\n\n        time.sleep(4)\n\n    @bentoml.api\n",
-    );
+    let project = home.hello("one").bake("0s").starts_in(4);
     let deploy = home.start(&["deploy", project.arg(), "--yes", "--json"]);
     let (mut sprung, mut seen) = (false, Vec::new());
     home.until("the slot is ready", || {
@@ -58,8 +54,8 @@ fn a_worker_that_keeps_dying_while_it_is_watched_takes_the_release_back() {
     let token = route["live"].as_str().unwrap().to_owned();
     let is_worker = |pid: &u32| command_line(*pid).contains("worker.service") && environment(*pid).contains(&token);
     // The arbiter lives and its port listens all the while. BentoML starts a dead worker again after one to ten seconds, and a single
-    // short gap may pass; a worker that dies whenever it comes up may not.
-    let mut killed = 0;
+    // short gap may pass; a worker that dies whenever it comes up may not, and nobody waits for the end of the bake to say so.
+    let (mut killed, moved) = (0, Instant::now());
     while deploy.runs() {
         for worker in home.processes().into_iter().filter(is_worker) {
             killed += usize::from(kill(Pid::from_raw(worker.cast_signed()), Signal::SIGKILL).is_ok());
@@ -67,8 +63,10 @@ fn a_worker_that_keeps_dying_while_it_is_watched_takes_the_release_back() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(killed > 0, "no worker was found");
-    let ended = deploy.end();
+    let (ended, took) = (deploy.end(), moved.elapsed());
     assert_eq!((ended.code, ended.error_code().as_str()), (Some(1), "bake_failed"), "{ended:?}");
+    assert!(took < Duration::from_secs(30), "it was taken back only after {took:?}: {ended:?}");
+    println!("taken back after {took:?}: {}", ended.error()["message"]);
     assert_eq!(version(&one), "one");
     assert_eq!(home.slots().len(), 1);
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Interrupt, InterruptId, Owner, Partial, Record, Store,
-    StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Owner, Partial, Record, StopAsk,
+    Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// Names the write point, from 1, at which the process ends by SIGKILL.
@@ -72,7 +72,9 @@ impl Store for CrashPoints {
     }
 
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
-        self.store.acquire(id, owner).await
+        let done = self.store.acquire(id, owner).await;
+        self.point();
+        done
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
@@ -81,6 +83,14 @@ impl Store for CrashPoints {
 
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
         self.store.attend(id, attendant).await
+    }
+
+    async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
+        self.store.ask_stop(id, ask).await
+    }
+
+    async fn inbox(&self, id: &ThreadId) -> Result<Inbox, StoreError> {
+        self.store.inbox(id).await
     }
 
     async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {

@@ -1,9 +1,38 @@
 //! The folder in which everything of one installation lives.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::Mode;
+
 use crate::graph::Failure;
+
+/// What Tidegate makes in a home.
+const OURS: [&str; 17] = [
+    "tidegate.db",
+    "tidegate.db-wal",
+    "tidegate.db-shm",
+    "tidegate.db-journal",
+    "releases",
+    "registry",
+    "current",
+    "host",
+    "envs",
+    "slots",
+    "generated",
+    "builds",
+    "locks",
+    "tools",
+    "runner.log",
+    "runner.lock",
+    "down.lock",
+];
+/// What people put there for Tidegate.
+const PERSONS: [&str; 2] = ["config.yaml", "workflows"];
+/// The rights of everybody but the owner.
+const OTHERS: u32 = 0o077;
 
 /// A home: an absolute folder that only its owner can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +41,8 @@ pub struct Home {
 }
 
 impl Home {
-    /// The home named by `given` (a flag or `TIDEGATE_HOME`), else `~/tidegate-home`. Made if it is missing.
+    /// The home named by `given` (a flag or `TIDEGATE_HOME`), else `~/tidegate-home`. Made if it is missing, and closed to others: see
+    /// [`close`].
     pub fn open(given: Option<&Path>) -> Result<Self, Failure> {
         let dir = match given {
             Some(dir) => std::path::absolute(dir).map_err(|e| unusable(dir, &e))?,
@@ -24,11 +54,14 @@ impl Home {
                 PathBuf::from(home).join("tidegate-home")
             }
         };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| unusable(&dir, &e))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| unusable(&dir, &e))?;
         let meta = std::fs::metadata(&dir).map_err(|e| unusable(&dir, &e))?;
         if meta.uid() != nix::unistd::geteuid().as_raw() {
             return Err(Failure::new("home_not_ours", format!("{} belongs to another user", dir.display()))
                 .hint("use a home of your own: --home or TIDEGATE_HOME"));
+        }
+        if meta.mode() & OTHERS != 0 {
+            close(&dir).map_err(|e| unusable(&dir, &e))?;
         }
         Ok(Self { dir })
     }
@@ -58,10 +91,37 @@ impl Home {
         self.dir.join("workflows")
     }
 
+    /// Held by `down` while it works.
+    pub(super) fn down_lock(&self) -> PathBuf {
+        self.dir.join("down.lock")
+    }
+
     /// The detached runner's lock and log.
     pub fn runner(&self) -> (PathBuf, PathBuf) {
         (self.dir.join("runner.lock"), self.dir.join("runner.log"))
     }
+}
+
+/// Closes a home that others can enter: it holds logs, packages, and what services say.
+///
+/// A folder with nothing but a home in it, or with nothing at all, becomes 0700. One that is used for other things too keeps its rights;
+/// there, what is ours is closed one by one, and what this process and those that it starts are going to make is closed from the
+/// beginning, by the umask.
+fn close(dir: &Path) -> std::io::Result<()> {
+    let entries = std::fs::read_dir(dir)?.collect::<std::io::Result<Vec<_>>>()?;
+    let is_ours = |name: &OsStr| OURS.iter().chain(&PERSONS).any(|ours| name == *ours);
+    if entries.iter().all(|entry| is_ours(&entry.file_name())) {
+        return std::fs::set_permissions(dir, Permissions::from_mode(0o700));
+    }
+    nix::sys::stat::umask(Mode::from_bits_truncate(OTHERS));
+    for entry in entries.iter().filter(|entry| OURS.iter().any(|ours| entry.file_name() == *ours)) {
+        let meta = entry.metadata()?;
+        // A link leads elsewhere, where the rights are somebody else's business.
+        if !meta.is_symlink() && meta.mode() & OTHERS != 0 {
+            std::fs::set_permissions(entry.path(), Permissions::from_mode(meta.mode() & !OTHERS))?;
+        }
+    }
+    Ok(())
 }
 
 fn unusable(dir: &Path, error: &std::io::Error) -> Failure {

@@ -18,8 +18,11 @@ pub async fn deploy(request: &DeployRequest) -> Result<ModelDeployerOutput, Fail
     let end = app.advance(&id, Advance::default()).await?;
     match end.status {
         ThreadStatus::Succeeded => app.output(&id).await,
-        ThreadStatus::Interrupted => Err(Failure::new("waiting", format!("release {id} waits for a decision"))
-            .hint(format!("`tidegate approve {id}` or `tidegate reject {id} --reason …`"))),
+        ThreadStatus::Interrupted => {
+            app.leave(&id).await?;
+            Err(Failure::new("waiting", format!("release {id} waits for a decision"))
+                .hint(format!("`tidegate approve {id}` or `tidegate reject {id} --reason …`")))
+        }
         _ => Err(end
             .failure
             .unwrap_or_else(|| Failure::new("not_finished", format!("release {id} is {}", end.status.word())))),

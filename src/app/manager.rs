@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::App;
+use super::{App, Start};
 use crate::graph::{Advance, Failure, ThreadId, ThreadStatus};
 use crate::nodes::RollbackRequest;
 use crate::ports::ServiceCall;
@@ -61,7 +61,10 @@ impl DeployFn for WorkflowDeployer {
         request.version = call.version.clone().or(request.version);
         request.strategy = Some(call.strategy);
         let id = ThreadId::from(call.deployment_id.as_str());
-        self.app.start_deploy_as(Some(id.clone()), &request).await.map_err(|f| failed(&f))?;
+        self.app
+            .start_deploy_as(Start { id: Some(id.clone()), approved_by: None }, &request)
+            .await
+            .map_err(|f| failed(&f))?;
         self.run(&id).await?;
         let row = self.app.ledger().get(&call.deployment_id).await.ok().flatten();
         Ok(row.map(deployed).unwrap_or_default())

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::text_file::read_text;
 use crate::graph::Failure;
-use crate::release::{DeployRequest, EngineerInput, ModelSource, ReleaseFile, RequestError};
+use crate::release::{DEFAULT_REQUIREMENTS, DeployRequest, EngineerInput, ModelSource, ReleaseFile, RequestError};
 
 /// A project's release file.
 const RELEASE_FILE: &str = "tidegate.yaml";
@@ -34,7 +35,34 @@ pub fn read_request(path: &Path, overrides: &Overrides) -> Result<DeployRequest,
         release_file(&full, overrides.environment.as_deref())?
     };
     request.requested_by.clone_from(&overrides.requested_by);
+    named_files(&request)?;
     Ok(request)
+}
+
+/// The files that a request names are there: found missing only by the build, or by the start of the service, it would be late.
+fn named_files(request: &DeployRequest) -> Result<(), Failure> {
+    if let ModelSource::Project { path } = &request.source {
+        let name = request.env.as_ref().map_or(DEFAULT_REQUIREMENTS, |env| &env.requirements);
+        let file = Path::new(path).join(name);
+        if !file.is_file() {
+            let beside = ["requirements.txt", "pyproject.toml", "requirements.in"];
+            let source = beside.into_iter().find(|name| Path::new(path).join(name).is_file());
+            return Err(Failure::new("requirements_missing", format!("there is no file {}", file.display()))
+                .because("a release installs exactly the packages that its requirements name")
+                .hint(match source {
+                    Some(source) if name == DEFAULT_REQUIREMENTS => {
+                        format!("make it: `uv pip compile {source} -o {name}`; or name another one: `env: {{ requirements: {source} }}`")
+                    }
+                    _ => "mend `env: { requirements: … }` in tidegate.yaml, or write the file".to_owned(),
+                }));
+        }
+    }
+    match request.env_file.as_deref().map(Path::new).filter(|file| !file.is_file()) {
+        None => Ok(()),
+        Some(file) => Err(Failure::new("env_file_missing", format!("there is no file {}", file.display()))
+            .because("the release gives the service its environment from it (`env_file`)")
+            .hint("write it, one KEY=value a line, or mend `env_file`")),
+    }
 }
 
 fn project(dir: &Path, environment: Option<&str>) -> Result<DeployRequest, Failure> {
@@ -82,16 +110,11 @@ fn absolute(beside: &Path, path: &str) -> PathBuf {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    let unreadable =
-        |why: String| Failure::new("file_unreadable", format!("{} cannot be read", file.display())).because(why);
-    let meta = std::fs::metadata(file).map_err(|e| unreadable(e.to_string()))?;
-    if !meta.is_file() {
-        return Err(unreadable("it is no ordinary file".to_owned()));
-    }
-    if meta.len() > MAX_BYTES {
-        return Err(unreadable(format!("it has {} bytes, at most {MAX_BYTES} are read", meta.len())));
-    }
-    std::fs::read_to_string(file).map_err(|e| unreadable(e.to_string()))
+    read_text(file, MAX_BYTES).map_err(|e| {
+        Failure::new("file_unreadable", format!("{} cannot be read", file.display()))
+            .because(e.to_string())
+            .hint(e.hint())
+    })
 }
 
 fn utf8(path: &Path) -> Result<String, Failure> {

@@ -7,10 +7,11 @@ use chrono::Utc;
 use serde_json::{Map, Value, json};
 
 use super::App;
+use super::stops::{Listening, needs_host};
 use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use crate::graph::{
-    Advance, Answer, EngineError, Export, Failure, Interrupt, InterruptId, Liveness, RunEnd, StoreError, Thread,
-    ThreadFilter, ThreadId, ThreadStatus, replay,
+    Advance, Answer, Export, Failure, Interrupt, InterruptId, Liveness, Owner, RunEnd, StoreError, Thread,
+    ThreadFilter, ThreadId, ThreadStatus, replay, replay_with,
 };
 use crate::nodes::{ApprovalQuestion, RollbackRequest};
 use crate::release::{
@@ -46,6 +47,26 @@ pub struct Decide {
     /// Digest of what was shown; `None`: as it is now.
     pub digest: Option<String>,
 }
+
+impl Decide {
+    /// The yes that was given when the release was begun.
+    pub fn in_advance(by: String) -> Self {
+        let reason = Some("approved by --yes".to_owned());
+        Self { verdict: Verdict::Approve, by, via: "--yes".to_owned(), reason, digest: None }
+    }
+}
+
+/// How a release is accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Its thread's id; `None`: a fresh one.
+    pub id: Option<ThreadId>,
+    /// Who approves it in advance. Kept with the thread: whoever goes on with it does not ask.
+    pub approved_by: Option<String>,
+}
+
+/// The label of a thread that was approved in advance: by whom.
+pub(super) const APPROVED_BY: &str = "approved_by";
 
 /// What came of a decision.
 #[derive(Debug, Clone)]
@@ -84,21 +105,24 @@ impl App {
         Ok(row.model_version.clone())
     }
 
-    /// Accepts a release; its thread's id is the `deployment_id`.
+    /// Accepts a release; its thread's id is the `deployment_id`. As every accepted thread it is the caller's to advance, or to
+    /// [`App::leave`].
     pub async fn start_deploy(&self, request: &DeployRequest) -> Result<ThreadId, Failure> {
-        self.start_deploy_as(None, request).await
+        self.start_deploy_as(Start::default(), request).await
     }
 
-    /// The same under an id of the caller's.
-    pub async fn start_deploy_as(&self, id: Option<ThreadId>, request: &DeployRequest) -> Result<ThreadId, Failure> {
+    /// The same under an id of the caller's, or approved in advance.
+    pub async fn start_deploy_as(&self, start: Start, request: &DeployRequest) -> Result<ThreadId, Failure> {
+        self.refuse_while_down()?;
         if self.ledger().live(request.model.as_str()).await.is_ok_and(|live| live.is_some()) {
             self.reconcile(request.model.as_str()).await?;
         }
         let mut labels = BTreeMap::from([("kind".to_owned(), "deploy".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
         labels.extend(request.environment.clone().map(|e| ("environment".to_owned(), e)));
+        labels.extend(start.approved_by.map(|who| (APPROVED_BY.to_owned(), who)));
         let input = Map::from_iter([("request".to_owned(), to_value(request)?)]);
-        self.accept(id, &self.workflow(MODEL_DEPLOYER)?, input, labels).await
+        self.accept(start.id, &self.workflow(MODEL_DEPLOYER)?, input, labels).await
     }
 
     /// Accepts a rollback, a thread of its own.
@@ -112,6 +136,12 @@ impl App {
         id: Option<ThreadId>,
         request: &RollbackRequest,
     ) -> Result<ThreadId, Failure> {
+        self.refuse_while_down()?;
+        let of = |e: crate::release::LedgerError| Failure::new(e.code(), e.to_string());
+        if self.ledger().history(request.model.as_str()).await.map_err(of)?.is_empty() {
+            return Err(Failure::new("model_unknown", format!("there is no model {}", request.model))
+                .hint("`tidegate list` shows all releases"));
+        }
         self.reconcile(request.model.as_str()).await?;
         let mut labels = BTreeMap::from([("kind".to_owned(), "rollback".to_owned())]);
         labels.insert("model".to_owned(), request.model.to_string());
@@ -119,13 +149,62 @@ impl App {
         self.accept(id, &self.workflow(ROLLBACK)?, input, labels).await
     }
 
-    /// Takes a thread and goes on until it ends, waits or is asked to stop.
-    pub async fn advance(&self, id: &ThreadId, how: Advance) -> Result<RunEnd, Failure> {
-        let graph = self.graph_of(&self.thread(id).await?)?;
-        self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())
+    /// Leaves a thread to whoever comes: the next runner, or who answers its question.
+    pub async fn leave(&self, id: &ThreadId) -> Result<(), Failure> {
+        self.store.attend(id, None).await.map_err(|e| e.failure())
     }
 
-    /// Ends a thread and undoes what it did since its commit point. A living owner is asked to let go first. Without undo everything
+    /// Says that this process goes on with a thread, so that no runner takes it in between. False: another living process does.
+    pub async fn attend(&self, id: &ThreadId) -> Result<bool, Failure> {
+        if self.other_attendant(&self.thread(id).await?).is_some() {
+            return Ok(false);
+        }
+        self.store.attend(id, Some(&self.owner)).await.map_err(|e| e.failure())?;
+        Ok(true)
+    }
+
+    fn other_attendant<'t>(&self, thread: &'t Thread) -> Option<&'t Owner> {
+        thread.attendant.as_ref().filter(|owner| **owner != self.owner && ProcLiveness.alive(owner))
+    }
+
+    /// Takes a thread and goes on until it ends, waits, or is asked to stop: by the caller, or through the thread's inbox.
+    pub async fn advance(&self, id: &ThreadId, how: Advance) -> Result<RunEnd, Failure> {
+        let thread = self.thread(id).await?;
+        if needs_host(&thread) {
+            self.refuse_while_down()?;
+        }
+        let graph = self.graph_of(&thread)?;
+        let listening = Listening::begin(self, &thread, how.stop).await?;
+        let how = Advance { stop: listening.stop.clone(), ..how };
+        let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())?;
+        match end.status {
+            ThreadStatus::Running => Ok(RunEnd { failure: listening.why(), ..end }),
+            _ => Ok(end),
+        }
+    }
+
+    /// The same, and gives the approval that whoever began the thread has given in advance, as often as it is asked for.
+    pub async fn advance_approved(&self, id: &ThreadId, how: Advance) -> Result<RunEnd, Failure> {
+        loop {
+            let end = self.advance(id, how.clone()).await?;
+            if end.status != ThreadStatus::Interrupted || !self.approve_in_advance(id).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    async fn approve_in_advance(&self, id: &ThreadId) -> Result<bool, Failure> {
+        let Some(by) = self.thread(id).await?.labels.get(APPROVED_BY).cloned() else { return Ok(false) };
+        let open = self.questions(Some(id)).await?;
+        let Some(question) = open.iter().find(|q| q.approval.is_some()) else { return Ok(false) };
+        match self.decide(question, Decide::in_advance(by)).await {
+            // Somebody decided in this very moment; that counts.
+            Err(failure) if failure.code == "already_decided" => Ok(true),
+            decided => decided.map(|_| true),
+        }
+    }
+
+    /// Ends a thread and undoes what it did since its commit point. Whoever advances it is asked to let go first. Without undo everything
     /// stays but the release's row, which is FAILED: the next release of the model must not wait for it.
     pub async fn cancel(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
         let row = self.ledger().get(id.as_str()).await.ok().flatten();
@@ -149,22 +228,17 @@ impl App {
 
     async fn cancel_thread(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
         let thread = self.thread(id).await?;
-        let graph = self.graph_of(&thread)?;
-        let mut asked = false;
-        let began = std::time::Instant::now();
-        loop {
-            match self.engine().cancel(&graph, id, undo, why.clone()).await {
-                Err(EngineError::Store(StoreError::Held { owner, .. })) if began.elapsed() < HANDOVER * 6 => {
-                    if !asked && owner.pid != std::process::id() {
-                        // The first interrupt stops it resumably, as ctrl-C in its terminal would.
-                        ask_to_stop(owner.pid);
-                        asked = true;
-                    }
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-                end => return end.map_err(|e| e.failure()),
-            }
+        if needs_host(&thread) {
+            self.refuse_while_down()?;
         }
+        let graph = self.graph_of(&thread)?;
+        // Held, not drained: the runner must not take it again before we do.
+        self.let_go(id, true, "run cancel").await?;
+        if needs_host(&thread) {
+            // It may have gone down meanwhile; from here on our lease is what `down` waits for.
+            self.refuse_while_down()?;
+        }
+        self.engine().cancel(&graph, id, undo, why).await.map_err(|e| e.failure())
     }
 
     /// A thread's row.
@@ -173,7 +247,8 @@ impl App {
         found.ok_or_else(|| StoreError::NoThread(id.clone()).failure())
     }
 
-    /// The thread that a person means: an id, the beginning of one (six characters at least), or a model's name for its newest one.
+    /// The thread that a person means: an id, the beginning of one (six characters at least), or a model's name for
+    /// the newest one under way, else the newest.
     pub async fn find_thread(&self, meant: &str) -> Result<Thread, Failure> {
         let exact = ThreadId::from(meant);
         if let Some(thread) = self.store.thread(&exact).await.map_err(|e| e.failure())? {
@@ -181,8 +256,10 @@ impl App {
         }
         let threads = self.store.threads(&ThreadFilter::default()).await.map_err(|e| e.failure())?;
         let of_model = |t: &&Thread| t.labels.get("model").is_some_and(|model| model == meant);
-        if let Some(newest) = threads.iter().find(of_model) {
-            return Ok(newest.clone());
+        let under_way = |t: &&Thread| !t.status.is_terminal();
+        let of_model: Vec<&Thread> = threads.iter().filter(of_model).collect();
+        if let Some(meant) = of_model.iter().copied().find(under_way).or(of_model.first().copied()) {
+            return Ok(meant.clone());
         }
         let begins: Vec<&Thread> =
             threads.iter().filter(|t| meant.len() >= 6 && t.id.as_str().starts_with(meant)).collect();
@@ -223,7 +300,7 @@ impl App {
         }
     }
 
-    /// Answers a question with any value.
+    /// Answers a question with any value that the asking node can take.
     pub async fn answer(
         &self,
         asked: &Interrupt,
@@ -232,11 +309,14 @@ impl App {
         via: &str,
         digest: Option<&str>,
     ) -> Result<(), Failure> {
+        let graph = self.graph_of(&self.thread(&asked.thread).await?)?;
+        graph.admits_answer(&asked.key.ns, &asked.key.node, &value).transpose()?;
         let answer = Answer { value, by: by.to_owned(), via: via.to_owned(), at: Utc::now() };
         self.store.answer(&asked.id, &answer, digest).await.map(drop).map_err(|e| e.failure())
     }
 
-    /// Decides an approval. The first decision wins; a later one is told who decided.
+    /// Decides an approval. The first decision wins; a later one is told who decided. Where no other process attends the thread, it is
+    /// the caller's to advance.
     pub async fn decide(&self, question: &OpenQuestion, decide: Decide) -> Result<Decided, Failure> {
         let asked = &question.interrupt;
         let Some(approval) = &question.approval else {
@@ -252,10 +332,14 @@ impl App {
             digest: decide.digest.unwrap_or_else(|| approval.digest.clone()),
         };
         decision.check(&approval.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;
-        self.answer(asked, to_value(&decision)?, &decide.by, &decide.via, Some(&asked.digest)).await?;
         let thread = self.thread(&asked.thread).await?;
-        let attendant = thread.attendant.filter(|owner| ProcLiveness.alive(owner) && *owner != self.owner);
-        Ok(Decided { thread: thread.id, attended_by: attendant.map(|owner| owner.to_string()) })
+        let attended_by = self.other_attendant(&thread).map(ToString::to_string);
+        self.answer(asked, to_value(&decision)?, &decide.by, &decide.via, Some(&asked.digest)).await?;
+        if attended_by.is_none() {
+            // Only the one whose decision counts goes on with it.
+            self.store.attend(&asked.thread, Some(&self.owner)).await.map_err(|e| e.failure())?;
+        }
+        Ok(Decided { thread: thread.id, attended_by })
     }
 
     /// Waits until whoever attends the thread has taken it. False: nobody did in time.
@@ -276,10 +360,14 @@ impl App {
         Export::of(&*self.store, id).await.map_err(|e| e.failure())
     }
 
-    /// Replays an export without touching the world.
-    pub async fn replay(&self, export: &Export) -> Result<RunEnd, Failure> {
-        let graph = self.graph_of(&export.thread)?;
-        replay(&graph, export).await.map_err(|e| e.failure())
+    /// Replays an export without touching the world: by the workflow that it carries, or by another one (a name or a file), which
+    /// tells whether that would have gone the same way.
+    pub async fn replay(&self, export: &Export, workflow: Option<&str>) -> Result<RunEnd, Failure> {
+        let end = match workflow {
+            None => replay(&self.graph_of(&export.thread)?, export).await,
+            Some(other) => replay_with(&self.build(&self.workflow(other)?)?, export).await,
+        };
+        end.map_err(|e| e.failure())
     }
 }
 
@@ -287,14 +375,6 @@ impl From<Interrupt> for OpenQuestion {
     fn from(interrupt: Interrupt) -> Self {
         let approval = serde_json::from_value(interrupt.value.clone()).ok();
         Self { interrupt, approval }
-    }
-}
-
-/// Sends SIGINT to a process that has been shown to be a living owner.
-fn ask_to_stop(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // It may have ended by itself meanwhile; then its lease is free.
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT);
     }
 }
 

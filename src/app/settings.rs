@@ -6,8 +6,13 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::{Home, Unreadable, host_failure, read_text};
 use crate::graph::Failure;
+use crate::host::HostConfig;
 use crate::release::Policy;
+
+/// Larger files are no settings.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The file's content. Every key may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -22,15 +27,21 @@ pub struct Settings {
 impl Settings {
     /// Reads the file; a missing one is all defaults.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match read_text(path, MAX_BYTES) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(Unreadable::Missing) => return Ok(Self::default()),
             Err(e) => return Err(wrong(path, &e.to_string())),
         };
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
         serde_saphyr::from_str(&text).map_err(|e| wrong(path, &e.to_string()))
+    }
+
+    /// Which host daemon the home has. `public_addr`, where one is given, wins over the file's.
+    pub fn host(&self, home: &Home, public_addr: Option<SocketAddr>) -> Result<HostConfig, Failure> {
+        let config = HostConfig::new(home.dir()).map_err(|e| host_failure(&e))?;
+        Ok(HostConfig { public_addr: public_addr.or(self.public_addr), ..config })
     }
 }
 

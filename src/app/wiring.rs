@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::crash::with_crash_points;
+use super::text_file::read_text;
 use super::{Home, Settings, workflows};
 use crate::adapters::bentoml::BentomlPackager;
 use crate::adapters::http::HttpServices;
@@ -16,7 +17,7 @@ use crate::adapters::local_registry::LocalRegistry;
 use crate::adapters::machine::ThisMachine;
 use crate::adapters::uv::UvEnvs;
 use crate::graph::{CompiledGraph, Engine, EventSink, Failure, NewThread, NoSink, Owner, Store, Thread, ThreadId};
-use crate::host::{HostConfig, HostError};
+use crate::host::HostError;
 use crate::nodes::{
     ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, TrafficShift,
     Validation, Watch, World, effects,
@@ -44,7 +45,7 @@ impl App {
         let settings = Settings::read(&home.settings())?;
         let sqlite = Arc::new(SqliteStore::open(home.database()).map_err(|e| e.failure())?);
         let store = with_crash_points(sqlite.clone());
-        let host = LocalHost::new(host_config(&home, public_addr.or(settings.public_addr))?);
+        let host = LocalHost::new(settings.host(&home, public_addr)?);
         let world = Arc::new(World {
             envs: Arc::new(UvEnvs::new(home.dir())),
             packager: Arc::new(BentomlPackager::new(home.dir())),
@@ -53,6 +54,7 @@ impl App {
             registry: Arc::new(LocalRegistry::new(home.dir())),
             ledger: sqlite.clone(),
             services: Arc::new(HttpServices::new()),
+            secrets: Arc::new(host.clone()),
             machine: Arc::new(ThisMachine),
             policy: settings.policy,
             slots_dir: home.slots(),
@@ -133,7 +135,8 @@ impl App {
         workflow.build(&self.types)
     }
 
-    /// Accepts a thread, with a fresh id where none is given: when this returns it is durable.
+    /// Accepts a thread, with a fresh id where none is given: when this returns it is durable. The caller advances it, or hands it over;
+    /// while this process lives, nobody else takes it.
     pub async fn accept(
         &self,
         id: Option<ThreadId>,
@@ -143,14 +146,10 @@ impl App {
     ) -> Result<ThreadId, Failure> {
         let graph = self.build(workflow)?;
         let input = accept_input(&workflow.document, input)?;
-        let new = NewThread { id, document: workflow.document.clone(), input, labels };
+        let attendant = Some(self.owner.clone());
+        let new = NewThread { id, document: workflow.document.clone(), input, labels, attendant };
         self.engine().create(&graph, new).await.map_err(|e| e.failure())
     }
-}
-
-fn host_config(home: &Home, public_addr: Option<SocketAddr>) -> Result<HostConfig, Failure> {
-    let config = HostConfig::new(home.dir()).map_err(|e| host_failure(&e))?;
-    Ok(HostConfig { public_addr, ..config })
 }
 
 /// A host error for people.
@@ -182,20 +181,11 @@ fn node_types(world: &Arc<World>) -> NodeTypes {
 }
 
 fn read_file(path: &Path) -> Result<String, Failure> {
-    let fail = |why: String| {
+    read_text(path, crate::workflow::MAX_BYTES as u64).map_err(|e| {
         Failure::new("workflow_unreadable", format!("{} cannot be read", path.display()))
-            .because(why)
+            .because(e.to_string())
             .hint("name a workflow file, or a built-in workflow: model_deployer, rollback")
-    };
-    let meta = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
-    if !meta.is_file() {
-        return Err(fail("it is no ordinary file".to_owned()));
-    }
-    let most = crate::workflow::MAX_BYTES as u64;
-    if meta.len() > most {
-        return Err(fail(format!("it has {} bytes, at most {most} are read", meta.len())));
-    }
-    std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))
+    })
 }
 
 /// A subgraph's file, which stands beside the file that names it, or below.

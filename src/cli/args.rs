@@ -32,7 +32,7 @@ pub struct Cli {
 pub enum Command {
     /// Release a model: build, start beside the live version, validate, ask, switch, watch
     #[command(
-        after_help = "Examples:\n  tidegate deploy examples/iris\n  tidegate deploy request.json --yes --json\n  tidegate deploy . --environment prod --detach"
+        after_help = "Examples:\n  tidegate deploy examples/iris\n  tidegate deploy request.json --yes --json\n  tidegate deploy . --environment prod --yes --detach"
     )]
     Deploy(DeployArgs),
     /// Show what a deploy would do, and why; changes nothing
@@ -140,8 +140,8 @@ pub struct DeployArgs {
     /// The target environment of the release file
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
-    /// Approve without asking; recorded as such
-    #[arg(long, conflicts_with = "detach")]
+    /// Approve without asking; recorded as such, and kept with the run, whoever goes on with it
+    #[arg(long)]
     pub yes: bool,
     /// Return the thread's id at once; a detached runner goes on
     #[arg(long)]
@@ -217,16 +217,26 @@ pub enum RunCommand {
     )]
     Start(StartArgs),
     /// How it stands: state, timeline, checks
+    #[command(after_help = "Example:\n  tidegate run show iris")]
     Show(ThreadArg),
     /// Everything that happened, in order
+    #[command(after_help = "Example:\n  tidegate run events iris --json")]
     Events(ThreadArg),
     /// Go on with it; answers its question when a value is given
+    #[command(after_help = "Examples:\n  tidegate run resume iris\n  tidegate run resume 01a1fd52 --value '\"yes\"'")]
     Resume(ResumeArgs),
     /// Stop it and undo what it did since its commit point
+    #[command(
+        after_help = "Examples:\n  tidegate run cancel iris --reason 'wrong data'\n  tidegate run cancel iris --no-undo"
+    )]
     Cancel(CancelArgs),
     /// Its whole record as JSON
+    #[command(after_help = "Example:\n  tidegate run export iris > run.json")]
     Export(ThreadArg),
     /// Run its record again without touching the world
+    #[command(
+        after_help = "Examples:\n  tidegate run replay run.json\n  tidegate run replay iris --workflow model_deployer.yaml"
+    )]
     Replay(ReplayArgs),
 }
 
@@ -242,7 +252,7 @@ pub struct ThreadArg {
 pub struct StartArgs {
     /// The workflow's file, or a built-in name
     pub workflow: String,
-    /// Its input: JSON, or @FILE
+    /// Its input: JSON, or @FILE of at most 1 MiB
     #[arg(long, default_value = "{}", value_name = "JSON|@FILE")]
     pub input: String,
     /// Most supersteps in this run
@@ -255,10 +265,10 @@ pub struct StartArgs {
 pub struct ResumeArgs {
     /// A thread's id, the beginning of one, or a model for its newest
     pub thread: String,
-    /// The answer to its one open question, as JSON
+    /// The answer to its one open question, as JSON or @FILE
     #[arg(long, value_name = "JSON")]
     pub value: Option<String>,
-    /// Answers by node or question id, as a JSON object
+    /// Answers by node or question id, as a JSON object or @FILE
     #[arg(long, value_name = "JSON", conflicts_with = "value")]
     pub answers: Option<String>,
     /// Approve without asking, if it waits for an approval; recorded as such
@@ -285,14 +295,17 @@ pub struct CancelArgs {
 /// What to replay.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// An export's file, a thread's id, or a model for its newest
+    /// An export's file of at most 256 MiB, a thread's id, or a model for its newest
     pub thread: String,
+    /// Replay it by another workflow: a file, or a built-in name as it is today [default: the one in the record]
+    #[arg(long, value_name = "WORKFLOW")]
+    pub workflow: Option<String>,
 }
 
 /// What to draw.
 #[derive(Debug, Args)]
 pub struct GraphArgs {
-    /// The workflow's file, or a built-in name: model_deployer, rollback
+    /// The workflow's file, or a built-in name: model_deployer, blue_green, rollback
     pub workflow: String,
     /// How
     #[arg(long, value_enum, default_value_t = PictureFormat::Mermaid)]
@@ -319,8 +332,12 @@ pub struct SchemaArgs {
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// Whether it runs, its slots and routes
+    #[command(after_help = "Example:\n  tidegate host status --json")]
     Status,
     /// The end of its log
+    #[command(
+        after_help = "Examples:\n  tidegate host logs -n 20\n  tidegate host logs --slot 0d5894a03c3041bf034c6541"
+    )]
     Logs {
         /// How many lines
         #[arg(long, short = 'n', default_value_t = 100)]
@@ -330,6 +347,7 @@ pub enum HostCommand {
         slot: Option<String>,
     },
     /// Start it at boot
+    #[command(after_help = "Example:\n  tidegate host install --dry-run")]
     Install {
         /// Only show what would be written
         #[arg(long)]

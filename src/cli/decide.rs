@@ -41,7 +41,7 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
             lines.add_row([id, about, asked, q.interrupt.thread.to_string()]);
         }
         lines.to_string()
-    });
+    })?;
     Ok(Exit::Done)
 }
 
@@ -72,23 +72,34 @@ async fn decide(
     if let Some(who) = decided.attended_by
         && app.taken_over(&id).await.map_err(plain)?
     {
-        out.data(&json!({"thread": id, "question": question.interrupt.id, "goes_on_in": who}), || {
+        out.data_of(&id, &json!({"thread": id, "question": question.interrupt.id, "goes_on_in": who}), || {
             format!("decided; {who} goes on with it")
-        });
+        })?;
         return Ok(Exit::Done);
     }
     let thread = app.thread(&id).await.map_err(plain)?;
     if thread.status != ThreadStatus::Interrupted || thread.owner.is_some() {
-        out.data(&json!({"thread": id, "question": question.interrupt.id}), || "decided".to_owned());
+        out.data_of(&id, &json!({"thread": id, "question": question.interrupt.id}), || "decided".to_owned())?;
         return Ok(Exit::Done);
     }
-    let end = drive(&app, &id, Answers::Ask, 100, out).await?;
+    let end = match drive(&app, &id, Answers::Ask, 100, out).await {
+        // A runner was faster; the decision stands.
+        Err((failure, _)) if failure.code == "lease_held" => {
+            out.data_of(
+                &id,
+                &json!({"thread": id, "question": question.interrupt.id, "goes_on_in": failure.message}),
+                || format!("decided; {}", failure.message),
+            )?;
+            return Ok(Exit::Done);
+        }
+        end => end?,
+    };
     match end {
         // A release that ends because it was rejected is what `reject` was asked for.
         Drove::Failed(failure, _) if failure.code == "rejected" => {
-            out.data(&json!({"thread": id, "question": question.interrupt.id, "status": "failed"}), || {
+            out.data_of(&id, &json!({"thread": id, "question": question.interrupt.id, "status": "failed"}), || {
                 format!("{}; what it had done is undone", failure.message)
-            });
+            })?;
             Ok(Exit::Done)
         }
         end => deploy::finish(&app, &id, end, out).await,

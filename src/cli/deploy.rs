@@ -11,7 +11,7 @@ use super::drive::{Answers, Drove, drive};
 use super::out::Out;
 use super::progress::Live;
 use super::{Exit, Failed, plain, prompt};
-use crate::app::{App, OpenQuestion, Overrides, read_request, run_detached, spawn_detached};
+use crate::app::{App, OpenQuestion, Overrides, Start, read_request, run_detached, spawn_detached};
 use crate::graph::{Failure, Stop, ThreadId};
 
 /// The main job.
@@ -19,9 +19,10 @@ pub async fn run(app: App, args: DeployArgs, out: &Out) -> Result<Exit, Failed> 
     let overrides = Overrides { environment: args.environment, requested_by: Some(prompt::user()) };
     let request = read_request(&args.path, &overrides).map_err(plain)?;
     let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
-    let id = app.start_deploy(&request).await.map_err(plain)?;
+    let start = Start { id: None, approved_by: args.yes.then(prompt::user) };
+    let id = app.start_deploy_as(start, &request).await.map_err(plain)?;
     if args.detach {
-        return detach(&app, &id, out);
+        return detach(&app, &id, out).await;
     }
     out.note(&format!("release {id} of {}", request.model));
     let answers = if args.yes { Answers::Yes } else { Answers::Ask };
@@ -29,21 +30,28 @@ pub async fn run(app: App, args: DeployArgs, out: &Out) -> Result<Exit, Failed> 
     finish(&app, &id, end, out).await
 }
 
-fn detach(app: &App, id: &ThreadId, out: &Out) -> Result<Exit, Failed> {
+async fn detach(app: &App, id: &ThreadId, out: &Out) -> Result<Exit, Failed> {
+    app.leave(id).await.map_err(|f| (f, Some(id.clone())))?;
     spawn_detached(app.home()).map_err(|f| (f, Some(id.clone())))?;
-    out.data(&json!({"thread": id}), || format!("{id}\n\nlook: tidegate run show {id}\ndecide: tidegate approvals"));
+    out.data_of(id, &json!({"thread": id}), || {
+        format!("{id}\n\nlook: tidegate run show {id}\ndecide: tidegate approvals")
+    })?;
     Ok(Exit::Done)
+}
+
+/// What an earlier crash left behind goes on, and a question that can expire is watched; neither's failure is this command's.
+pub async fn pick_up(app: &App, out: &Out) {
+    if let Err(failure) = app.pick_up_orphans().await {
+        out.note(&format!("note: {failure}"));
+    }
 }
 
 /// What is said when a release's (or rollback's) drive has ended.
 pub async fn finish(app: &App, id: &ThreadId, end: Drove, out: &Out) -> Result<Exit, Failed> {
-    // What an earlier crash left behind goes on; its failure is not this command's.
-    if let Err(failure) = app.pick_up_orphans().await {
-        out.note(&format!("note: {failure}"));
-    }
+    pick_up(app, out).await;
     match end {
         Drove::Succeeded => succeeded(app, id, out).await,
-        Drove::Waiting(open) => Ok(waiting(id, &open, out)),
+        Drove::Waiting(open) => waiting(id, &open, out),
         Drove::Ended(exit) => Ok(exit),
         Drove::Failed(failure, exit) => Ok(out.failed_as(&failure, Some(id), exit)),
     }
@@ -58,7 +66,7 @@ async fn succeeded(app: &App, id: &ThreadId, out: &Out) -> Result<Exit, Failed> 
             out.note(&format!("try it:\n  {curl}\n"));
         }
     }
-    out.data(&output, || super::out::pretty(&output));
+    out.data_of(id, &output, || super::out::pretty(&output))?;
     Ok(Exit::Done)
 }
 
@@ -77,7 +85,7 @@ async fn curl_line(app: &App, id: &ThreadId, url: &str) -> Option<String> {
 }
 
 /// The end of a command whose run waits for somebody else.
-pub fn waiting(id: &ThreadId, open: &[OpenQuestion], out: &Out) -> Exit {
+pub fn waiting(id: &ThreadId, open: &[OpenQuestion], out: &Out) -> Result<Exit, Failed> {
     let failure = match open.first() {
         None => Failure::new("waiting", "the run stands still and waits for somebody to continue it")
             .hint(format!("`tidegate run resume {id}`")),
@@ -91,11 +99,11 @@ pub fn waiting(id: &ThreadId, open: &[OpenQuestion], out: &Out) -> Exit {
             .hint(format!("`tidegate run resume {id} --value JSON`")),
     };
     if out.is_json() {
-        return out.failed_as(&failure, Some(id), Exit::Waiting);
+        return Ok(out.failed_as(&failure, Some(id), Exit::Waiting));
     }
-    out.data(&(), || open.first().map_or_else(|| id.to_string(), |q| q.interrupt.id.to_string()));
+    out.data_of(id, &(), || open.first().map_or_else(|| id.to_string(), |q| q.interrupt.id.to_string()))?;
     out.note(&format!("{}\n  next: {}", failure.message, failure.hint.unwrap_or_default()));
-    Exit::Waiting
+    Ok(Exit::Waiting)
 }
 
 /// What would be done, and why.
@@ -103,12 +111,13 @@ pub async fn plan(app: App, args: PlanArgs, out: &Out) -> Result<Exit, Failed> {
     let overrides = Overrides { environment: args.environment, requested_by: Some(prompt::user()) };
     let request = read_request(&args.path, &overrides).map_err(plain)?;
     let plan = app.plan(request).await.map_err(plain)?;
-    out.data(&plan, || plan.lines().join("\n"));
+    out.data(&plan, || plan.lines().join("\n"))?;
     Ok(Exit::Done)
 }
 
 /// The detached runner.
 pub async fn runner(app: App) -> Result<Exit, Failed> {
+    crate::host::init_log();
     let (ask, stop) = watch::channel(Stop::No);
     let mut terms = signal(SignalKind::terminate())
         .map_err(|e| plain(Failure::new("no_signals", "signals cannot be caught").because(e.to_string())))?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::DoctorArgs;
 use super::out::Out;
 use super::{Exit, Failed};
-use crate::app::{App, Home};
+use crate::app::{App, Home, ends_well};
 
 /// Space that an environment, a build and two releases of a small model need, in MB.
 const WANTED_FREE_MB: u64 = 2_000;
@@ -42,7 +42,7 @@ pub async fn run(home: Home, args: DoctorArgs, out: &Out) -> Result<Exit, Failed
             format!("{mark} {:<12} {}{remedy}", f.what, f.found)
         };
         findings.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
+    })?;
     Ok(if ok { Exit::Done } else { Exit::Failed })
 }
 
@@ -69,18 +69,12 @@ fn venv() -> Finding {
         return Finding::new("venv", true, "not needed: uv is on PATH", remedy);
     }
     let Some(python) = on_path("python3") else { return Finding::new("venv", false, "needs python3", remedy) };
-    let found = std::fs::canonicalize(&python).unwrap_or(python);
-    // Debian ships python3 without ensurepip; the library's folder tells without starting anything.
-    let lib = found.parent().and_then(Path::parent).map(|prefix| prefix.join("lib"));
-    let has = lib.is_some_and(|lib| {
-        std::fs::read_dir(lib).into_iter().flatten().flatten().any(|entry| entry.path().join("ensurepip").is_dir())
-    });
-    Finding::new("venv", has || is_shim(&found), if has { "python3 -m venv works" } else { "cannot be told" }, remedy)
-}
-
-/// A version manager's wrapper: what stands behind it is not known without starting it.
-fn is_shim(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "shims")
+    // Debian ships python3 without ensurepip. Asked rather than looked for: a version manager's wrapper hides what stands behind it.
+    match ends_well(&python, &["-c", "import ensurepip, venv"]) {
+        Some(true) => Finding::new("venv", true, "python3 -m venv works", remedy),
+        Some(false) => Finding::new("venv", false, "python3 has no venv module", remedy),
+        None => Finding::new("venv", false, format!("{} does not answer", python.display()), remedy),
+    }
 }
 
 fn uv(home: &Path) -> Finding {

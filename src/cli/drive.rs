@@ -47,12 +47,7 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, 
         match end.status {
             ThreadStatus::Succeeded => return Ok(Drove::Succeeded),
             ThreadStatus::Interrupted => {}
-            ThreadStatus::Running => {
-                out.note(&format!(
-                    "stopped; go on with `tidegate run resume {id}`, or undo with `tidegate run cancel {id}`"
-                ));
-                return Ok(Drove::Ended(stopped(id, out)));
-            }
+            ThreadStatus::Running => return Ok(Drove::Ended(stopped(id, end.failure, out))),
             ThreadStatus::Failed
             | ThreadStatus::Cancelled
             | ThreadStatus::Stuck
@@ -69,23 +64,26 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, 
         let asked = if open.is_empty() { Asked::Nobody } else { answer(app, &open, answers, out).await.map_err(of)? };
         match asked {
             Asked::Answered => {}
-            Asked::Nobody => return Ok(Drove::Waiting(open)),
-            Asked::Stopped => {
-                out.note(&format!(
-                    "\nstopped; go on with `tidegate run resume {id}`, or undo with `tidegate run cancel {id}`"
-                ));
-                return Ok(Drove::Ended(stopped(id, out)));
+            Asked::Nobody => {
+                app.leave(id).await.map_err(of)?;
+                return Ok(Drove::Waiting(open));
             }
+            Asked::Stopped => return Ok(Drove::Ended(stopped(id, None, out))),
         }
     }
 }
 
-fn stopped(id: &ThreadId, out: &Out) -> Exit {
+/// Says that the run was stopped: by a signal here, or because somebody elsewhere asked for it (`why`).
+fn stopped(id: &ThreadId, why: Option<Failure>, out: &Out) -> Exit {
+    let signal = || {
+        Failure::new("stopped", "the run was stopped and can be resumed")
+            .hint(format!("go on with `tidegate run resume {id}`, or undo with `tidegate run cancel {id}`"))
+    };
+    let failure = why.unwrap_or_else(signal);
     if out.is_json() {
-        let failure = Failure::new("stopped", "the run was stopped and can be resumed")
-            .hint(format!("`tidegate run resume {id}`"));
-        out.failed_as(&failure, Some(id), Exit::Stopped);
+        return out.failed_as(&failure, Some(id), Exit::Stopped);
     }
+    out.note(&format!("\n{}; {}", failure.message, failure.hint.unwrap_or_default()));
     Exit::Stopped
 }
 
@@ -95,7 +93,8 @@ async fn advance(app: &Arc<App>, id: &ThreadId, limit: u32, out: &Out) -> Result
     let (ask, stop) = watch::channel(Stop::No);
     let runner = app.clone();
     let thread = id.clone();
-    let mut run = tokio::spawn(async move { runner.advance(&thread, Advance { recursion_limit: limit, stop }).await });
+    let mut run =
+        tokio::spawn(async move { runner.advance_approved(&thread, Advance { recursion_limit: limit, stop }).await });
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| of(no_signals(&e)))?;
     let mut terms = signal(SignalKind::terminate()).map_err(|e| of(no_signals(&e)))?;
     let joined = tokio::select! {
@@ -124,7 +123,7 @@ fn no_signals(error: &std::io::Error) -> Failure {
 
 /// What came of asking.
 enum Asked {
-    /// There is an answer, from here or from elsewhere.
+    /// There is an answer, from here or from elsewhere, or its time is over: the run goes on.
     Answered,
     /// Nobody here answers.
     Nobody,
@@ -139,7 +138,11 @@ async fn answer(app: &Arc<App>, open: &[OpenQuestion], answers: Answers, out: &O
     let at_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !out.is_json();
     match answers {
         Answers::Yes => {
-            decide(app, first, Verdict::Approve, "--yes", Some("approved by --yes".to_owned())).await?;
+            match app.decide(first, Decide::in_advance(prompt::user())).await {
+                // Somebody decided in this very moment; that counts.
+                Err(failure) if failure.code == "already_decided" => out.note(&failure.message),
+                decided => drop(decided?),
+            }
             Ok(Asked::Answered)
         }
         Answers::Ask if at_terminal => ask_here(app, first, out).await,
@@ -161,7 +164,7 @@ async fn decide(
 /// Shows the evidence and asks; a decision made in another terminal ends the wait.
 async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<Asked, Failure> {
     let thread = question.interrupt.thread.clone();
-    app.store().attend(&thread, Some(app.owner())).await.map_err(|e| e.failure())?;
+    app.attend(&thread).await?;
     let Some(approval) = &question.approval else { return Ok(Asked::Nobody) };
     prompt::show(approval, question);
     let mut line = prompt::verdict();
@@ -190,6 +193,10 @@ async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<
                     out.note(&format!("\ndecided by {} through {}", answer.by, answer.via));
                     break Asked::Answered;
                 }
+                if now.as_ref().is_some_and(|i| i.is_over(chrono::Utc::now())) {
+                    out.note("\nnobody decided in time");
+                    break Asked::Answered;
+                }
                 if now.is_none_or(|i| i.withdrawn) {
                     out.note("\nthe question was withdrawn");
                     break Asked::Answered;
@@ -197,6 +204,5 @@ async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<
             }
         }
     };
-    app.store().attend(&thread, None).await.map_err(|e| e.failure())?;
     Ok(went_on)
 }

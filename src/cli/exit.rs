@@ -53,7 +53,8 @@ impl Exit {
             | "decision_outdated"
             | "thread_over"
             | "release_over"
-            | "route_generation_conflict" => Self::Refused,
+            | "route_generation_conflict"
+            | "host_is_down" => Self::Refused,
             "store_cannot_write" | "disk_full" => Self::Resumable,
             "effect_unknown" | "undo_failed" => Self::Stuck,
             "usage"
@@ -71,6 +72,10 @@ impl Exit {
             | "bad_json"
             | "file_unreadable"
             | "environment_unknown"
+            | "requirements_missing"
+            | "env_file_missing"
+            | "decision_unexplained"
+            | "bad_answer"
             | "settings_invalid"
             | "bad_input"
             | "path_escapes_project"
@@ -100,6 +105,8 @@ impl Exit {
             (ThreadStatus::Stuck, _) => Self::Stuck,
             // A release that met a full disk, and could be undone and recorded as failed, is over: nobody can resume it.
             (ThreadStatus::Failed | ThreadStatus::Cancelled, Self::Resumable) => Self::Failed,
+            // Nobody decided in time: the release failed, while an answer that comes too late is refused.
+            (ThreadStatus::Failed, _) if failure.code == "expired" => Self::Failed,
             (_, exit) => exit,
         }
     }

@@ -15,6 +15,8 @@ mod releases;
 mod rollback;
 mod runs;
 mod show;
+mod timeline;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -31,29 +33,13 @@ use out::Out;
 pub async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage::told(&error),
     };
     let out = Out::new(cli.json);
     match run(cli, &out).await {
         Ok(exit) => exit.into(),
         Err((failure, thread)) => out.failed(&failure, thread.as_ref()).into(),
     }
-}
-
-/// clap's own words; with `--json` as the error document.
-fn usage(error: &clap::Error) -> ExitCode {
-    let asked_for =
-        matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
-    if !asked_for && std::env::args_os().any(|arg| arg == "--json") {
-        let message = error.to_string();
-        let mut lines = message.trim().lines();
-        let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let failure = Failure::new("usage", first).hint("`tidegate help` shows the commands");
-        return Out::new(true).failed_as(&failure, None, Exit::Usage).into();
-    }
-    // A closed pipe is the reader's business.
-    let _ = error.print();
-    if asked_for { Exit::Done.into() } else { Exit::Usage.into() }
 }
 
 /// A failure and the thread it belongs to, if one was begun.
@@ -82,10 +68,10 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Runs => runs::list(open().await?, out).await,
         Command::Run { command } => runs::run(open().await?, command, out).await,
         Command::Graph(args) => pictures::graph(&open().await?, &args, out),
-        Command::Schema(args) => pictures::schema(&args, out).map_err(plain),
-        Command::Host { command } => hosts::run(open().await?, command, out).await,
-        Command::Up => hosts::up(open().await?, out).await,
-        Command::Down => hosts::down(open().await?, out).await,
+        Command::Schema(args) => pictures::schema(&args, out),
+        Command::Host { command } => hosts::run(&home().map_err(plain)?, cli.public_addr, command, out).await,
+        Command::Up => hosts::up(home().map_err(plain)?, cli.public_addr, out).await,
+        Command::Down => hosts::down(home().map_err(plain)?, cli.public_addr, out).await,
         Command::Doctor(args) => doctor::run(home().map_err(plain)?, args, out).await,
         Command::Runner => deploy::runner(open().await?).await,
     }

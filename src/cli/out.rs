@@ -1,10 +1,10 @@
 //! What commands say: data to stdout (text for people, JSON for machines), errors as three lines to stderr.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::Exit;
+use super::{Exit, Failed};
 use crate::app::error_document;
 use crate::graph::{Failure, ThreadId};
 
@@ -25,12 +25,22 @@ impl Out {
         self.json
     }
 
-    /// The command's result: the value for machines, the text for people.
-    pub fn data<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) {
+    /// The command's result: the value for machines, the text for people. Whoever reads nothing of it must not be told that all is well.
+    pub fn data<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failed> {
         let shown = if self.json { pretty(value) } else { text() };
-        let mut stdout = std::io::stdout().lock();
-        // A closed pipe is the reader's business.
-        let _ = writeln!(stdout, "{}", shown.trim_end_matches('\n'));
+        printed(print(&shown)).map_err(|failure| (failure.hint("mend where the output goes, then repeat it"), None))
+    }
+
+    /// The result of a run. What cannot be printed has happened all the same.
+    pub fn data_of<T: Serialize>(
+        self,
+        thread: &ThreadId,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failed> {
+        let shown = if self.json { pretty(value) } else { text() };
+        let hint = || format!("do not repeat it: `tidegate run show {thread}` has the result");
+        printed(print(&shown)).map_err(|failure| (failure.hint(hint()), Some(thread.clone())))
     }
 
     /// Something for people beside the result.
@@ -47,13 +57,30 @@ impl Out {
 
     /// The end of a command that failed, with an exit code of its own.
     pub fn failed_as(self, failure: &Failure, thread: Option<&ThreadId>, exit: Exit) -> Exit {
-        if self.json {
-            let mut stdout = std::io::stdout().lock();
-            let _ = writeln!(stdout, "{}", pretty(&error_document(failure, thread)));
-        } else {
+        // An error that stdout does not take is still an error: then people's words, on stderr.
+        let told = self.json && printed(print(&pretty(&error_document(failure, thread)))).is_ok();
+        if !told {
             let _ = write!(std::io::stderr().lock(), "{}", lines(failure, thread));
         }
         exit
+    }
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
+    // Else the last of it would fail where nobody looks, at the end of the process.
+    stdout.flush()
+}
+
+/// What became of writing to stdout. A closed pipe is the reader's business.
+pub fn printed(wrote: std::io::Result<()>) -> Result<(), Failure> {
+    match wrote {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new("stdout_unwritable", "the result cannot be written to standard output")
+                .because(error.to_string()))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

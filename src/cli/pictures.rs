@@ -18,7 +18,7 @@ pub fn graph(app: &App, args: &GraphArgs, out: &Out) -> Result<Exit, Failed> {
         PictureFormat::Dot => dot(&graph),
     };
     let warnings = graph.warnings();
-    out.data(&json!({"workflow": graph.name(), "picture": picture, "warnings": warnings}), || picture.clone());
+    out.data(&json!({"workflow": graph.name(), "picture": picture, "warnings": warnings}), || picture.clone())?;
     for warning in warnings {
         out.note(&format!("warning: {}", warning.message));
     }
@@ -26,11 +26,11 @@ pub fn graph(app: &App, args: &GraphArgs, out: &Out) -> Result<Exit, Failed> {
 }
 
 /// Prints a JSON Schema, or the names of all.
-pub fn schema(args: &SchemaArgs, out: &Out) -> Result<Exit, Failure> {
+pub fn schema(args: &SchemaArgs, out: &Out) -> Result<Exit, Failed> {
     let mut names: Vec<&str> = schema::names().to_vec();
     names.extend(["workflow", "settings"]);
     let Some(name) = &args.name else {
-        out.data(&names, || names.join("\n"));
+        out.data(&names, || names.join("\n"))?;
         return Ok(Exit::Done);
     };
     let found: Option<Value> = match name.as_str() {
@@ -40,7 +40,7 @@ pub fn schema(args: &SchemaArgs, out: &Out) -> Result<Exit, Failure> {
     };
     let unknown =
         || Failure::new("usage", format!("there is no schema `{name}`")).hint(format!("one of: {}", names.join(", ")));
-    let found = found.ok_or_else(unknown)?;
-    out.data(&found, || pretty(&found));
+    let found = found.ok_or_else(|| plain(unknown()))?;
+    out.data(&found, || pretty(&found))?;
     Ok(Exit::Done)
 }

@@ -83,6 +83,7 @@ impl EventSink for Live {
             | Event::EffectFailed { .. }
             | Event::UndoFailed { .. }
             | Event::Answered { .. }
+            | Event::StopAsked { .. }
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }

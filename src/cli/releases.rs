@@ -17,14 +17,23 @@ fn ledger(error: LedgerError) -> Failed {
     plain(Failure::new(error.code(), error.to_string()))
 }
 
+/// A model's releases, newest first; one at least.
+async fn releases_of(app: &App, model: &str) -> Result<Vec<ReleaseRow>, Failed> {
+    let rows = app.ledger().history(model).await.map_err(ledger)?;
+    if rows.is_empty() {
+        let failure = Failure::new("model_unknown", format!("there is no model {model}"));
+        return Err(plain(failure.hint("`tidegate list` shows all releases")));
+    }
+    Ok(rows)
+}
+
 /// What is live where and how it fares.
 pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Failed> {
     let mut active = app.ledger().active().await.map_err(ledger)?;
     if let Some(model) = &args.model {
         active.retain(|row| row.model_name == *model);
-        if active.is_empty() && app.ledger().history(model).await.map_err(ledger)?.is_empty() {
-            let failure = Failure::new("model_unknown", format!("there is no model {model}"));
-            return Err(plain(failure.hint("`tidegate list` shows all releases")));
+        if active.is_empty() {
+            releases_of(&app, model).await?;
         }
     }
     let mut shown = Vec::new();
@@ -42,7 +51,7 @@ pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Faile
             lines.add_row(serving.cells());
         }
         lines.to_string()
-    });
+    })?;
     if !open.is_empty() {
         out.note(&format!("{} question(s) wait for a decision: `tidegate approvals`", open.len()));
     }
@@ -61,7 +70,7 @@ impl<'a> Serving<'a> {
     async fn of(app: &App, row: &'a ReleaseRow) -> Self {
         let token = row.slot_token.clone().unwrap_or_default();
         // Looking must not start a daemon that was stopped on purpose.
-        let Ok(client) = super::hosts::client(app) else { return Self::down(row) };
+        let Ok(client) = super::hosts::client(app.home()) else { return Self::down(row) };
         if client.status_now(Duration::from_secs(2)).await.is_err() {
             return Self::down(row);
         }
@@ -115,21 +124,18 @@ impl<'a> Serving<'a> {
 /// All releases.
 pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
     let rows = app.ledger().list(&ReleaseFilter::default()).await.map_err(ledger)?;
-    rows_shown(&rows, "no releases yet", out);
-    Ok(Exit::Done)
+    rows_shown(&rows, out)
 }
 
 /// One model's releases.
 pub async fn history(app: App, args: Model, out: &Out) -> Result<Exit, Failed> {
-    let rows = app.ledger().history(&args.model).await.map_err(ledger)?;
-    rows_shown(&rows, &format!("no releases of {}", args.model), out);
-    Ok(Exit::Done)
+    rows_shown(&releases_of(&app, &args.model).await?, out)
 }
 
-fn rows_shown(rows: &[ReleaseRow], none: &str, out: &Out) {
+fn rows_shown(rows: &[ReleaseRow], out: &Out) -> Result<Exit, Failed> {
     out.data(&rows, || {
         if rows.is_empty() {
-            return none.to_owned();
+            return "no releases yet".to_owned();
         }
         let mut lines = table(["release", "model", "version", "kind", "strategy", "status", "live", "when", "reason"]);
         for row in rows {
@@ -148,7 +154,8 @@ fn rows_shown(rows: &[ReleaseRow], none: &str, out: &Out) {
             ]);
         }
         lines.to_string()
-    });
+    })?;
+    Ok(Exit::Done)
 }
 
 /// Counts.
@@ -159,6 +166,6 @@ pub async fn summary(app: App, out: &Out) -> Result<Exit, Failed> {
             "active       {}\nin progress  {}\ncompleted    {}\nfailed       {}\nrollbacks    {}\nmodels       {}\ntotal        {}",
             summary.active, summary.in_progress, summary.completed, summary.failed, summary.rollbacks, summary.models, summary.total
         )
-    });
+    })?;
     Ok(Exit::Done)
 }

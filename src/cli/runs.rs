@@ -1,17 +1,25 @@
 //! `runs` and `run …`: any thread.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use chrono::Utc;
 use serde_json::{Map, Value, json};
 
 use super::args::{CancelArgs, ReplayArgs, ResumeArgs, RunCommand, StartArgs, ThreadArg};
 use super::drive::{Answers, Drove, drive};
 use super::out::{Out, pretty};
 use super::progress::Live;
-use super::show::{ago, event_line, table, timeline};
+use super::show::{ago, event_line, table};
+use super::timeline::{UnderWay, timeline};
 use super::{Exit, Failed, deploy, plain, prompt};
-use crate::app::{App, OpenQuestion};
+use crate::app::{App, OpenQuestion, read_text};
 use crate::graph::{Export, Failure, StateSnapshot, ThreadFilter, ThreadId};
+
+/// Largest `@FILE`, in bytes: an input is kept in the database with every run.
+const MAX_ARGUMENT_BYTES: u64 = 1024 * 1024;
+/// Largest export that is replayed, in bytes; it is held in memory a few times over.
+const MAX_EXPORT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// All runs.
 pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
@@ -43,7 +51,7 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
             ]);
         }
         lines.to_string()
-    });
+    })?;
     Ok(Exit::Done)
 }
 
@@ -60,16 +68,17 @@ pub async fn run(app: App, command: RunCommand, out: &Out) -> Result<Exit, Faile
     }
 }
 
+fn read_named(file: &str, most: u64) -> Result<String, Failed> {
+    read_text(Path::new(file), most).map_err(|e| {
+        let unreadable = Failure::new("file_unreadable", format!("{file} cannot be read"));
+        plain(unreadable.because(e.to_string()).hint(e.hint()))
+    })
+}
+
 fn parse(text: &str, what: &str) -> Result<Value, Failed> {
     let (source, text) = match text.strip_prefix('@') {
         None => (what.to_owned(), text.to_owned()),
-        Some(file) => {
-            let read = std::fs::read_to_string(file);
-            let read = read.map_err(|e| {
-                plain(Failure::new("file_unreadable", format!("{file} cannot be read")).because(e.to_string()))
-            })?;
-            (file.to_owned(), read)
-        }
+        Some(file) => (file.to_owned(), read_named(file, MAX_ARGUMENT_BYTES)?),
     };
     serde_json::from_str(&text).map_err(|e| {
         plain(
@@ -105,6 +114,7 @@ async fn resume(app: App, args: ResumeArgs, out: &Out) -> Result<Exit, Failed> {
     let of = |failure: Failure| (failure, Some(id.clone()));
     let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
     let open = app.questions(Some(&id)).await.map_err(of)?;
+    app.attend(&id).await.map_err(of)?;
     for (question, value) in answers(&args, &open).map_err(of)? {
         app.answer(&question.interrupt, value, &prompt::user(), "run resume", None).await.map_err(of)?;
     }
@@ -161,14 +171,15 @@ fn answers<'q>(args: &ResumeArgs, open: &'q [OpenQuestion]) -> Result<Vec<(&'q O
 
 /// The end of a run that is no release: its state.
 async fn ended(app: &App, id: &ThreadId, end: Drove, out: &Out) -> Result<Exit, Failed> {
+    deploy::pick_up(app, out).await;
     match end {
         Drove::Ended(exit) => Ok(exit),
         Drove::Failed(failure, exit) => Ok(out.failed_as(&failure, Some(id), exit)),
-        Drove::Waiting(open) if out.is_json() => Ok(deploy::waiting(id, &open, out)),
+        Drove::Waiting(open) if out.is_json() => deploy::waiting(id, &open, out),
         Drove::Waiting(_) | Drove::Succeeded => {
             let waits = matches!(end, Drove::Waiting(_));
             let state = state(app, id).await?;
-            out.data(&state_value(&state), || state_text(&state));
+            out.data_of(id, &state_value(&state), || state_text(&state))?;
             Ok(if waits { Exit::Waiting } else { Exit::Done })
         }
     }
@@ -237,8 +248,8 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
             text.push_str(&format!("asks      {} in {}\n", asked.id, asked.key.node));
         }
         text.push_str(&checks(&snapshot));
-        format!("{text}\n{}", timeline(&events))
-    });
+        format!("{text}\n{}", timeline(&events, UnderWay::of(&thread, Utc::now())))
+    })?;
     Ok(Exit::Done)
 }
 
@@ -261,7 +272,7 @@ fn checks(state: &StateSnapshot) -> String {
 async fn events(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
     let thread = app.find_thread(&args.thread).await.map_err(plain)?;
     let events = app.store().events(&thread.id, 0, usize::MAX).await.map_err(|e| plain(e.failure()))?;
-    out.data(&events, || events.iter().map(event_line).collect::<Vec<_>>().join("\n"));
+    out.data(&events, || events.iter().map(event_line).collect::<Vec<_>>().join("\n"))?;
     Ok(Exit::Done)
 }
 
@@ -270,17 +281,16 @@ async fn cancel(app: App, args: CancelArgs, out: &Out) -> Result<Exit, Failed> {
     let id = thread.id;
     let app = app.with_sink(Arc::new(Live::new(out.is_json())));
     let reason = args.reason.map(|r| format!(": {r}")).unwrap_or_default();
+    if let Some(owner) = thread.owner.as_ref().filter(|owner| app.is_alive(owner)) {
+        out.note(&format!("{owner} advances it; asking it to let go …"));
+    }
     let why = Failure::new("cancelled", format!("cancelled by {}{reason}", prompt::user()));
     let end = app.cancel(&id, !args.no_undo, why).await.map_err(|f| (f, Some(id.clone())))?;
-    // Asking its owner to let go may have stopped other threads of the same process.
-    if let Err(failure) = app.pick_up_orphans().await {
-        out.note(&format!("note: {failure}"));
-    }
     if end.status == crate::graph::ThreadStatus::Stuck {
         let failure = end.failure.unwrap_or_else(|| Failure::new("stuck", "an undo failed"));
         return Ok(out.failed_as(&failure, Some(&id), Exit::Stuck));
     }
-    out.data(&json!({"thread": id, "status": end.status}), || format!("{id} is {}", end.status.word()));
+    out.data_of(&id, &json!({"thread": id, "status": end.status}), || format!("{id} is {}", end.status.word()))?;
     Ok(Exit::Done)
 }
 
@@ -288,15 +298,17 @@ async fn export(app: App, args: ThreadArg) -> Result<Exit, Failed> {
     let thread = app.find_thread(&args.thread).await.map_err(plain)?;
     let export = app.export(&thread.id).await.map_err(|f| (f, Some(thread.id)))?;
     // An export is JSON whoever reads it.
-    Out::new(true).data(&export, String::new);
+    Out::new(true).data(&export, String::new)?;
     Ok(Exit::Done)
 }
 
 async fn replay(app: App, args: ReplayArgs, out: &Out) -> Result<Exit, Failed> {
-    let path = std::path::Path::new(&args.thread);
-    let export = if path.is_file() {
-        let value = parse(&format!("@{}", args.thread), "the export")?;
-        serde_json::from_value::<Export>(value).map_err(|e| {
+    let path = Path::new(&args.thread);
+    // No thread and no model is called like that, so a mistake in a path is told as one.
+    let names_a_file = args.thread.contains('/') || path.extension().is_some_and(|e| e == "json");
+    let export = if names_a_file || path.is_file() {
+        let text = read_named(&args.thread, MAX_EXPORT_BYTES)?;
+        serde_json::from_str::<Export>(&text).map_err(|e| {
             plain(Failure::new("export_damaged", format!("{} is no export", args.thread)).because(e.to_string()))
         })?
     } else {
@@ -304,10 +316,10 @@ async fn replay(app: App, args: ReplayArgs, out: &Out) -> Result<Exit, Failed> {
         app.export(&thread.id).await.map_err(plain)?
     };
     let id = export.thread.id.clone();
-    let end = app.replay(&export).await.map_err(|f| (f, Some(id.clone())))?;
+    let end = app.replay(&export, args.workflow.as_deref()).await.map_err(|f| (f, Some(id.clone())))?;
     let steps = export.checkpoints.len();
     out.data(&json!({"thread": id, "replayed": true, "status": export.thread.status, "checkpoints": steps}), || {
         format!("{id}: {steps} checkpoints came out as recorded; it ended {}", end.status.word())
-    });
+    })?;
     Ok(Exit::Done)
 }

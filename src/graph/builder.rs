@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    Barrier, Body, Channel, CompileErrors, CompiledGraph, Destination, DynNode, Failure, Goto, Leaving, Node,
+    Barrier, Body, Channel, CompileErrors, CompiledGraph, Destination, DynNode, Failure, Goto, Leaving, Name, Node,
     NodePolicy, Router, State, Typed,
 };
 
@@ -18,13 +18,13 @@ use super::{
 /// ```
 pub struct StateGraph {
     pub(super) name: String,
-    pub(super) channels: BTreeMap<String, Channel>,
-    pub(super) input_channels: Option<BTreeSet<String>>,
-    pub(super) nodes: BTreeMap<String, (Body, NodePolicy)>,
-    pub(super) leaving: BTreeMap<String, Leaving>,
-    pub(super) barriers: BTreeMap<String, Barrier>,
-    pub(super) interrupt_before: BTreeSet<String>,
-    pub(super) interrupt_after: BTreeSet<String>,
+    pub(super) channels: BTreeMap<Name, Channel>,
+    pub(super) input_channels: Option<BTreeSet<Name>>,
+    pub(super) nodes: BTreeMap<Name, (Body, NodePolicy)>,
+    pub(super) leaving: BTreeMap<Name, Leaving>,
+    pub(super) barriers: BTreeMap<Name, Barrier>,
+    pub(super) interrupt_before: BTreeSet<Name>,
+    pub(super) interrupt_after: BTreeSet<Name>,
     pub(super) duplicates: Vec<String>,
     pub(super) policies_of_nobody: Vec<String>,
 }
@@ -48,7 +48,7 @@ impl StateGraph {
 
     /// Declares a channel.
     #[must_use]
-    pub fn channel(mut self, name: impl Into<String>, channel: Channel) -> Self {
+    pub fn channel(mut self, name: impl Into<Name>, channel: Channel) -> Self {
         let name = name.into();
         if self.channels.insert(name.clone(), channel).is_some() {
             self.duplicates.push(format!("channel `{name}`"));
@@ -58,30 +58,30 @@ impl StateGraph {
 
     /// Says which channels an input may write; without this it may write all.
     #[must_use]
-    pub fn input<N: Into<String>>(mut self, channels: impl IntoIterator<Item = N>) -> Self {
+    pub fn input<N: Into<Name>>(mut self, channels: impl IntoIterator<Item = N>) -> Self {
         self.input_channels = Some(channels.into_iter().map(Into::into).collect());
         self
     }
 
     /// Adds a typed node.
     #[must_use]
-    pub fn node<N: Node>(self, name: impl Into<String>, node: N) -> Self {
+    pub fn node<N: Node>(self, name: impl Into<Name>, node: N) -> Self {
         self.dyn_node(name, Arc::new(Typed::new(node)))
     }
 
     /// Adds an erased node.
     #[must_use]
-    pub fn dyn_node(self, name: impl Into<String>, node: Arc<dyn DynNode>) -> Self {
+    pub fn dyn_node(self, name: impl Into<Name>, node: Arc<dyn DynNode>) -> Self {
         self.body(name.into(), Body::Leaf(node))
     }
 
     /// Adds a graph as a node: channels of the same name are shared.
     #[must_use]
-    pub fn subgraph(self, name: impl Into<String>, graph: Arc<CompiledGraph>) -> Self {
+    pub fn subgraph(self, name: impl Into<Name>, graph: Arc<CompiledGraph>) -> Self {
         self.body(name.into(), Body::Subgraph(graph))
     }
 
-    fn body(mut self, name: String, body: Body) -> Self {
+    fn body(mut self, name: Name, body: Body) -> Self {
         if self.nodes.insert(name.clone(), (body, NodePolicy::default())).is_some() {
             self.duplicates.push(format!("node `{name}`"));
         }
@@ -100,17 +100,17 @@ impl StateGraph {
 
     /// A plain edge.
     #[must_use]
-    pub fn edge(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+    pub fn edge(mut self, from: impl Into<Name>, to: impl Into<Name>) -> Self {
         self.leaving.entry(from.into()).or_default().to.push(to.into());
         self
     }
 
     /// A barrier: `to` waits for all of `from`.
     #[must_use]
-    pub fn barrier<N: Into<String>>(mut self, from: impl IntoIterator<Item = N>, to: impl Into<String>) -> Self {
-        let from: BTreeSet<String> = from.into_iter().map(Into::into).collect();
+    pub fn barrier<N: Into<Name>>(mut self, from: impl IntoIterator<Item = N>, to: impl Into<Name>) -> Self {
+        let from: BTreeSet<Name> = from.into_iter().map(Into::into).collect();
         let to = to.into();
-        let id = format!("{}->{to}", from.iter().map(String::as_str).collect::<Vec<_>>().join("+"));
+        let id = Name::from(format!("{}->{to}", from.iter().map(Name::as_str).collect::<Vec<_>>().join("+")));
         for source in &from {
             self.leaving.entry(source.clone()).or_default().barriers.push(id.clone());
         }
@@ -120,32 +120,32 @@ impl StateGraph {
 
     /// A conditional edge.
     #[must_use]
-    pub fn router(mut self, from: impl Into<String>, router: Arc<dyn Router>) -> Self {
+    pub fn router(mut self, from: impl Into<Name>, router: Arc<dyn Router>) -> Self {
         self.leaving.entry(from.into()).or_default().routers.push(router);
         self
     }
 
     /// A conditional edge by a function that returns the name of one of `destinations`.
     #[must_use]
-    pub fn route<N, F>(self, from: impl Into<String>, destinations: impl IntoIterator<Item = N>, choose: F) -> Self
+    pub fn route<N, F>(self, from: impl Into<Name>, destinations: impl IntoIterator<Item = N>, choose: F) -> Self
     where
-        N: Into<String>,
+        N: Into<Name>,
         F: Fn(&State) -> Result<String, Failure> + Send + Sync + 'static,
     {
-        let to = destinations.into_iter().map(|d| Destination::node(d.into())).collect();
+        let to = destinations.into_iter().map(|d| Destination::node(d)).collect();
         self.router(from, Arc::new(ByFunction { to, choose }))
     }
 
     /// Stops before these nodes.
     #[must_use]
-    pub fn interrupt_before<N: Into<String>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
+    pub fn interrupt_before<N: Into<Name>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
         self.interrupt_before.extend(nodes.into_iter().map(Into::into));
         self
     }
 
     /// Stops behind these nodes.
     #[must_use]
-    pub fn interrupt_after<N: Into<String>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
+    pub fn interrupt_after<N: Into<Name>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
         self.interrupt_after.extend(nodes.into_iter().map(Into::into));
         self
     }
@@ -171,12 +171,12 @@ where
 
     fn route(&self, state: &State) -> Result<Vec<Goto>, Failure> {
         let to = (self.choose)(state)?;
-        if !self.to.iter().any(|d| d.to == to) {
+        let Some(chosen) = self.to.iter().find(|d| d.to == to) else {
             let declared: Vec<&str> = self.to.iter().map(|d| d.to.as_str()).collect();
             return Err(Failure::new("undeclared_destination", format!("a router chose `{to}`"))
                 .because(format!("declared are: {}", declared.join(", ")))
                 .hint("add it to the router's destinations"));
-        }
-        Ok(vec![Goto::Node(to)])
+        };
+        Ok(vec![Goto::Node(chosen.to.clone())])
     }
 }

@@ -6,10 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Failure;
-
-/// The values of all channels that have one.
-pub type State = BTreeMap<String, Value>;
+use super::{Failure, Name, State};
 
 /// The JSON type that a channel holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -139,7 +136,7 @@ impl Channel {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Write {
     /// The channel.
-    pub channel: String,
+    pub channel: Name,
     /// What is written.
     pub value: Value,
     /// Replaces the value instead of folding (LangGraph's `Overwrite`).
@@ -149,26 +146,26 @@ pub struct Write {
 
 impl Write {
     /// A plain write.
-    pub fn new(channel: impl Into<String>, value: Value) -> Self {
+    pub fn new(channel: impl Into<Name>, value: Value) -> Self {
         Self { channel: channel.into(), value, overwrite: false }
     }
 }
 
 /// The state before anything was written: reducers' initial values.
-pub fn initial(channels: &BTreeMap<String, Channel>) -> State {
+pub fn initial(channels: &BTreeMap<Name, Channel>) -> State {
     channels.iter().filter_map(|(name, channel)| Some((name.clone(), channel.reducer?.initial()))).collect()
 }
 
 /// Applies the writes of one superstep, in order, to `state`. Fails on an undeclared channel, a wrong type, a second write to a
 /// channel without a reducer, a second overwrite; `state` is then half-written and must be dropped.
 pub fn apply_writes<'w>(
-    channels: &BTreeMap<String, Channel>,
+    channels: &BTreeMap<Name, Channel>,
     state: &mut State,
     writes: impl IntoIterator<Item = &'w Write>,
 ) -> Result<(), Failure> {
     let mut seen: BTreeMap<&str, bool> = BTreeMap::new();
     for write in writes {
-        let channel = channels.get(&write.channel).ok_or_else(|| undeclared(&write.channel, channels))?;
+        let channel = channels.get(write.channel.as_str()).ok_or_else(|| undeclared(&write.channel, channels))?;
         let before = seen.get(write.channel.as_str()).copied();
         match (channel.reducer, write.overwrite, before) {
             (None, _, Some(_)) => return Err(concurrent(&write.channel)),
@@ -180,7 +177,7 @@ pub fn apply_writes<'w>(
                 state.insert(write.channel.clone(), write.value.clone());
             }
             (Some(reducer), false, _) => {
-                let old = state.entry(write.channel.clone()).or_insert_with(|| reducer.initial());
+                let old = state.get_or_insert_with(&write.channel, || reducer.initial());
                 reducer.fold(old, write.value.clone()).map_err(|why| wrong_type(&write.channel, why))?;
                 check_type(channel, write, old)?;
             }
@@ -210,8 +207,8 @@ fn concurrent(channel: &str) -> Failure {
         .hint("give the channel a reducer, or let the nodes run one after the other")
 }
 
-fn undeclared(channel: &str, channels: &BTreeMap<String, Channel>) -> Failure {
-    let known: Vec<&str> = channels.keys().map(String::as_str).collect();
+fn undeclared(channel: &str, channels: &BTreeMap<Name, Channel>) -> Failure {
+    let known: Vec<&str> = channels.keys().map(Name::as_str).collect();
     Failure::new("undeclared_channel", format!("channel `{channel}` is not declared"))
         .because(format!("declared are: {}", known.join(", ")))
         .hint("declare it, or mend the name")
@@ -272,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    fn channels() -> BTreeMap<String, Channel> {
+    fn channels() -> BTreeMap<Name, Channel> {
         BTreeMap::from([
             ("x".into(), Channel::last(ChannelType::Integer)),
             ("n".into(), Channel::reduced(ChannelType::Integer, Reducer::Add)),

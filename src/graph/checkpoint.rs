@@ -7,14 +7,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CheckpointId, State, Write};
+use super::{CheckpointId, Name, State, Write};
 
 /// Where a task comes from; also the order in which writes are applied: triggered nodes by name, then sends by index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskPath {
     /// A node that was triggered; it sees the state.
-    Pull(String),
+    Pull(Name),
     /// The n-th Send of the superstep before; it sees its payload.
     Push(u32),
 }
@@ -25,7 +25,7 @@ pub struct Task {
     /// Its place in the superstep.
     pub path: TaskPath,
     /// The node's name.
-    pub node: String,
+    pub node: Name,
     /// The how-many-eth time this node is due in its thread, from 1. Part of the key of its effects.
     pub visit: u64,
     /// A Send's payload; `None`: the node sees the state.
@@ -57,20 +57,20 @@ impl Task {
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// The node is due in the next superstep.
-    Node(String),
+    Node(Name),
     /// The node is due with its own input.
     Send {
         /// The node.
-        to: String,
+        to: Name,
         /// What it sees instead of the state.
         input: Value,
     },
     /// One of the sources of a barrier has arrived.
     Arrived {
         /// The barrier's id in the compiled graph.
-        barrier: String,
+        barrier: Name,
         /// The source.
-        from: String,
+        from: Name,
     },
 }
 
@@ -80,7 +80,7 @@ pub struct TaskResult {
     /// The task's place.
     pub path: TaskPath,
     /// Its node.
-    pub node: String,
+    pub node: Name,
     /// Its writes, in order.
     pub writes: Vec<Write>,
     /// What it sets going.
@@ -117,7 +117,7 @@ pub struct Checkpoint {
     /// The checkpoint before.
     pub parent: Option<CheckpointId>,
     /// Namespace: empty for the root graph, `node:visit|…` for subgraphs.
-    pub ns: String,
+    pub ns: Name,
     /// Number of the superstep, from 0 (the input).
     pub step: i64,
     /// How it came to be.
@@ -127,11 +127,11 @@ pub struct Checkpoint {
     /// What nodes (not the input) wrote, folded: what a subgraph hands to its parent.
     pub written: State,
     /// Barriers that are partly or wholly filled: id → sources that have arrived.
-    pub barriers: BTreeMap<String, BTreeSet<String>>,
+    pub barriers: BTreeMap<Name, BTreeSet<Name>>,
     /// What is due next, in order of path.
     pub frontier: Vec<Task>,
     /// How often each node has been due.
-    pub visits: BTreeMap<String, u64>,
+    pub visits: BTreeMap<Name, u64>,
     /// When it was made.
     pub at: DateTime<Utc>,
 }
@@ -147,7 +147,8 @@ impl Checkpoint {
         if before.keys().any(|name| !self.values.contains_key(name)) {
             return None;
         }
-        Some(self.values.iter().filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+        let changed = self.values.not_shared_with(before);
+        Some(changed.filter_map(|(name, now)| change(name, before.get(name), now)).collect())
     }
 }
 

@@ -7,7 +7,7 @@ use petgraph::graphmap::DiGraphMap;
 use petgraph::visit::Dfs;
 
 use super::builder::StateGraph;
-use super::{Body, Channel, ChannelType, CompiledGraph, END, Failure, Field, NodeEntry, NodeInfo, START};
+use super::{Body, Channel, ChannelType, CompiledGraph, END, Failure, Field, Name, NodeEntry, NodeInfo, START};
 
 /// All errors of a graph at once, each with its mend.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +44,7 @@ impl CompileErrors {
 }
 
 pub(super) fn compile(graph: StateGraph) -> Result<CompiledGraph, CompileErrors> {
-    let nodes: BTreeMap<String, NodeEntry> =
+    let nodes: BTreeMap<Name, NodeEntry> =
         graph.nodes.iter().map(|(name, (body, policy))| (name.clone(), entry(body, policy))).collect();
     let mut errors = Vec::new();
     names(&graph, &mut errors);
@@ -115,12 +115,12 @@ fn names(graph: &StateGraph, errors: &mut Vec<Failure>) {
 }
 
 fn unknown(node: &str, why: &str, graph: &StateGraph) -> Failure {
-    let known: Vec<&str> = graph.nodes.keys().map(String::as_str).collect();
+    let known: Vec<&str> = graph.nodes.keys().map(Name::as_str).collect();
     Failure::new("unknown_node", format!("there is no node `{node}` ({why})"))
         .hint(format!("add it, or use one of: {}", known.join(", ")))
 }
 
-fn endpoints(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, errors: &mut Vec<Failure>) {
+fn endpoints(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut Vec<Failure>) {
     let exists = |name: &str| name == END || nodes.contains_key(name);
     for (from, leaving) in &graph.leaving {
         if from != START && !nodes.contains_key(from) {
@@ -148,9 +148,9 @@ fn endpoints(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, errors: &m
     }
 }
 
-type Arrows = BTreeSet<(String, String)>;
+type Arrows = BTreeSet<(Name, Name)>;
 
-fn arrows(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>) -> Arrows {
+fn arrows(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>) -> Arrows {
     let mut arrows = Arrows::new();
     for (from, leaving) in &graph.leaving {
         let routed = leaving.routers.iter().flat_map(|r| r.destinations()).map(|d| d.to);
@@ -159,7 +159,7 @@ fn arrows(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>) -> Arrows {
         arrows.extend(barriers.map(|b| (from.clone(), b.to.clone())));
     }
     for (name, entry) in nodes {
-        arrows.extend(entry.info.gotos.iter().map(|to| (name.clone(), to.clone())));
+        arrows.extend(entry.info.gotos.iter().map(|to| (name.clone(), to.into())));
     }
     arrows
 }
@@ -169,7 +169,7 @@ fn map(arrows: &Arrows) -> DiGraphMap<&str, ()> {
 }
 
 /// A strongly connected part that nothing leaves and that has no leaf: it can only run for ever.
-fn endless_cycles(nodes: &BTreeMap<String, NodeEntry>, arrows: &Arrows, errors: &mut Vec<Failure>) {
+fn endless_cycles(nodes: &BTreeMap<Name, NodeEntry>, arrows: &Arrows, errors: &mut Vec<Failure>) {
     let map = map(arrows);
     for part in tarjan_scc(&map) {
         let inside: BTreeSet<&str> = part.iter().copied().collect();
@@ -185,9 +185,9 @@ fn endless_cycles(nodes: &BTreeMap<String, NodeEntry>, arrows: &Arrows, errors: 
     }
 }
 
-fn channels(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, errors: &mut Vec<Failure>) {
+fn channels(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut Vec<Failure>) {
     let open = graph.input_channels.is_none() || nodes.values().any(|n| n.info.writes.is_none());
-    let mut written: BTreeSet<&str> = graph.input_channels.iter().flatten().map(String::as_str).collect();
+    let mut written: BTreeSet<&str> = graph.input_channels.iter().flatten().map(Name::as_str).collect();
     written.extend(nodes.values().flat_map(|n| n.info.writes.iter().flatten()).map(|(name, _)| name.as_str()));
     for name in graph.input_channels.iter().flatten().filter(|name| !graph.channels.contains_key(*name)) {
         errors.push(no_channel("the input", name, "writes"));
@@ -195,7 +195,7 @@ fn channels(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, errors: &mu
     for (node, entry) in nodes {
         for (name, field) in entry.info.reads.iter().flatten() {
             check_field(&graph.channels, node, name, field, "reads", errors);
-            let has_initial = graph.channels.get(name).is_some_and(|c| c.reducer.is_some());
+            let has_initial = graph.channels.get(name.as_str()).is_some_and(|c| c.reducer.is_some());
             if field.required && !open && !has_initial && !written.contains(name.as_str()) {
                 errors.push(
                     Failure::new("never_written", format!("`{node}` reads channel `{name}`, which nothing writes"))
@@ -215,7 +215,7 @@ fn no_channel(who: &str, name: &str, does: &str) -> Failure {
 }
 
 fn check_field(
-    channels: &BTreeMap<String, Channel>,
+    channels: &BTreeMap<Name, Channel>,
     node: &str,
     name: &str,
     field: &Field,
@@ -245,14 +245,14 @@ fn check_field(
 }
 
 /// Nodes that a plain fan-out starts in one superstep and that each always write one channel without a reducer.
-fn concurrent_writes(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, errors: &mut Vec<Failure>) {
+fn concurrent_writes(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut Vec<Failure>) {
     let mut told = BTreeSet::new();
     for (from, leaving) in &graph.leaving {
-        let together: BTreeSet<&String> = leaving.to.iter().filter(|to| nodes.contains_key(*to)).collect();
+        let together: BTreeSet<&Name> = leaving.to.iter().filter(|to| nodes.contains_key(*to)).collect();
         let mut writer: BTreeMap<&str, &str> = BTreeMap::new();
         for node in together {
             for channel in &nodes[node].info.always_writes {
-                let plain = graph.channels.get(channel).is_some_and(|c| c.reducer.is_none());
+                let plain = graph.channels.get(channel.as_str()).is_some_and(|c| c.reducer.is_none());
                 let Some(other) = plain.then(|| writer.insert(channel, node)).flatten() else { continue };
                 if told.insert((other, node.as_str(), channel)) {
                     errors.push(
@@ -268,7 +268,7 @@ fn concurrent_writes(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, er
     }
 }
 
-fn warnings(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, arrows: &Arrows) -> Vec<Failure> {
+fn warnings(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, arrows: &Arrows) -> Vec<Failure> {
     let mut warnings = Vec::new();
     let mut map = map(arrows);
     map.add_node(START);
@@ -277,7 +277,7 @@ fn warnings(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, arrows: &Ar
     while let Some(node) = dfs.next(&map) {
         reached.insert(node.to_owned());
     }
-    for node in nodes.keys().filter(|node| !reached.contains(*node)) {
+    for node in nodes.keys().filter(|node| !reached.contains(node.as_str())) {
         warnings.push(
             Failure::new("unreachable_node", format!("nothing leads to node `{node}`"))
                 .hint("add an edge to it, or remove it"),
@@ -286,9 +286,10 @@ fn warnings(graph: &StateGraph, nodes: &BTreeMap<String, NodeEntry>, arrows: &Ar
     // Routers and untyped nodes may read anything, so silence is only broken where every reader is known.
     let all_known =
         nodes.values().all(|n| n.info.reads.is_some()) && graph.leaving.values().all(|l| l.routers.is_empty());
-    let read: BTreeSet<&String> = nodes.values().flat_map(|n| n.info.reads.iter().flatten()).map(|(k, _)| k).collect();
+    let read: BTreeSet<&str> =
+        nodes.values().flat_map(|n| n.info.reads.iter().flatten()).map(|(k, _)| k.as_str()).collect();
     if all_known {
-        for name in graph.channels.keys().filter(|name| !read.contains(name)) {
+        for name in graph.channels.keys().filter(|name| !read.contains(name.as_str())) {
             warnings.push(Failure::new("never_read", format!("no node reads channel `{name}`")));
         }
     }

@@ -13,13 +13,13 @@ use serde_json::Value;
 use super::effect::{decode, encode};
 use super::journal::EntryKind;
 use super::scope::Scope;
-use super::{Effect, Event, Failure, JournalKey, NodeError, Task, ThreadId};
+use super::{Effect, Event, Failure, JournalKey, Name, NodeError, Task, ThreadId};
 
 /// A node's way to the world. Everything goes through the journal, so that a node that runs again from its top does nothing twice.
 pub struct Context {
     scope: Arc<Scope>,
-    ns: String,
-    node: String,
+    ns: Name,
+    node: Name,
     visit: u64,
     send: Option<u32>,
     attempt: u32,
@@ -29,10 +29,16 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new(scope: Arc<Scope>, ns: &str, task: &Task, attempt: u32, interrupt_ttl: Option<Duration>) -> Self {
+    pub(super) fn new(
+        scope: Arc<Scope>,
+        ns: &Name,
+        task: &Task,
+        attempt: u32,
+        interrupt_ttl: Option<Duration>,
+    ) -> Self {
         Self {
             scope,
-            ns: ns.to_owned(),
+            ns: ns.clone(),
             node: task.node.clone(),
             visit: task.visit,
             send: task.send(),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::channel::{apply_writes, initial};
 use super::{
-    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Reducer, START, Source, State, Task, TaskPath,
+    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, Reducer, START, Source, State, Task, TaskPath,
     TaskResult, Trigger, Write,
 };
 
@@ -27,13 +27,13 @@ pub struct CoreState {
 /// Checkpoint 0 of a namespace: the input applied, the first nodes due. With `before`, new input to a thread that has a past.
 pub(super) fn start(
     graph: &CompiledGraph,
-    ns: &str,
+    ns: &Name,
     before: Option<&Checkpoint>,
     input: &Map<String, Value>,
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
     if let Some(key) = input.keys().find(|key| !accepts(graph, key)) {
-        let known: Vec<&str> = graph.channels.keys().filter(|k| accepts(graph, k)).map(String::as_str).collect();
+        let known: Vec<&str> = graph.channels.keys().filter(|k| accepts(graph, k)).map(Name::as_str).collect();
         return Err(Failure::new("unknown_input", format!("the input has an unknown key `{key}`"))
             .because(format!("graph `{}` takes: {}", graph.name, known.join(", ")))
             .hint("mend the key, or declare a channel of that name"));
@@ -44,7 +44,7 @@ pub(super) fn start(
     let mut next = Checkpoint {
         id: CheckpointId::new(),
         parent: before.map(|b| b.id.clone()),
-        ns: ns.to_owned(),
+        ns: ns.clone(),
         step: before.map_or(0, |b| b.step + 1),
         source: Source::Loop,
         values,
@@ -54,7 +54,7 @@ pub(super) fn start(
         visits: before.map(|b| b.visits.clone()).unwrap_or_default(),
         at,
     };
-    let triggers = leave(graph, START, &next.values)?;
+    let triggers = leave(graph, &START.into(), &next.values)?;
     plan(graph, &mut next, &triggers);
     Ok(next)
 }
@@ -79,11 +79,11 @@ pub(super) fn finish(
     Ok(TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers })
 }
 
-fn leave(graph: &CompiledGraph, node: &str, state: &State) -> Result<Vec<Trigger>, Failure> {
-    let Some(leaving) = graph.leaving.get(node) else { return Ok(Vec::new()) };
+fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
+    let Some(leaving) = graph.leaving.get(node.as_str()) else { return Ok(Vec::new()) };
     let mut triggers: Vec<Trigger> = leaving.to.iter().filter(|to| *to != END).cloned().map(Trigger::Node).collect();
     let arrivals = leaving.barriers.iter();
-    triggers.extend(arrivals.map(|id| Trigger::Arrived { barrier: id.clone(), from: node.to_owned() }));
+    triggers.extend(arrivals.map(|id| Trigger::Arrived { barrier: id.clone(), from: node.clone() }));
     for router in &leaving.routers {
         triggers.extend(router.route(state)?.into_iter().filter_map(trigger));
     }
@@ -131,7 +131,7 @@ pub(super) fn update(
     let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
     apply_writes(&graph.channels, &mut next.values, &writes)?;
     next.source = Source::Update;
-    let triggers = leave(graph, as_node, &next.values)?;
+    let triggers = leave(graph, &as_node.into(), &next.values)?;
     plan(graph, &mut next, &triggers);
     Ok(next)
 }
@@ -146,7 +146,7 @@ pub(super) fn look(graph: &CompiledGraph, checkpoint: &Checkpoint, finished: &[T
     }
     let done: BTreeSet<&TaskPath> = finished.iter().map(|r| &r.path).collect();
     let due = checkpoint.frontier.iter().filter(|t| !done.contains(&t.path));
-    let mut next: Vec<String> = due.map(|t| t.node.clone()).collect();
+    let mut next: Vec<String> = due.map(|t| t.node.to_string()).collect();
     next.sort();
     CoreState { values, next }
 }
@@ -195,7 +195,7 @@ fn settle(
 /// Keeps the fold of what nodes wrote apart from what the input gave, so that a subgraph hands its parent only what is its own.
 fn note_written<'w>(graph: &CompiledGraph, written: &mut State, writes: impl Iterator<Item = &'w Write>) {
     for write in writes {
-        let reducer: Option<Reducer> = graph.channels.get(&write.channel).and_then(|c| c.reducer);
+        let reducer: Option<Reducer> = graph.channels.get(write.channel.as_str()).and_then(|c| c.reducer);
         match (reducer, written.get_mut(&write.channel)) {
             // The types were checked when the same write was applied to the state.
             (Some(reducer), Some(old)) if !write.overwrite => drop(reducer.fold(old, write.value.clone())),
@@ -214,8 +214,8 @@ fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {
 
 /// Fills `next.frontier`: triggered nodes and nodes behind full barriers by name, then sends by index.
 fn plan(graph: &CompiledGraph, next: &mut Checkpoint, triggers: &[Trigger]) {
-    let mut due: BTreeSet<String> = BTreeSet::new();
-    let mut sends: Vec<(String, Value)> = Vec::new();
+    let mut due: BTreeSet<Name> = BTreeSet::new();
+    let mut sends: Vec<(Name, Value)> = Vec::new();
     for trigger in triggers {
         match trigger {
             Trigger::Node(to) => {
@@ -227,11 +227,11 @@ fn plan(graph: &CompiledGraph, next: &mut Checkpoint, triggers: &[Trigger]) {
     }
     let full = next.barriers.iter().filter_map(|(id, arrived)| graph.barriers.get(id).filter(|b| b.from == *arrived));
     due.extend(full.map(|b| b.to.clone()));
-    let counted: BTreeSet<String> = due.iter().cloned().chain(sends.iter().map(|(to, _)| to.clone())).collect();
+    let counted: BTreeSet<Name> = due.iter().cloned().chain(sends.iter().map(|(to, _)| to.clone())).collect();
     for node in counted {
         *next.visits.entry(node).or_default() += 1;
     }
-    let visits: &BTreeMap<String, u64> = &next.visits;
+    let visits: &BTreeMap<Name, u64> = &next.visits;
     let pulls = due.into_iter().map(|node| {
         let visit = visits[&node];
         Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Body, CompiledGraph, Destination, END, START};
+use super::{Body, CompiledGraph, Destination, END, Name, START};
 
 /// A mermaid flowchart. Dashed arrows are conditional.
 pub fn mermaid(graph: &CompiledGraph) -> String {
@@ -79,7 +79,7 @@ struct Arrow {
 
 fn arrows(graph: &CompiledGraph) -> Vec<Arrow> {
     let mut arrows = Vec::new();
-    let starts = std::iter::once(START).chain(graph.nodes().keys().map(String::as_str));
+    let starts = std::iter::once(START).chain(graph.nodes().keys().map(Name::as_str));
     for from in starts {
         let arrow = |to: &str, label: Option<String>, conditional| Arrow {
             from: from.to_owned(),

@@ -13,7 +13,7 @@ use super::namespace::{NamespaceEnd, checkpointed, run_namespace};
 use super::replay::Recorded;
 use super::scope::{Scope, ScopeParts, Stop};
 use super::{
-    Checkpoint, CompiledGraph, Event, EventSink, Failure, Interrupt, NoSink, NodeError, Owner, Record, Store,
+    Checkpoint, CompiledGraph, Event, EventSink, Failure, Interrupt, Name, NoSink, NodeError, Owner, Record, Store,
     StoreError, Thread, ThreadEvent, ThreadId, ThreadStatus, Unwinding,
 };
 
@@ -54,6 +54,8 @@ pub struct NewThread {
     pub input: Map<String, Value>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Who is about to advance it; nobody else takes it while this process lives.
+    pub attendant: Option<Owner>,
 }
 
 /// How to advance a thread.
@@ -77,7 +79,7 @@ impl Default for Advance {
 pub struct RunEnd {
     /// What the thread is now. `Running`: it was drained and can be resumed.
     pub status: ThreadStatus,
-    /// Why it failed.
+    /// Why it failed, or why it was drained.
     pub failure: Option<Failure>,
 }
 
@@ -124,7 +126,7 @@ impl Engine {
     /// Accepts a thread: when this returns, it is durable and will go on after any crash.
     pub async fn create(&self, graph: &CompiledGraph, new: NewThread) -> Result<ThreadId, EngineError> {
         let at = self.clock.now();
-        let first = core::start(graph, "", None, &new.input, at)?;
+        let first = core::start(graph, &Name::default(), None, &new.input, at)?;
         let id = new.id.unwrap_or_else(ThreadId::new);
         let thread = Thread {
             id: id.clone(),
@@ -141,13 +143,13 @@ impl Engine {
             labels: new.labels,
             owner: None,
             epoch: 0,
-            attendant: None,
+            attendant: new.attendant,
             created_at: at,
             updated_at: at,
         };
         let accepted = Event::Accepted { workflow: thread.workflow.clone() };
         self.store
-            .create(&thread, vec![Record::Event(accepted), checkpointed(&first), Record::Checkpoint(Box::new(first))])
+            .create(&thread, vec![Record::Event(accepted), checkpointed(&first), Record::Checkpoint(Arc::new(first))])
             .await?;
         Ok(id)
     }
@@ -201,6 +203,7 @@ impl Engine {
         let advancing = Event::Advancing { owner: self.owner.to_string(), epoch: thread.epoch };
         scope.postpone(vec![
             Record::Event(advancing),
+            Record::Seen(scope.answers()),
             Record::Status { status: running, failure: None, unwinding: None },
         ]);
         // A thread that is found `running` has passed the static interrupt it stands at: whoever takes it over goes on. One that begins
@@ -208,7 +211,7 @@ impl Engine {
         if resuming || graph.interrupt_before.is_empty() {
             scope.commit(Vec::new()).await?;
         }
-        let ended = run_namespace(&scope, graph, "", Map::new()).await;
+        let ended = run_namespace(&scope, graph, &Name::default(), Map::new()).await;
         Ok(finish_run(&scope, ended).await?)
     }
 
@@ -293,9 +296,9 @@ impl Engine {
             let next = core::update(graph, &latest, &partial.results, values, as_node, at)?;
             let status = if next.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
             let records = vec![
-                Record::Withdraw { ns: String::new() },
+                Record::Withdraw { ns: Name::default() },
                 checkpointed(&next),
-                Record::Checkpoint(Box::new(next)),
+                Record::Checkpoint(Arc::new(next)),
                 Record::Status { status, failure: None, unwinding: None },
             ];
             let transaction = super::Transaction { thread: id.clone(), epoch: thread.epoch, at, records };
@@ -408,7 +411,7 @@ async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) 
     let status = after(ThreadStatus::Running, event)?;
     let mut records = Vec::new();
     if event == ThreadEvent::Finish {
-        records.push(Record::Withdraw { ns: String::new() });
+        records.push(Record::Withdraw { ns: Name::default() });
     }
     records.push(Record::Status { status, failure: failure.clone(), unwinding: None });
     records.push(Record::Event(Event::StatusChanged { status, failure: failure.clone() }));

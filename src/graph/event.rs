@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Failure, InterruptId, Source, ThreadStatus};
+use super::{Failure, InterruptId, Name, Source, ThreadStatus};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,42 +25,45 @@ pub enum Event {
     /// A checkpoint was committed.
     Checkpointed {
         /// Namespace.
-        ns: String,
+        ns: Name,
         /// Superstep.
         step: i64,
         /// How it came to be.
         source: Source,
         /// What is due next.
-        next: Vec<String>,
+        next: Vec<Name>,
     },
     /// A node began.
     NodeStarted {
         /// Namespace and node.
-        ns: String,
+        ns: Name,
         /// The node.
-        node: String,
+        node: Name,
         /// The how-many-eth attempt, from 1.
         attempt: u32,
     },
     /// A node ended well.
     NodeFinished {
         /// Namespace.
-        ns: String,
+        ns: Name,
         /// The node.
-        node: String,
+        node: Name,
         /// How long it took, in milliseconds.
         duration_ms: u64,
     },
     /// A node failed.
     NodeFailed {
         /// Namespace.
-        ns: String,
+        ns: Name,
         /// The node.
-        node: String,
+        node: Name,
         /// Why.
         failure: Failure,
         /// It will be tried again after this many milliseconds.
         retry_in_ms: Option<u64>,
+        /// How long this attempt took, in milliseconds; records of earlier versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_ms: Option<u64>,
     },
     /// An effect is about to be performed.
     EffectIntended {
@@ -115,7 +118,7 @@ pub enum Event {
         /// The question's id.
         id: InterruptId,
         /// The asking node.
-        node: String,
+        node: Name,
     },
     /// A question was answered.
     Answered {
@@ -126,10 +129,17 @@ pub enum Event {
         /// Through what.
         via: String,
     },
+    /// Somebody asked whoever advances the thread to let go of it.
+    StopAsked {
+        /// Who.
+        by: String,
+        /// It waits for a person afterwards.
+        hold: bool,
+    },
     /// Effects up to here are never undone any more.
     CommitPoint {
         /// The node that set it.
-        node: String,
+        node: Name,
     },
     /// The thread's status changed.
     StatusChanged {
@@ -141,9 +151,9 @@ pub enum Event {
     /// A node says something of its own.
     Custom {
         /// Namespace.
-        ns: String,
+        ns: Name,
         /// The node.
-        node: String,
+        node: Name,
         /// What it is about.
         name: String,
         /// The content.
@@ -168,6 +178,7 @@ impl Event {
             | Self::UndoFailed { .. }
             | Self::Interrupted { .. }
             | Self::Answered { .. }
+            | Self::StopAsked { .. }
             | Self::CommitPoint { .. }
             | Self::StatusChanged { .. } => true,
             Self::Checkpointed { .. }
@@ -195,6 +206,10 @@ pub struct EventRow {
 pub trait EventSink: Send + Sync {
     /// One event of `thread`.
     fn event(&self, thread: &super::ThreadId, at: DateTime<Utc>, event: &Event);
+    /// Whether it looks at all: for one that does not, nothing is kept to be shown.
+    fn looks(&self) -> bool {
+        true
+    }
 }
 
 /// Sees nothing.
@@ -203,4 +218,8 @@ pub struct NoSink;
 
 impl EventSink for NoSink {
     fn event(&self, _thread: &super::ThreadId, _at: DateTime<Utc>, _event: &Event) {}
+
+    fn looks(&self) -> bool {
+        false
+    }
 }

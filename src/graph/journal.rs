@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Failure, InterruptId, ThreadId};
+use super::{Failure, InterruptId, Name, ThreadId};
 
 /// Where in a thread something happens. Never a checkpoint id: a node that runs again from its top finds the same keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,9 +13,9 @@ pub struct JournalKey {
     /// 0 for the thread's own line of history; a fork has its own number and owns none of its ancestor's effects.
     pub fork: u32,
     /// Namespace of the graph.
-    pub ns: String,
+    pub ns: Name,
     /// The node.
-    pub node: String,
+    pub node: Name,
     /// The how-many-eth time the node is due.
     pub visit: u64,
     /// Index of the Send, where the task is one.
@@ -169,6 +169,23 @@ pub struct Interrupt {
     pub answer: Option<Answer>,
     /// Nobody needs an answer any more: the thread went on without it or ended.
     pub withdrawn: bool,
+    /// Nobody answered in time, and the asking node was told so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
+}
+
+impl Interrupt {
+    /// Whether its time is over at `now` without an answer.
+    pub fn is_over(&self, now: DateTime<Utc>) -> bool {
+        self.answer.is_none() && self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// What the asking node gets instead of an answer.
+    pub(super) fn expiry(&self) -> Failure {
+        let at = self.expires_at.unwrap_or(self.asked_at).format("%Y-%m-%d %H:%M:%S UTC");
+        Failure::new("expired", format!("nobody answered question {} by {at}", self.id))
+            .hint("start again, and decide in time or give it a longer `ttl`")
+    }
 }
 
 /// An answer to a question: claimed once.

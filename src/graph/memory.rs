@@ -1,13 +1,13 @@
 //! A store in memory: for tests, for replays, and as the plainest statement of what a store is.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
 use super::{
-    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Interrupt, InterruptId, Owner, Partial, Record, Store,
-    StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Name, Owner, Partial,
+    Record, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// Keeps everything until it is dropped. An owner counts as alive until it releases.
@@ -23,11 +23,15 @@ struct Inner {
 
 struct Kept {
     row: Thread,
-    checkpoints: Vec<Checkpoint>,
-    partial: BTreeMap<(String, CheckpointId), Partial>,
+    checkpoints: Vec<Arc<Checkpoint>>,
+    partial: BTreeMap<(Name, CheckpointId), Partial>,
     journal: Vec<Entry>,
     interrupts: Vec<Interrupt>,
     events: Vec<EventRow>,
+    /// A request to stop, with the epoch that is asked.
+    stop: Option<(u64, StopAsk)>,
+    /// How many answers the newest run knew when it began.
+    seen: u64,
 }
 
 impl MemoryStore {
@@ -46,7 +50,7 @@ impl Kept {
         match record {
             Record::Checkpoint(checkpoint) => {
                 self.partial.retain(|(ns, _), _| *ns != checkpoint.ns);
-                self.checkpoints.push(*checkpoint);
+                self.checkpoints.push(checkpoint);
             }
             Record::Result { ns, checkpoint, result } => {
                 let partial = self.partial.entry((ns, checkpoint)).or_default();
@@ -80,6 +84,7 @@ impl Kept {
                 self.row.failure = failure;
                 self.row.unwinding = unwinding;
             }
+            Record::Seen(answers) => self.seen = answers,
             Record::CommitPoint(seq) => self.row.committed_seq = seq,
             Record::Undone => self.row.undone = true,
             Record::Event(event) => self.event(at, event),
@@ -107,6 +112,8 @@ impl Store for MemoryStore {
             journal: Vec::new(),
             interrupts: Vec::new(),
             events: Vec::new(),
+            stop: None,
+            seen: 0,
         };
         records.into_iter().for_each(|record| kept.apply(record, thread.created_at));
         inner.threads.insert(thread.id.clone(), kept);
@@ -163,6 +170,23 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        kept.stop = Some((kept.row.epoch, ask.clone()));
+        kept.event(ask.at, Event::StopAsked { by: ask.by.clone(), hold: ask.hold });
+        Ok(())
+    }
+
+    async fn inbox(&self, id: &ThreadId) -> Result<Inbox, StoreError> {
+        self.read(id, |k| {
+            let epoch = k.row.epoch;
+            let stop = k.stop.as_ref().filter(|(asked, _)| *asked == epoch).map(|(_, ask)| ask.clone());
+            let answers = k.interrupts.iter().filter(|i| i.answer.is_some()).count() as u64;
+            Inbox { epoch, stop, answered: k.seen < answers }
+        })
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let id = &transaction.thread;
@@ -176,22 +200,22 @@ impl Store for MemoryStore {
     }
 
     async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {
-        self.read(id, |k| k.checkpoints.iter().rev().find(|c| c.ns == ns).cloned())
+        self.read(id, |k| k.checkpoints.iter().rev().find(|c| c.ns == ns).map(|c| Checkpoint::clone(c)))
     }
 
     async fn history(&self, id: &ThreadId, ns: &str) -> Result<Vec<Checkpoint>, StoreError> {
-        self.read(id, |k| k.checkpoints.iter().filter(|c| c.ns == ns).cloned().collect())
+        self.read(id, |k| k.checkpoints.iter().filter(|c| c.ns == ns).map(|c| Checkpoint::clone(c)).collect())
     }
 
     async fn namespaces(&self, id: &ThreadId) -> Result<Vec<String>, StoreError> {
         self.read(id, |k| {
-            let names: std::collections::BTreeSet<String> = k.checkpoints.iter().map(|c| c.ns.clone()).collect();
-            names.into_iter().collect()
+            let names: std::collections::BTreeSet<&Name> = k.checkpoints.iter().map(|c| &c.ns).collect();
+            names.into_iter().map(Name::to_string).collect()
         })
     }
 
     async fn partial(&self, id: &ThreadId, ns: &str, checkpoint: &CheckpointId) -> Result<Partial, StoreError> {
-        self.read(id, |k| k.partial.get(&(ns.to_owned(), checkpoint.clone())).cloned().unwrap_or_default())
+        self.read(id, |k| k.partial.get(&(ns.into(), checkpoint.clone())).cloned().unwrap_or_default())
     }
 
     async fn journal(&self, id: &ThreadId) -> Result<Vec<Entry>, StoreError> {
@@ -238,11 +262,11 @@ pub fn claim(asked: &Interrupt, answer: &Answer, digest: Option<&str>) -> Result
     if let Some(first) = &asked.answer {
         return Err(StoreError::Answered { id, by: first.by.clone(), at: first.at, via: first.via.clone() });
     }
+    if let Some(at) = asked.expires_at.filter(|at| asked.expired || *at <= answer.at) {
+        return Err(StoreError::Expired { id, at });
+    }
     if asked.withdrawn {
         return Err(StoreError::Withdrawn(id));
-    }
-    if let Some(at) = asked.expires_at.filter(|at| *at <= answer.at) {
-        return Err(StoreError::Expired { id, at });
     }
     if digest.is_some_and(|shown| shown != asked.digest) {
         return Err(StoreError::Changed { id, current: asked.digest.clone() });

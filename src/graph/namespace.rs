@@ -12,10 +12,10 @@ use super::core;
 use super::replay::Instead;
 use super::scope::{Scope, Stop};
 use super::task::run_task;
-use super::{Checkpoint, CompiledGraph, Event, Failure, NodeError, Record, TaskPath, TaskResult, ThreadStatus};
+use super::{Checkpoint, CompiledGraph, Event, Failure, Name, NodeError, Record, TaskPath, TaskResult, ThreadStatus};
 
 pub(super) enum NamespaceEnd {
-    Finished(Box<Checkpoint>),
+    Finished(Arc<Checkpoint>),
     Suspended,
 }
 
@@ -32,13 +32,13 @@ pub(super) fn checkpointed(checkpoint: &Checkpoint) -> Record {
 pub(super) async fn run_namespace(
     scope: &Arc<Scope>,
     graph: &Arc<CompiledGraph>,
-    ns: &str,
+    ns: &Name,
     input: Map<String, Value>,
 ) -> Result<NamespaceEnd, NodeError> {
     let (mut checkpoint, fresh) = match scope.store.latest(&scope.thread, ns).await? {
-        Some(checkpoint) => (checkpoint, false),
+        Some(checkpoint) => (Arc::new(checkpoint), false),
         None => {
-            let first = core::start(graph, ns, None, &input, scope.now())?;
+            let first = Arc::new(core::start(graph, ns, None, &input, scope.now())?);
             let records = stop_record(scope, graph, &first, false);
             keep(scope, &first, records).await?;
             (first, true)
@@ -51,8 +51,8 @@ pub(super) async fn run_namespace(
     loop {
         match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
-                keep(scope, &update, Vec::new()).await?;
-                checkpoint = *update;
+                checkpoint = Arc::new(*update);
+                keep(scope, &checkpoint, Vec::new()).await?;
                 continue;
             }
             Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),
@@ -63,17 +63,17 @@ pub(super) async fn run_namespace(
             return Err(NodeError::Failed(too_long(graph, scope.recursion_limit)));
         }
         if checkpoint.ended() {
-            return Ok(NamespaceEnd::Finished(Box::new(checkpoint)));
+            return Ok(NamespaceEnd::Finished(checkpoint));
         }
         if !pass_static && stands_before(scope, graph, &checkpoint) {
             return Ok(NamespaceEnd::Suspended);
         }
         pass_static = false;
         let results = superstep(scope, graph, &checkpoint).await?;
-        let next = core::apply(graph, &checkpoint, &results, scope.now())?;
+        let next = Arc::new(core::apply(graph, &checkpoint, &results, scope.now())?);
         let stops = scope.recorded.is_none()
             && !next.ended()
-            && results.iter().any(|r| graph.interrupt_after.contains(&r.node));
+            && results.iter().any(|r| graph.interrupt_after.contains(r.node.as_str()));
         let mut records = commit_points(scope, graph, &results);
         records.extend(stop_record(scope, graph, &next, stops));
         keep(scope, &next, records).await?;
@@ -102,12 +102,12 @@ fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
         .hint("continue the thread, or raise the recursion limit")
 }
 
-async fn keep(scope: &Scope, checkpoint: &Checkpoint, mut records: Vec<Record>) -> Result<(), NodeError> {
+async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, mut records: Vec<Record>) -> Result<(), NodeError> {
     if let Some(recorded) = &scope.recorded {
         recorded.checkpoint(checkpoint)?;
     }
     records.push(checkpointed(checkpoint));
-    records.push(Record::Checkpoint(Box::new(checkpoint.clone())));
+    records.push(Record::Checkpoint(checkpoint.clone()));
     if checkpoint.ns.is_empty() && checkpoint.ended() {
         // The run's end follows at once and commits both together.
         scope.postpone(records);

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ChannelType, Context, Failure, State, StoreError, Write};
+use super::{ChannelType, Context, Failure, Name, State, StoreError, Write};
 
 /// Why a node did not end well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -41,11 +41,11 @@ pub enum NodeError {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Goto {
     /// A node; `END` is allowed and does nothing.
-    Node(String),
+    Node(Name),
     /// A node with an input of its own.
     Send {
         /// The node.
-        to: String,
+        to: Name,
         /// Its input.
         input: Value,
     },
@@ -106,6 +106,8 @@ pub struct NodeInfo {
     pub writes: Option<BTreeMap<String, Field>>,
     /// Channels it writes on every run: two such nodes in one superstep conflict for certain.
     pub always_writes: Vec<String>,
+    /// The channel to which it writes the answer to its question as it is.
+    pub answers_into: Option<String>,
     /// Destinations of its gotos.
     pub gotos: Vec<String>,
     /// Parameters that belong to the graph's fingerprint.

@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 
-use super::journal::{Entry, EntryStatus, JournalKey};
+use super::journal::{Entry, EntryStatus, JournalKey, digest};
 use super::{
-    Advance, Checkpoint, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt, InterruptId,
-    MemoryStore, NewThread, NodeError, Owner, RunEnd, Source, ThreadStatus,
+    Advance, Checkpoint, CheckpointId, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt,
+    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, ThreadStatus,
 };
 
 /// The record, indexed.
 pub(super) struct Recorded {
     entries: BTreeMap<JournalKey, Entry>,
     interrupts: BTreeMap<InterruptId, Interrupt>,
-    checkpoints: BTreeMap<(String, i64), Checkpoint>,
+    checkpoints: BTreeMap<(Name, i64), Checkpoint>,
     /// Why it failed, or why it was being undone.
     failure: Option<Failure>,
     status: ThreadStatus,
@@ -35,6 +35,14 @@ pub(super) enum Instead {
 
 /// Replays an export with the graph that its document describes. `Ok`: every state and route came out as recorded.
 pub async fn replay(graph: &Arc<CompiledGraph>, export: &Export) -> Result<RunEnd, EngineError> {
+    if graph.fingerprint() != export.thread.fingerprint || graph.node_versions() != export.thread.node_versions {
+        return Err(changed_graph(graph, export));
+    }
+    replay_with(graph, export).await
+}
+
+/// Replays an export with another graph: would it have gone the same way? The first difference is the error.
+pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<RunEnd, EngineError> {
     if export.format != super::export::FORMAT {
         let failure =
             Failure::new("export_format", format!("this is not an export that can be replayed: `{}`", export.format));
@@ -46,10 +54,7 @@ pub async fn replay(graph: &Arc<CompiledGraph>, export: &Export) -> Result<RunEn
     };
     let owner = Owner { pid: 0, start_ticks: 0, boot_id: String::new(), nonce: 0, label: "replay".into() };
     let engine = Engine::new(Arc::new(MemoryStore::default()), Effects::new(), owner);
-    let new = NewThread { id: Some(export.thread.id.clone()), document: Value::Null, input, labels: BTreeMap::new() };
-    if graph.fingerprint() != export.thread.fingerprint {
-        return Err(changed_graph(graph, export));
-    }
+    let new = NewThread { id: Some(export.thread.id.clone()), document: Value::Null, input, ..NewThread::default() };
     let id = engine.create(graph, new).await?;
     if let Some(first) = engine.store.latest(&id, "").await? {
         recorded.checkpoint(&first).map_err(as_refusal)?;
@@ -162,9 +167,8 @@ impl Recorded {
             return failure.node.is_none().then(|| failure.clone());
         }
         // The same subgraph may have ended well on an earlier visit; only what was still due when the record ended can have failed.
-        let (_, last) =
-            self.checkpoints.range((outer.to_owned(), i64::MIN)..=(outer.to_owned(), i64::MAX)).next_back()?;
-        let due = last.frontier.iter().any(|task| task.inner_ns(outer) == here.ns);
+        let (_, last) = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back()?;
+        let due = last.frontier.iter().any(|task| here.ns == task.inner_ns(outer));
         (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
     }
 
@@ -196,7 +200,7 @@ impl Recorded {
 
     /// Something that the record does not have: its end, the failure that ended it, or a divergence.
     fn beyond(&self, key: &JournalKey, now: &Value) -> NodeError {
-        let place = if key.ns.is_empty() { key.node.clone() } else { format!("{}|{}", key.ns, key.node) };
+        let place = if key.ns.is_empty() { key.node.to_string() } else { format!("{}|{}", key.ns, key.node) };
         match &self.failure {
             Some(failure) if failure.node.as_deref() == Some(&place) => NodeError::Failed(failure.clone()),
             _ if self.status == ThreadStatus::Succeeded || self.status == ThreadStatus::Failed => {
@@ -234,8 +238,12 @@ impl Recorded {
         if asked.value != *value {
             return Err(diverged(&key.place(), &asked.value, value));
         }
+        if asked.digest != digest(value) {
+            return Err(diverged(&key.place(), &json!({"digest": asked.digest}), &json!({"digest": digest(value)})));
+        }
         match &asked.answer {
             Some(answer) => Ok(answer.value.clone()),
+            None if asked.expired => Err(NodeError::Failed(asked.expiry())),
             None if self.status == ThreadStatus::Cancelled => Err(NodeError::Cancelled),
             None => Err(NodeError::Suspended),
         }
@@ -266,6 +274,9 @@ impl Recorded {
             ("values", json!(then.values), json!(now.values)),
             ("what is due next", json!(then.frontier), json!(now.frontier)),
             ("barriers", json!(then.barriers), json!(now.barriers)),
+            ("what nodes wrote", json!(then.written), json!(now.written)),
+            ("how often nodes were due", json!(then.visits), json!(now.visits)),
+            ("its parent", json!(then.parent), json!(self.before(then))),
         ];
         match compare.into_iter().find(|(_, then, now)| then != now) {
             Some((what, then, now)) => Err(diverged(&place(what), &then, &now)),
@@ -276,6 +287,11 @@ impl Recorded {
                 Ok(())
             }
         }
+    }
+
+    /// The recorded checkpoint before this one.
+    fn before(&self, then: &Checkpoint) -> Option<&CheckpointId> {
+        self.checkpoints.get(&(then.ns.clone(), then.step - 1)).map(|before| &before.id)
     }
 
     /// Holds the end against the record.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::driver::{RunEnd, after};
 use super::journal::{Entry, EntryEvent, EntryStatus};
 use super::scope::{Scope, unless_panicked};
-use super::{Event, Failure, NodeError, Record, StoreError, ThreadEvent, ThreadStatus, Unwinding};
+use super::{Event, Failure, Name, NodeError, Record, StoreError, ThreadEvent, ThreadStatus, Unwinding};
 
 /// Attempts of one undo whose failure says that repeating may help.
 const UNDO_ATTEMPTS: u32 = 3;
@@ -15,7 +15,7 @@ const UNDO_ATTEMPTS: u32 = 3;
 pub(super) async fn begin(scope: &Scope, unwinding: Unwinding, committed: u64) -> Result<RunEnd, StoreError> {
     let undoing = Event::UndoStarted { failure: unwinding.failure.clone() };
     let status = Record::Status { status: ThreadStatus::Running, failure: None, unwinding: Some(unwinding.clone()) };
-    scope.commit(vec![Record::Withdraw { ns: String::new() }, status, Record::Event(undoing)]).await?;
+    scope.commit(vec![Record::Withdraw { ns: Name::default() }, status, Record::Event(undoing)]).await?;
     unwind(scope, unwinding, committed).await
 }
 

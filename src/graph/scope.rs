@@ -106,13 +106,17 @@ impl Scope {
     /// Commits records with the events that wait, then shows the events.
     pub async fn commit(&self, records: Vec<Record>) -> Result<(), StoreError> {
         let mut all = std::mem::take(&mut self.memory().waiting);
-        all.extend(records);
+        if all.is_empty() {
+            all = records;
+        } else {
+            all.extend(records);
+        }
         if all.is_empty() {
             return Ok(());
         }
         let at = self.now();
-        let shown: Vec<Event> =
-            all.iter().filter_map(|r| if let Record::Event(e) = r { Some(e.clone()) } else { None }).collect();
+        let event = |record: &Record| if let Record::Event(event) = record { Some(event.clone()) } else { None };
+        let shown: Vec<Event> = if self.sink.looks() { all.iter().filter_map(event).collect() } else { Vec::new() };
         let transaction = Transaction { thread: self.thread.clone(), epoch: self.epoch, at, records: all };
         self.store.commit(transaction).await?;
         shown.iter().for_each(|event| self.sink.event(&self.thread, at, event));
@@ -127,6 +131,11 @@ impl Scope {
     /// Records that go along with the next commit.
     pub fn postpone(&self, records: Vec<Record>) {
         self.memory().waiting.extend(records);
+    }
+
+    /// How many answers this run knew when it began.
+    pub fn answers(&self) -> u64 {
+        self.memory().interrupts.values().filter(|asked| asked.answer.is_some()).count() as u64
     }
 
     /// The highest journal number so far.
@@ -361,7 +370,11 @@ impl Scope {
             expires_at,
             answer: None,
             withdrawn: false,
+            expired: false,
         };
+        if known.as_ref().is_some_and(|k| k.expired) || asked.is_over(self.now()) {
+            return self.expire(asked).await;
+        }
         if known.as_ref() != Some(&asked) {
             let mut records = vec![Record::Interrupt(Box::new(asked.clone()))];
             if known.is_none_or(|k| k.withdrawn) {
@@ -371,6 +384,18 @@ impl Scope {
             self.commit(records).await?;
         }
         Err(NodeError::Suspended)
+    }
+
+    /// Settles a question whose time is over: an answer that came at the last moment still counts.
+    async fn expire(&self, asked: Interrupt) -> Result<Value, NodeError> {
+        let asked = Interrupt { expired: true, withdrawn: true, ..asked };
+        self.commit(vec![Record::Interrupt(Box::new(asked.clone()))]).await?;
+        let settled = self.store.interrupt(&asked.id).await?.unwrap_or(asked);
+        self.memory().interrupts.insert(settled.id.clone(), settled.clone());
+        match settled.answer {
+            Some(answer) => Ok(answer.value),
+            None => Err(NodeError::Failed(settled.expiry())),
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! What the engine asks of a store. A store is a reducer over [`Record`]s plus a few reads; `store/` holds the SQLite one,
 //! [`super::MemoryStore`] is for tests and replay, and one conformance suite holds both.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use super::{
-    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Failure, Interrupt, InterruptId, Owner, TaskPath,
-    TaskResult, Thread, ThreadId, ThreadStatus, Unwinding,
+    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Failure, Inbox, Interrupt, InterruptId, Name, Owner,
+    StopAsk, TaskPath, TaskResult, Thread, ThreadId, ThreadStatus, Unwinding,
 };
 
 /// Why a store refused or failed.
@@ -73,9 +75,19 @@ pub enum StoreError {
     /// Nothing can be written: full disk, read-only file system, missing rights.
     #[error("the store cannot write: {0}")]
     CannotWrite(String),
-    /// The file is damaged or of a newer version.
+    /// The file is damaged.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// A newer program wrote the file; it is as sound as it was.
+    #[error("the store {file} is of a newer version: its schema is {schema}, this program knows up to {ours}")]
+    TooNew {
+        /// The file.
+        file: String,
+        /// Its schema's version.
+        schema: i64,
+        /// The newest that this program knows.
+        ours: i64,
+    },
     /// Anything else.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -103,6 +115,10 @@ impl StoreError {
                 failure("store_cannot_write", "make room or mend the rights, then `tidegate run resume` the thread")
             }
             Self::Damaged(_) => failure("store_damaged", "`tidegate doctor --db` checks the file"),
+            Self::TooNew { .. } => failure(
+                "store_too_new",
+                "use the version of Tidegate that wrote it, or a later one; or another home, with --home",
+            ),
             Self::Failed(_) => failure("store_failed", "`tidegate doctor --db` checks the file"),
         }
     }
@@ -112,11 +128,11 @@ impl StoreError {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A checkpoint became the newest of its namespace; results kept for its parent are dropped.
-    Checkpoint(Box<Checkpoint>),
+    Checkpoint(Arc<Checkpoint>),
     /// A task of a checkpoint finished while its siblings have not.
     Result {
         /// Namespace.
-        ns: String,
+        ns: Name,
         /// The checkpoint whose frontier holds the task.
         checkpoint: CheckpointId,
         /// What it left.
@@ -125,7 +141,7 @@ pub enum Record {
     /// Attempts that a task has had.
     Attempts {
         /// Namespace.
-        ns: String,
+        ns: Name,
         /// The checkpoint.
         checkpoint: CheckpointId,
         /// The task.
@@ -140,7 +156,7 @@ pub enum Record {
     /// Open questions below this namespace prefix are not needed any more (empty: all of the thread).
     Withdraw {
         /// Namespace; those inside it are withdrawn too.
-        ns: String,
+        ns: Name,
     },
     /// The thread's status, failure, unwinding.
     Status {
@@ -151,6 +167,8 @@ pub enum Record {
         /// Set while undoing.
         unwinding: Option<Unwinding>,
     },
+    /// A run has begun that knows so many answers to the thread's questions.
+    Seen(u64),
     /// Entries up to this number are never undone.
     CommitPoint(u64),
     /// Something was undone: the thread cannot be continued.
@@ -207,6 +225,10 @@ pub trait Store: Send + Sync + 'static {
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError>;
     /// Says that a process waits for this thread and goes on by itself; `None` takes it back.
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError>;
+    /// Asks the owner of the current epoch to let go of the thread; the newest request counts. Adds the event `StopAsked`.
+    async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError>;
+    /// What has arrived. Cheap: its owner looks several times a second.
+    async fn inbox(&self, id: &ThreadId) -> Result<Inbox, StoreError>;
     /// Commits records under a lease.
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError>;
     /// The newest checkpoint of a namespace.

@@ -12,8 +12,8 @@ use super::core;
 use super::namespace::{NamespaceEnd, run_namespace};
 use super::scope::{Scope, millis, panic_message};
 use super::{
-    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, NodeEntry, NodeError, Produced, Record, State,
-    Task, TaskResult, View, Write,
+    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Name, NodeEntry, NodeError, Produced, Record,
+    State, Task, TaskResult, View, Write,
 };
 
 /// Runs `task`. `failed`: attempts that failed before this process took over.
@@ -29,7 +29,8 @@ pub(super) async fn run_task(
             Failure::new("unknown_node", format!("node `{}` is due, but the graph has no such node", task.node));
         NodeError::Failed(failure.hint("a Send or goto must name a node of its own graph"))
     })?;
-    let place = if checkpoint.ns.is_empty() { task.node.clone() } else { format!("{}|{}", checkpoint.ns, task.node) };
+    let place =
+        if checkpoint.ns.is_empty() { task.node.to_string() } else { format!("{}|{}", checkpoint.ns, task.node) };
     loop {
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
@@ -54,7 +55,8 @@ pub(super) async fn run_task(
         let pause = pause.map(|pause| if scope.recorded.is_some() { Duration::ZERO } else { pause });
         let retry_in_ms = pause.map(|p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX));
         let (ns, node) = (checkpoint.ns.clone(), task.node.clone());
-        scope.later(Event::NodeFailed { ns: ns.clone(), node, failure: failure.clone(), retry_in_ms });
+        let duration_ms = Some(millis(began));
+        scope.later(Event::NodeFailed { ns: ns.clone(), node, failure: failure.clone(), retry_in_ms, duration_ms });
         let Some(pause) = pause else { return Err(NodeError::Failed(failure)) };
         let attempts =
             Record::Attempts { ns, checkpoint: checkpoint.id.clone(), path: task.path.clone(), attempts: failed };
@@ -119,7 +121,7 @@ fn subgraph<'a>(
     Box::pin(async move {
         let seen = view(checkpoint, task)?.0;
         let input = shared_input(&seen, inner);
-        let ns = task.inner_ns(&checkpoint.ns);
+        let ns = Name::from(task.inner_ns(&checkpoint.ns));
         match run_namespace(scope, inner, &ns, input).await? {
             NamespaceEnd::Finished(end) => Ok(Produced { writes: handed_back(&end, outer, inner), goto: Vec::new() }),
             NamespaceEnd::Suspended => Err(NodeError::Suspended),
@@ -128,15 +130,15 @@ fn subgraph<'a>(
 }
 
 fn shared_input(seen: &State, inner: &CompiledGraph) -> Map<String, Value> {
-    let takes = |name: &String| core::accepts(inner, name);
-    seen.iter().filter(|(name, _)| takes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let taken = seen.iter().filter(|(name, _)| core::accepts(inner, name));
+    taken.map(|(name, value)| (name.to_string(), value.clone())).collect()
 }
 
 fn handed_back(end: &Checkpoint, outer: &CompiledGraph, inner: &CompiledGraph) -> Vec<Write> {
-    let both = |name: &String| outer.channels.contains_key(name) && inner.channels.contains_key(name);
-    let write = |(name, value): (&String, &Value)| {
+    let both = |name: &str| outer.channels.contains_key(name) && inner.channels.contains_key(name);
+    let write = |(name, value): (&Name, &Value)| {
         // Where only the parent folds, the subgraph's last value is one write to be folded, as any node's is.
-        let folded_here = inner.channels.get(name).map(|c: &Channel| c.reducer.is_some()) == Some(true);
+        let folded_here = inner.channels.get(name.as_str()).map(|c: &Channel| c.reducer.is_some()) == Some(true);
         let value = if folded_here { value.clone() } else { end.values.get(name).unwrap_or(value).clone() };
         Write::new(name.clone(), value)
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
-use super::{Channel, DynNode, Failure, Goto, NodeInfo, NodePolicy, State, digest};
+use super::{Channel, DynNode, Failure, Goto, Name, NodeInfo, NodePolicy, State, digest};
 
 /// The name before the first node.
 pub const START: &str = "START";
@@ -28,7 +28,7 @@ pub trait Router: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// The node, or [`END`].
-    pub to: String,
+    pub to: Name,
     /// What is written at the arrow.
     pub label: Option<String>,
     /// Whether it is reached by Sends.
@@ -37,7 +37,7 @@ pub struct Destination {
 
 impl Destination {
     /// A plain destination.
-    pub fn node(to: impl Into<String>) -> Self {
+    pub fn node(to: impl Into<Name>) -> Self {
         Self { to: to.into(), label: None, send: false }
     }
 }
@@ -66,34 +66,34 @@ pub struct NodeEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Barrier {
     /// Its id: `ada+bob->cyn`.
-    pub id: String,
+    pub id: Name,
     /// Who must arrive.
-    pub from: BTreeSet<String>,
+    pub from: BTreeSet<Name>,
     /// Who is then due.
-    pub to: String,
+    pub to: Name,
 }
 
 /// Everything that leaves one node.
 #[derive(Clone, Default)]
 pub struct Leaving {
     /// Plain edges.
-    pub to: Vec<String>,
+    pub to: Vec<Name>,
     /// Routers.
     pub routers: Vec<Arc<dyn Router>>,
     /// Ids of the barriers it arrives at.
-    pub barriers: Vec<String>,
+    pub barriers: Vec<Name>,
 }
 
 /// A graph that has passed all checks and can be run.
 pub struct CompiledGraph {
     pub(super) name: String,
-    pub(super) channels: BTreeMap<String, Channel>,
-    pub(super) input_channels: Option<BTreeSet<String>>,
-    pub(super) nodes: BTreeMap<String, NodeEntry>,
-    pub(super) leaving: BTreeMap<String, Leaving>,
-    pub(super) barriers: BTreeMap<String, Barrier>,
-    pub(super) interrupt_before: BTreeSet<String>,
-    pub(super) interrupt_after: BTreeSet<String>,
+    pub(super) channels: BTreeMap<Name, Channel>,
+    pub(super) input_channels: Option<BTreeSet<Name>>,
+    pub(super) nodes: BTreeMap<Name, NodeEntry>,
+    pub(super) leaving: BTreeMap<Name, Leaving>,
+    pub(super) barriers: BTreeMap<Name, Barrier>,
+    pub(super) interrupt_before: BTreeSet<Name>,
+    pub(super) interrupt_after: BTreeSet<Name>,
     pub(super) warnings: Vec<Failure>,
     /// Made once: every advance compares it.
     pub(super) fingerprint: OnceLock<String>,
@@ -106,12 +106,12 @@ impl CompiledGraph {
     }
 
     /// Its channels.
-    pub fn channels(&self) -> &BTreeMap<String, Channel> {
+    pub fn channels(&self) -> &BTreeMap<Name, Channel> {
         &self.channels
     }
 
     /// Its nodes.
-    pub fn nodes(&self) -> &BTreeMap<String, NodeEntry> {
+    pub fn nodes(&self) -> &BTreeMap<Name, NodeEntry> {
         &self.nodes
     }
 
@@ -121,7 +121,7 @@ impl CompiledGraph {
     }
 
     /// Its barriers by id.
-    pub fn barriers(&self) -> &BTreeMap<String, Barrier> {
+    pub fn barriers(&self) -> &BTreeMap<Name, Barrier> {
         &self.barriers
     }
 
@@ -131,13 +131,32 @@ impl CompiledGraph {
     }
 
     /// Nodes before which it stops.
-    pub fn interrupt_before(&self) -> &BTreeSet<String> {
+    pub fn interrupt_before(&self) -> &BTreeSet<Name> {
         &self.interrupt_before
     }
 
     /// Nodes behind which it stops.
-    pub fn interrupt_after(&self) -> &BTreeSet<String> {
+    pub fn interrupt_after(&self) -> &BTreeSet<Name> {
         &self.interrupt_after
+    }
+
+    /// Whether the channel that takes the answer of the node that asks in namespace `ns` admits this one; `None`: nothing is known of it.
+    pub fn admits_answer(&self, ns: &str, node: &str, answer: &Value) -> Option<Result<(), Failure>> {
+        let (here, inner) = ns.split_once('|').unwrap_or((ns, ""));
+        if !here.is_empty() {
+            let Body::Subgraph(graph) = &self.nodes.get(here.split(':').next()?)?.body else { return None };
+            return graph.admits_answer(inner, node, answer);
+        }
+        let name = self.nodes.get(node)?.info.answers_into.as_ref()?;
+        let channel = self.channels.get(name.as_str())?;
+        Some(if channel.kind.admits(answer) || channel.reducer.is_some() {
+            Ok(())
+        } else {
+            let (wants, got) = (channel.kind.word(), super::kind(answer));
+            Err(Failure::new("bad_answer", format!("the answer to `{node}` must be {wants}, got {got}"))
+                .because(format!("it goes into channel `{name}`"))
+                .hint("nothing was recorded: answer again"))
+        })
     }
 
     /// Node kinds with their versions, subgraphs included.

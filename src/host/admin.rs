@@ -12,7 +12,9 @@ use axum::{Json, Router};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::api::{DrainRequest, Drained, ErrorBody, HostStatus, LogQuery, RemoveQuery};
+use super::api::{
+    DownQuery, DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, LogQuery, RemoveQuery, SecretsRequest,
+};
 use super::control::Host;
 use super::slot::log;
 use super::{HostError, routes};
@@ -75,6 +77,7 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/slots", get(slots).post(start_slot))
         .route("/v1/slots/{token}", get(slot).delete(remove_slot))
         .route("/v1/slots/{token}/log", get(slot_log))
+        .route("/v1/secrets", post(secrets))
         .route("/v1/routes", get(all_routes))
         .route("/v1/routes/{model}", get(route))
         .route("/v1/endpoint/{model}", get(endpoint))
@@ -132,6 +135,12 @@ async fn slot_log(
     host.supervisor.log(&token, query.lines).await.map(Json)
 }
 
+async fn secrets(State(host): Shared, Json(request): Json<SecretsRequest>) -> Json<KnownSecrets> {
+    let state = host.core.state();
+    let requests = state.slots.values().map(|slot| &slot.request);
+    Json(KnownSecrets { vars: host.core.secrets.of_file(&request.env_file, requests).into_vars() })
+}
+
 async fn all_routes(State(host): Shared) -> Json<Vec<Route>> {
     Json(host.routes())
 }
@@ -165,8 +174,8 @@ async fn traffic(State(host): Shared, Path(model): Path<String>) -> Json<Vec<Ver
     Json(host.core.board.of_model(&model).iter().map(|upstream| upstream.meter.traffic()).collect())
 }
 
-async fn down(State(host): Shared) -> Answer<HostStatus> {
-    whole(async move { host.down().await }).await.map(Json)
+async fn down(State(host): Shared, Query(query): Query<DownQuery>) -> Answer<HostStatus> {
+    whole(async move { host.down(query.end).await }).await.map(Json)
 }
 
 async fn up(State(host): Shared) -> Answer<HostStatus> {

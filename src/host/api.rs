@@ -64,6 +64,30 @@ pub struct RemoveQuery {
     pub grace_ms: u64,
 }
 
+/// Query of `POST /v1/down`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DownQuery {
+    /// Whether the daemon ends with it: nothing comes in between.
+    #[serde(default)]
+    pub end: bool,
+}
+
+/// Body of `POST /v1/secrets`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretsRequest {
+    /// Absolute.
+    pub env_file: PathBuf,
+}
+
+/// Answer of `POST /v1/secrets`: only for the owner, who can read the same in `/proc/PID/environ`. Has no `Debug`.
+#[derive(Serialize, Deserialize)]
+pub struct KnownSecrets {
+    /// Names and values.
+    pub vars: Vec<(String, String)>,
+}
+
 /// Query of the log calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

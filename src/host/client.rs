@@ -1,5 +1,6 @@
 //! How everybody else speaks to the host daemon.
 
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -10,16 +11,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::api::{DrainRequest, Drained, ErrorBody, HostStatus};
+use super::api::{DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, SecretsRequest};
 use super::config::HostPaths;
 use super::{HostError, socket};
-use crate::ports::{PortError, Route, Slot, SlotRequest, SwitchRequest, VersionTraffic};
+use crate::ports::{PortError, Route, Secrets, Slot, SlotRequest, SwitchRequest, VersionTraffic};
 
 /// Every call that does not wait for something longer by its nature ends within this.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A daemon that dies is back within this; what may be repeated is repeated so long.
 const REPEAT_FOR: Duration = Duration::from_secs(5);
 const REPEAT_EVERY: Duration = Duration::from_millis(50);
+/// Who is there answers within this.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Speaks to the host daemon of one home. Cheap to clone; every call is a connection of its own.
 #[derive(Debug, Clone)]
@@ -122,6 +125,13 @@ impl HostClient {
         self.call(Call::get(format!("/v1/slots/{}/log?lines={lines}", segment(token)?))).await
     }
 
+    /// What slots were given from a file of variables, also before it was written anew.
+    pub async fn secrets(&self, env_file: &Path) -> Result<Secrets, HostError> {
+        let request = SecretsRequest { env_file: env_file.to_owned() };
+        let known: KnownSecrets = self.call(Call::post("/v1/secrets", &request)?.repeatable()).await?;
+        Ok(Secrets::new(known.vars))
+    }
+
     /// A model's route; `None` when it never had one.
     pub async fn route(&self, model: &str) -> Result<Option<Route>, HostError> {
         self.call(Call::get(format!("/v1/routes/{}", segment(model)?))).await
@@ -160,16 +170,40 @@ impl HostClient {
         self.call(Call::post("/v1/down", &())?.repeatable().within(Duration::from_secs(60))).await
     }
 
-    /// Opens the public endpoint and starts what ran before `down`.
-    pub async fn up(&self) -> Result<HostStatus, HostError> {
-        self.call(Call::post("/v1/up", &())?.repeatable()).await
+    /// The same, and ends the daemon and its keeper, in one step.
+    pub async fn down_and_end(&self) -> Result<HostStatus, HostError> {
+        let call = Call::post("/v1/down?end=true", &())?.repeatable();
+        let status: HostStatus = self.call(call.within(Duration::from_secs(60))).await?;
+        self.wait_for_end(Some(&status)).await?;
+        Ok(status)
     }
 
-    /// Ends the daemon and its keeper. Slots go on, without traffic, and are adopted by the next start; `down` first stops them.
+    /// Opens the public endpoint and starts what ran before `down`.
+    pub async fn up(&self) -> Result<HostStatus, HostError> {
+        // A `down` that is still being carried out comes first.
+        self.call(Call::post("/v1/up", &())?.repeatable().within(Duration::from_secs(60))).await
+    }
+
+    /// Ends the daemon and its keeper. Slots go on, without traffic, and are adopted by the next start.
     pub async fn shutdown(&self) -> Result<(), HostError> {
-        self.call::<()>(Call::post("/v1/shutdown", &())?).await?;
+        match self.call::<()>(Call::post("/v1/shutdown", &())?).await {
+            // Gone already, or about to go: somebody else asked for it too.
+            Ok(()) | Err(HostError::Unreachable { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.wait_for_end(None).await
+    }
+
+    /// Waits until no keeper and no daemon lives, or another daemon than `ended`: somebody has started it since.
+    async fn wait_for_end(&self, ended: Option<&HostStatus>) -> Result<(), HostError> {
         let until = tokio::time::Instant::now() + TIMEOUT;
         while self.is_held() {
+            if let Some(ended) = ended
+                && let Ok(now) = self.status_now(ANSWERS_WITHIN).await
+                && (now.pid, now.started_at) != (ended.pid, ended.started_at)
+            {
+                return Ok(());
+            }
             if tokio::time::Instant::now() > until {
                 return Err(HostError::io("waiting for the daemon's end")(std::io::ErrorKind::TimedOut.into()));
             }

@@ -31,8 +31,8 @@ pub(crate) struct Host {
     pub(crate) sockets: Mutex<Sockets>,
     pub(crate) keeper: Mutex<Option<(Link, u32)>>,
     gateway: tokio::sync::Mutex<Option<Gateway>>,
-    /// One `up` or `down` at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// One `up`, `down` or end at a time. Who has it and finds [`Host::quit`] asked for leaves the work to the next daemon.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Host {
             sockets: Mutex::new(sockets),
             keeper: Mutex::new(Some(keeper)),
             gateway: tokio::sync::Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
         })
     }
 
@@ -60,10 +60,21 @@ impl Host {
     }
 
     /// Puts the world as the state says: slots found or started, public endpoint open; or all of it closed.
-    pub(crate) async fn begin(&self) -> Result<(), HostError> {
+    ///
+    /// A `down` that was interrupted is finished beside it: slots get their time to end, and whoever has started us waits for an answer.
+    /// It has its turn from the first moment, so that an `up` comes after it.
+    pub(crate) async fn begin(self: &Arc<Self>) -> Result<(), HostError> {
+        self.supervisor.recall_secrets();
         if self.core.state().down {
             self.close_public().await;
-            return self.supervisor.finish_down().await;
+            let (host, turn) = (Arc::clone(self), Arc::clone(&self.turn).lock_owned().await);
+            tokio::spawn(async move {
+                let _turn = turn;
+                if let Err(error) = host.supervisor.finish_down(host.core.settings.stop_grace_ms).await {
+                    tracing::error!(%error, "cannot finish the interrupted down");
+                }
+            });
+            return Ok(());
         }
         self.supervisor.recover().await?;
         self.open_public().await
@@ -160,9 +171,16 @@ impl Host {
         }
     }
 
-    /// Closes the public endpoint and stops all slots; what served stays on record.
-    pub(crate) async fn down(&self) -> Result<HostStatus, HostError> {
-        let _turn = self.turn.lock().await;
+    /// Waits for its turn; refused when the daemon is about to end.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, HostError> {
+        let turn = self.turn.lock().await;
+        if self.quit.is_cancelled() { Err(HostError::Ending) } else { Ok(turn) }
+    }
+
+    /// Closes the public endpoint and stops all slots; what served stays on record. `end`: the daemon ends too, in the same turn, so that
+    /// an `up` comes before all of it or finds nobody and starts a daemon anew.
+    pub(crate) async fn down(&self, end: bool) -> Result<HostStatus, HostError> {
+        let _turn = self.turn().await?;
         let asked = self.core.update(|state| {
             state.down = true;
             Ok(())
@@ -170,31 +188,32 @@ impl Host {
         asked.await?;
         self.close_public().await;
         self.supervisor.stop_all(self.core.settings.stop_grace_ms).await;
+        if end {
+            self.quit.cancel();
+        }
         Ok(self.status())
     }
 
     /// Opens the public endpoint where it was and starts what ran before `down`. Returns when the processes run; requests that come
     /// before they are ready are held.
     pub(crate) async fn up(&self) -> Result<HostStatus, HostError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         if !self.core.state().down {
             return Ok(self.status());
         }
         self.open_public().await?;
-        let asked = self.core.update(|state| {
-            state.down = false;
-            Ok(())
-        });
-        if let Err(error) = asked.await {
+        if let Err(error) = self.supervisor.revive().await {
             self.close_public().await;
             return Err(error);
         }
-        self.supervisor.revive().await?;
+        self.supervisor.recover().await?;
         Ok(self.status())
     }
 
     /// Ends daemon and keeper, after the requests under way; slots go on and are found again by the next start.
     pub(crate) async fn end(&self) {
+        // What was begun is carried out: its caller is told so.
+        let _turn = self.turn.lock().await;
         self.tell_keeper(&Message::Quit);
         self.close_public().await;
         self.core.flush().await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::{HostPaths, Settings};
 use super::gateway::Board;
+use super::slot::Memory;
 use super::state::HostState;
 use super::store::Store;
 use super::{HostError, routes};
@@ -14,6 +15,8 @@ pub(crate) struct Core {
     pub(crate) paths: HostPaths,
     pub(crate) settings: Settings,
     pub(crate) board: Board,
+    /// Of the slots, to keep their logs clean of them. Never written down.
+    pub(crate) secrets: Memory,
     store: Store,
 }
 
@@ -24,7 +27,7 @@ impl Core {
         let store = Store::open(paths.state())?;
         let board = Board::new();
         board.apply(&store.get());
-        Ok(Arc::new(Self { paths, settings, board, store }))
+        Ok(Arc::new(Self { paths, settings, board, secrets: Memory::default(), store }))
     }
 
     /// The state now.

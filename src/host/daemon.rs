@@ -40,9 +40,10 @@ async fn run(paths: HostPaths) -> Result<(), HostError> {
     let sockets = link.receive_sockets().await;
     let unlinked = || HostError::invalid("the keeper left before it had handed over", "`tidegate up` starts both");
     let sockets = sockets.ok_or_else(unlinked)?;
-    let _lock = lock_within(&paths.daemon_lock(), LOCK_WITHIN)
+    let lock = lock_within(&paths.daemon_lock(), LOCK_WITHIN)
         .await?
         .ok_or_else(|| HostError::AlreadyRunning { what: "daemon", home: paths.home.clone() })?;
+    hold_until_exit(lock);
     raise_descriptor_limit();
     let admin = sockets.admin.as_ref().ok_or_else(unlinked)?;
     let admin = admin.try_clone().map_err(HostError::io("copying the admin socket"))?;
@@ -85,6 +86,11 @@ pub(crate) async fn lock_within(path: &Path, within: Duration) -> Result<Option<
             Err(TryLockError::Error(error)) => return Err(HostError::io(&doing)(error)),
         }
     }
+}
+
+/// Who sees this lock free sees no process of ours either: the system lets go of files after memory.
+pub(super) fn hold_until_exit(lock: File) {
+    std::mem::forget(lock);
 }
 
 /// When the keeper dies, starts another one and hands it the sockets.

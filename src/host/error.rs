@@ -65,6 +65,9 @@ pub enum HostError {
     /// `down` was asked for; `up` was not.
     #[error("this home is down")]
     Down,
+    /// The daemon is about to end; the next one carries it out.
+    #[error("the host daemon is about to end")]
+    Ending,
     /// An operating system call failed.
     #[error("{doing}")]
     Io { doing: String, source: std::io::Error },
@@ -104,6 +107,7 @@ impl HostError {
             Self::GenerationConflict { .. } => "route_generation_conflict",
             Self::StaleFence { .. } => "stale_fence",
             Self::Down => "host_is_down",
+            Self::Ending => "host_ending",
             Self::Io { .. } => "host_io",
         }
     }
@@ -121,7 +125,8 @@ impl HostError {
             | Self::PublicPortTaken { .. }
             | Self::PublicAddrDiffers { .. }
             | Self::AlreadyRunning { .. }
-            | Self::Down => 409,
+            | Self::Down
+            | Self::Ending => 409,
             Self::StateUnwritable { .. } => 507,
             Self::Remote(_)
             | Self::Unreachable { .. }
@@ -172,12 +177,21 @@ impl HostError {
             Self::GenerationConflict { .. } => "read the route again and decide anew".to_owned(),
             Self::StaleFence { .. } => "another runner owns this thread now; leave the change to it".to_owned(),
             Self::Down => "run `tidegate up` first".to_owned(),
+            Self::Ending => "repeat it; the next one is started where it is needed".to_owned(),
         };
         Some(text)
     }
 
     fn retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::StartTimeout { .. } | Self::StateUnwritable { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::StartTimeout { .. } | Self::StateUnwritable { .. } | Self::Ending
+        )
+    }
+
+    /// Whether the one who was asked is gone, or is about to go: somebody else may be asked instead.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Unreachable { .. }) || self.code() == Self::Ending.code()
     }
 
     /// As data, for the wire, the journal and people.

@@ -35,19 +35,49 @@ impl Mark {
         Self { token_entry: format!("{TOKEN_ENV}={token}").into_bytes(), home_entry }
     }
 
-    /// Whether the process carries this mark in the environment it was started with.
-    fn is_on(&self, pid: u32) -> bool {
-        let Ok(environ) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
-        let has = |entry: &[u8]| environ.split(|byte| *byte == 0).any(|var| var == entry);
-        has(&self.token_entry) && has(&self.home_entry)
+    /// What the environment says that the process was started with.
+    fn sign(&self, pid: u32) -> Sign {
+        // Cannot be read: as good as gone, or it forbids to be looked into.
+        self.sign_in(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default())
+    }
+
+    fn sign_in(&self, environ: &[u8]) -> Sign {
+        let (mut ours, mut foreign) = (0, false);
+        for var in environ.split(|byte| *byte == 0) {
+            for (name, entry) in [(TOKEN_ENV, &self.token_entry), (HOME_ENV, &self.home_entry)] {
+                if var == entry {
+                    ours += 1;
+                } else if var.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")) {
+                    foreign = true;
+                }
+            }
+        }
+        match (ours, foreign) {
+            (_, true) => Sign::Foreign,
+            (2.., _) => Sign::Ours,
+            _ => Sign::Gone,
+        }
     }
 }
 
+/// What a process shows of a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// The mark.
+    Ours,
+    /// Another slot's, or another home's.
+    Foreign,
+    /// None, or half of one: it never had one, or has overwritten its environment (setproctitle does).
+    Gone,
+}
+
 /// What we need of /proc/PID/stat.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Stat {
     state: char,
+    parent: u32,
     group: u32,
+    session: u32,
     start_ticks: u64,
 }
 
@@ -55,9 +85,9 @@ fn parse_stat(text: &str) -> Option<Stat> {
     // The command's name is in parentheses and may itself contain spaces and parentheses: fields count from the last one.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    let start_ticks = fields.nth(16)?.parse().ok()?;
-    Some(Stat { state, group, start_ticks })
+    let [parent, group, session] = [fields.next()?, fields.next()?, fields.next()?].map(|field| field.parse().ok());
+    let start_ticks = fields.nth(15)?.parse().ok()?;
+    Some(Stat { state, parent: parent?, group: group?, session: session?, start_ticks })
 }
 
 fn stat_of_any(pid: u32) -> Option<Stat> {
@@ -68,6 +98,13 @@ fn stat_of_any(pid: u32) -> Option<Stat> {
 fn stat(pid: u32) -> Option<Stat> {
     let stat = stat_of_any(pid)?;
     (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
+}
+
+/// Whether the process runs for our user. Not by the owner of /proc/PID, which is root where a process may not be looked into.
+fn is_our_users(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+    uid == Some(nix::unistd::geteuid().as_raw())
 }
 
 /// This boot of the machine; empty where the kernel does not say, which then never differs.
@@ -97,17 +134,52 @@ impl ProcessId {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
-    /// Whether exactly this process still lives and carries the mark: only then may its group be adopted or killed.
+    /// Whether exactly this process still lives and is the slot's: only then may its group be adopted or killed.
+    ///
+    /// It carries the mark; or it shows none at all, and is a leader as we start them: this very process was put on record as the slot's,
+    /// and what it has made of its environment since changes nothing about that. Another mark is always a refusal.
     pub(crate) fn is_slot(&self, mark: &Mark) -> bool {
-        self.lives() && mark.is_on(self.pid)
+        self.lives()
+            && match mark.sign(self.pid) {
+                Sign::Ours => true,
+                Sign::Foreign => false,
+                Sign::Gone => self.leads_for_us(),
+            }
+    }
+
+    fn leads_for_us(&self) -> bool {
+        let leads = |stat: Stat| stat.group == self.pid && stat.session == self.pid;
+        stat(self.pid).is_some_and(leads) && is_our_users(self.pid)
     }
 }
 
 /// Every living process with the mark.
 pub(crate) fn marked(mark: &Mark) -> Vec<ProcessId> {
     let me = std::process::id();
-    let candidates = all_pids().into_iter().filter(|pid| *pid != me && mark.is_on(*pid));
+    let candidates = all_pids().into_iter().filter(|pid| *pid != me && mark.sign(*pid) == Sign::Ours);
     candidates.filter_map(ProcessId::of).collect()
+}
+
+/// Every living process of the session that `leader` leads, and whatever they have started, marked or not.
+///
+/// Means something only if the pid is `leader`'s own before and after, if only as a zombie that nobody has waited for.
+pub(crate) fn family(leader: u32) -> Vec<ProcessId> {
+    let boot_id = boot_id();
+    let look = |pid: u32| {
+        let stat = stat(pid)?;
+        Some((ProcessId { pid, start_ticks: stat.start_ticks, boot_id: boot_id.clone() }, stat))
+    };
+    let (mut family, mut others): (Vec<_>, Vec<_>) =
+        all_pids().into_iter().filter_map(look).partition(|(_, stat)| stat.session == leader);
+    let mut looked_at = 0;
+    while let Some((parent, _)) = family.get(looked_at).cloned() {
+        looked_at += 1;
+        // One that has ended meanwhile may have left its pid to another parent.
+        if parent.lives() {
+            family.extend(others.extract_if(.., |(_, stat)| stat.parent == parent.pid));
+        }
+    }
+    family.into_iter().map(|(process, _)| process).collect()
 }
 
 /// The living leader of a group of its own with the mark, if there is one.
@@ -122,7 +194,10 @@ mod tests {
     #[test]
     fn parses_a_hostile_command_name() {
         let text = "42 (a) b (c)) S 1 40 41 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 200";
-        assert_eq!(parse_stat(text), Some(Stat { state: 'S', group: 40, start_ticks: 987_654 }));
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat { state: 'S', parent: 1, group: 40, session: 41, start_ticks: 987_654 })
+        );
         assert_eq!(parse_stat("nonsense"), None);
         assert_eq!(parse_stat("1 (x) S 1"), None);
     }
@@ -134,5 +209,38 @@ mod tests {
         assert!(!ProcessId { start_ticks: me.start_ticks + 1, ..me.clone() }.lives());
         assert!(!ProcessId { boot_id: "another boot".to_owned(), ..me.clone() }.lives());
         assert!(!me.is_slot(&Mark::new("no-such-token", Path::new("/nowhere"))));
+    }
+
+    #[test]
+    fn another_mark_is_told_from_none() {
+        let mark = Mark::new("a", Path::new("/home"));
+        let sign = |environ: &str| mark.sign_in(environ.as_bytes());
+        assert_eq!(sign("PATH=/bin\0TIDEGATE_SLOT_HOME=/home\0TIDEGATE_SLOT_TOKEN=a\0"), Sign::Ours);
+        for gone in [
+            "",
+            "\0\0\0",
+            "serving: idle\0",
+            "EGATE_SLOT_HOME=/home\0TIDEGATE_SLOT_TOKEN=a\0",
+            "TIDEGATE_SLOT_TOKENS=b\0",
+        ] {
+            assert_eq!(sign(gone), Sign::Gone, "{gone:?}");
+        }
+        for foreign in
+            ["TIDEGATE_SLOT_TOKEN=b\0", "TIDEGATE_SLOT_HOME=/home2\0TIDEGATE_SLOT_TOKEN=a\0", "TIDEGATE_SLOT_TOKEN=\0"]
+        {
+            assert_eq!(sign(foreign), Sign::Foreign, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn a_family_is_a_session_and_what_it_has_started() {
+        let me = ProcessId::of(std::process::id()).unwrap();
+        let session = stat(me.pid).unwrap().session;
+        let mut child = std::process::Command::new("setsid").args(["sleep", "60"]).spawn().unwrap();
+        let apart = ProcessId::of(child.id()).unwrap();
+        let family = family(session);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(family.contains(&me) && family.contains(&apart), "{family:?}");
     }
 }

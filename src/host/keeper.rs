@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 use super::config::{HostConfig, HostPaths, Settings};
-use super::daemon::lock_within;
+use super::daemon::{hold_until_exit, lock_within};
 use super::link::{Link, Message, Sockets, spawn_other};
 use super::store::Store;
 use super::{HostError, public, socket};
@@ -48,7 +48,7 @@ async fn run(config: &HostConfig, paths: &HostPaths, linked: bool) -> Result<(),
     let _ = nix::sys::prctl::set_child_subreaper(true);
     let already = || HostError::AlreadyRunning { what: "keeper", home: paths.home.clone() };
     let link = if linked { Some(Link::from_stdin()?) } else { None };
-    let _lock = lock_within(&paths.keeper_lock(), LOCK_WITHIN).await?.ok_or_else(already)?;
+    hold_until_exit(lock_within(&paths.keeper_lock(), LOCK_WITHIN).await?.ok_or_else(already)?);
     let mut keeper = match link {
         Some(link) => {
             let Some(sockets) = link.receive_sockets().await else { return Ok(()) };

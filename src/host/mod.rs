@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod core;
 mod daemon;
+mod down;
 mod error;
 mod gateway;
 mod identity;
@@ -37,9 +38,12 @@ use std::time::Duration;
 pub use client::HostClient;
 pub use config::{HostConfig, HostPaths, Settings};
 pub use daemon::run_daemon;
+pub use down::stop_everything;
 pub use error::HostError;
 pub use keeper::run_keeper;
-pub use start::ensure_started;
+pub(crate) use slot::secrets;
+pub use start::{ensure_started, start_everything};
+pub use store::is_down;
 
 /// Whoever lived this long was well: its successor is started at once.
 const WELL_AFTER: Duration = Duration::from_secs(10);
@@ -60,11 +64,13 @@ impl Restarts {
     }
 }
 
-/// Keeper and daemon log to their standard error, which is the home's `host.log`.
-fn init_log() {
+/// Processes without a terminal log to their standard error: keeper and daemon (the home's `host.log`), the runner (`runner.log`).
+pub(crate) fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| "info".into());
     // Already set only when somebody calls us inside another program; then that one's is as good.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
+    // On a full disk the log misses lines. Complaints about that would go to the same log, and panic.
+    let _ = log.log_internal_errors(false).try_init();
 }
 
 /// Runs `host-keeper` or `host-daemon`, the binary's two hidden commands, if `args` (without the program's name) ask for one of them.

@@ -52,12 +52,20 @@ pub(crate) fn bind(paths: &HostPaths) -> Result<std::os::unix::net::UnixListener
     let doing = format!("listening at {}", path.display());
     let listener = std::os::unix::net::UnixListener::bind(&path).map_err(HostError::io(&doing))?;
     listener.set_nonblocking(true).map_err(HostError::io(&doing))?;
-    let pointer = paths.socket_pointer();
-    let temporary = pointer.with_extension("tmp");
-    std::fs::write(&temporary, path.as_os_str().as_encoded_bytes())
-        .and_then(|()| std::fs::rename(&temporary, &pointer))
-        .map_err(HostError::io(format!("writing {}", pointer.display())))?;
+    point_to(&path, &paths.socket_pointer())?;
     Ok(listener)
+}
+
+/// Writes down where the socket is; not where that is written already, because what runs must come back on a full disk too.
+fn point_to(socket: &Path, pointer: &Path) -> Result<(), HostError> {
+    let text = socket.as_os_str().as_encoded_bytes();
+    if std::fs::read(pointer).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    let temporary = pointer.with_extension("tmp");
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, pointer))
+        .map_err(HostError::io(format!("writing {}", pointer.display())))
 }
 
 /// Where the admin socket of this home is, as its keeper wrote it down.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::api::HostStatus;
 use super::client::HostClient;
 use super::config::{HostConfig, HostPaths};
 use super::daemon::lock_within;
@@ -11,10 +12,14 @@ use super::{HostError, slot, sys};
 use crate::ports::PortError;
 
 /// From nothing to an answering daemon takes some 50 ms, on a laden machine a second.
-const START_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const START_WITHIN: Duration = Duration::from_secs(20);
+/// A `down` gives slots their time to end.
+const DOWN_WITHIN: Duration = Duration::from_secs(90);
+/// A daemon that vanishes while it is asked is looked for again, so often.
+pub(super) const TRIES: u32 = 3;
 /// One question, while waiting.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
-const ASK_EVERY: Duration = Duration::from_millis(15);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(15);
 
 /// Returns a client of the home's daemon, which is started first if it does not run. Of several callers at once, one starts it.
 pub async fn ensure_started(config: &HostConfig) -> Result<HostClient, HostError> {
@@ -23,26 +28,51 @@ pub async fn ensure_started(config: &HostConfig) -> Result<HostClient, HostError
     if is_there(&client, config).await? {
         return Ok(client);
     }
-    let timeout = || HostError::StartTimeout {
-        home: paths.home.clone(),
-        waited_ms: u64::try_from(START_WITHIN.as_millis()).unwrap_or(u64::MAX),
-        log: paths.log(),
-    };
-    let _lock = lock_within(&paths.start_lock(), START_WITHIN).await?.ok_or_else(timeout)?;
-    if is_there(&client, config).await? {
-        return Ok(client);
+    let _lock = lock_within(&paths.start_lock(), START_WITHIN).await?.ok_or_else(|| timeout(&paths, START_WITHIN))?;
+    if !is_there(&client, config).await? {
+        start(config, &client).await?;
     }
-    let mut keeper = spawn_keeper(config, &paths)?;
+    Ok(client)
+}
+
+/// Starts the daemon where it does not run, and what ran before `down`. Comes after a `down` that is under way.
+pub async fn start_everything(config: &HostConfig) -> Result<HostStatus, HostError> {
+    let paths = config.paths()?;
+    let client = HostClient::new(paths.clone());
+    // To the end: a `down` that has found no daemon holds it while one ends the slots for it, and asks for nothing before it has it.
+    let _lock = lock_within(&paths.start_lock(), DOWN_WITHIN).await?.ok_or_else(|| timeout(&paths, DOWN_WITHIN))?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        if !is_there(&client, config).await? {
+            start(config, &client).await?;
+        }
+        match client.up().await {
+            Err(error) if error.is_gone() && tries < TRIES => {}
+            up => return up,
+        }
+    }
+}
+
+fn timeout(paths: &HostPaths, waited: Duration) -> HostError {
+    let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    HostError::StartTimeout { home: paths.home.clone(), waited_ms, log: paths.log() }
+}
+
+/// Starts the keeper and waits until its daemon answers. Only for who holds the start lock.
+pub(super) async fn start(config: &HostConfig, client: &HostClient) -> Result<(), HostError> {
+    let paths = client.paths();
+    let mut keeper = spawn_keeper(config, paths)?;
     let until = Instant::now() + START_WITHIN;
     let mut keeper_ended = false;
     while Instant::now() < until {
-        if is_there(&client, config).await? {
+        if is_there(client, config).await? {
             reap_later(keeper);
-            return Ok(client);
+            return Ok(());
         }
         if !keeper_ended && keeper.try_wait().is_ok_and(|status| status.is_some()) {
             keeper_ended = true;
-            if let Some(error) = start_error(&paths) {
+            if let Some(error) = start_error(paths) {
                 return Err(HostError::Remote(error));
             }
             // Another one is there: its daemon will answer.
@@ -50,11 +80,11 @@ pub async fn ensure_started(config: &HostConfig) -> Result<HostClient, HostError
         tokio::time::sleep(ASK_EVERY).await;
     }
     reap_later(keeper);
-    Err(timeout())
+    Err(timeout(paths, START_WITHIN))
 }
 
 /// Whether the daemon answers, and at the address that is wanted.
-async fn is_there(client: &HostClient, config: &HostConfig) -> Result<bool, HostError> {
+pub(super) async fn is_there(client: &HostClient, config: &HostConfig) -> Result<bool, HostError> {
     let Ok(status) = client.status_now(ASK_WITHIN).await else { return Ok(false) };
     if status.home != client.paths().home {
         // This home is a copy of another one, and with it came the other one's note of where its socket is.

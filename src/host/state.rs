@@ -57,7 +57,10 @@ pub(crate) struct SlotRecord {
     pub(crate) process: Option<ProcessId>,
     pub(crate) restarts: u32,
     pub(crate) last_exit: Option<String>,
+    /// When the process on record was started; `None` where its start is not one after an end of its own.
     pub(crate) started_at: Option<DateTime<Utc>>,
+    /// When the process on record was first ready.
+    pub(crate) ready_at: Option<DateTime<Utc>>,
 }
 
 impl SlotRecord {
@@ -71,7 +74,13 @@ impl SlotRecord {
             restarts: 0,
             last_exit: None,
             started_at: None,
+            ready_at: None,
         }
+    }
+
+    /// Whether a process of it runs, or would run again with the next daemon.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.process.is_some() || !self.life.is_over()
     }
 
     /// As callers see it.
@@ -87,6 +96,7 @@ impl SlotRecord {
             restarts: self.restarts,
             last_exit: self.last_exit.clone(),
             started_at: self.started_at,
+            ready_at: self.ready_at,
         }
     }
 }

@@ -104,6 +104,11 @@ impl Store {
     }
 }
 
+/// Whether `down` was asked for in this home, and no `up` since; needs no daemon. A state that cannot be read says nothing of it.
+pub fn is_down(home: &Path) -> bool {
+    load(&home.join("host/state.json")).is_ok_and(|state| state.down)
+}
+
 /// Writes a whole file so that after a crash at any moment either the old or the new content is there.
 fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;

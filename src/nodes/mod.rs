@@ -6,11 +6,13 @@ mod deployment_planner;
 pub mod effects;
 mod finalise;
 mod packager;
+mod readiness;
 mod retire;
 mod rollback;
 mod state;
 mod traffic_shift;
 mod validation;
+mod ward;
 mod watch;
 mod world;
 

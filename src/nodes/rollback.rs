@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::deployment_executor::until_ready;
 use super::deployment_planner::look;
 use super::effects::{CompleteRelease, OpenRelease, StartSlot, SwitchTraffic, UpdateRelease};
+use super::readiness::until_ready;
 use super::world::{ledger_err, port_err};
 use super::{RouteState, Situation, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
@@ -66,7 +66,7 @@ struct Way {
 #[async_trait]
 impl Node for Rollback {
     const KIND: &'static str = "rollback";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Reads = Reads;
     type Writes = Writes;
 
@@ -119,6 +119,8 @@ impl Rollback {
     /// The slot to go back to: the warm one, or one started from the package that was kept.
     async fn running_slot(&self, cx: &Context, request: &RollbackRequest, way: &Way) -> Result<String, NodeError> {
         if let Some(token) = &way.warm {
+            // It was when the way was found; the host may have been down since.
+            cx.observe("ready", until_ready(&self.0, token, DEFAULT_READY_TIMEOUT_MS)).await?;
             return Ok(token.clone());
         }
         let Some(package) = way.package.clone() else {
@@ -174,13 +176,19 @@ fn no_target(model: &str, to: Option<&str>, history: &[ReleaseRow]) -> Failure {
         .filter_map(|row| row.model_version.as_deref())
         .collect();
     known.dedup();
+    let live = history.iter().find(|row| row.live).and_then(|row| row.model_version.as_deref());
+    if let Some(version) = to.filter(|version| live == Some(version)) {
+        return Failure::new("version_is_live", format!("version {version} of {model} is live already"))
+            .hint(format!("`tidegate status {model}` shows how it fares"));
+    }
     let what = match to {
         Some(version) => format!("{model} has no earlier completed release of version {version}"),
         None => format!("{model} has no earlier version to go back to"),
     };
-    Failure::new("no_previous", what)
-        .because(format!("completed releases: {}", known.join(", ")))
-        .hint(format!("`tidegate history {model}` shows them all"))
+    Failure::new("no_previous", what).because(format!("completed releases: {}", known.join(", "))).hint(match to {
+        Some(_) => format!("`tidegate history {model}` shows them all"),
+        None => format!("name one that is not live: `tidegate rollback {model} --to VERSION`"),
+    })
 }
 
 fn row(id: &str, request: &RollbackRequest, way: &Way, at: chrono::DateTime<chrono::Utc>) -> ReleaseRow {

@@ -74,4 +74,7 @@ pub struct BakeReport {
     pub errors: u64,
     /// 99th percentile of latency at the gateway, in milliseconds.
     pub p99_ms: Option<f64>,
+    /// The service's own last traceback, where it failed and there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }

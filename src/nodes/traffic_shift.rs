@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::effects::{SwitchTraffic, UpdateRelease};
+use super::readiness::until_ready;
 use super::{LiveSlot, RouteState, Situation, World};
 use crate::graph::{Context, Node, NodeError, Outcome};
 use crate::release::{DeploymentPlan, PlanState, ReleaseChange};
@@ -31,13 +32,15 @@ pub struct Writes {
 #[async_trait]
 impl Node for TrafficShift {
     const KIND: &'static str = "traffic_shift";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Reads = Reads;
     type Writes = Writes;
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
         let id = cx.thread().to_string();
         let at = cx.now().await?;
+        // It was when it was validated; days may have gone by since, and the host may have been down.
+        cx.observe("ready", until_ready(&self.0, &reads.slot.token, reads.plan.ready_timeout_ms)).await?;
         let change = ReleaseChange::to(PlanState::Executing, at);
         cx.effect("executing", UpdateRelease { deployment_id: id.clone(), change }).await?;
         let switch = SwitchTraffic {

@@ -1,6 +1,7 @@
 //! Holds the new version, in its slot, against everything that the plan asks of it. Users see nothing of this.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::deployment_executor::package;
-use super::world::port_err;
+use super::readiness::{until_ready, until_up_again};
+use super::world::{ledger_err, port_err};
 use super::{LiveSlot, Situation, Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::ports::{PackagedModel, ServiceAnswer, ServiceCall};
+use crate::ports::{PackagedModel, Secrets, ServiceAnswer, ServiceCall};
 use crate::release::{
-    AnswerDifference, CheckKind, CheckResult, DeploymentPlan, PlannedCheck, SmokeCase, compare, sample_request,
+    AnswerDifference, CheckKind, CheckResult, DeploymentPlan, Difference, PlannedCheck, SmokeCase, compare,
+    sample_request,
 };
 
 /// Calls that warm the service up before latency is measured.
@@ -60,8 +63,15 @@ impl Node for Validation {
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
         let package = package(reads.package)?;
-        let bench = Bench { world: &self.0, plan: &reads.plan, package: &package, address: &reads.slot.address };
-        let validated: Validated = cx.observe("checks", bench.run(&reads.slot, &reads.situation)).await?;
+        let checks = async {
+            let secrets = secrets(&self.0, reads.plan.env_file.as_deref()).await?;
+            let (world, plan) = (&*self.0, &reads.plan);
+            // Not as it was written down: the host may have been down since, and the slot started anew at another port.
+            let slot = until_ready(world, &reads.slot.token, plan.ready_timeout_ms).await?;
+            let bench = Bench { world, plan, package: &package, address: &slot.address, secrets };
+            bench.run(&reads.slot, &reads.situation).await
+        };
+        let validated: Validated = cx.observe("checks", checks).await?;
         let failed: Vec<String> =
             validated.checks.iter().filter(|c| !c.passed).map(|c| format!("{}: {}", c.name, c.detail)).collect();
         if failed.is_empty() {
@@ -73,12 +83,21 @@ impl Node for Validation {
     }
 }
 
+/// What a service must not get into the record by saying it. Without knowing that, nothing that it says could be kept.
+async fn secrets(world: &World, env_file: Option<&str>) -> Result<Secrets, NodeError> {
+    match env_file {
+        None => Ok(Secrets::default()),
+        Some(path) => world.secrets.read(Path::new(path)).await.map_err(port_err),
+    }
+}
+
 /// One version under test.
 struct Bench<'a> {
     world: &'a World,
     plan: &'a DeploymentPlan,
     package: &'a PackagedModel,
     address: &'a str,
+    secrets: Secrets,
 }
 
 impl Bench<'_> {
@@ -114,7 +133,21 @@ impl Bench<'_> {
         {
             self.measure_latency(case, BASELINE_CALLS, &mut metrics).await;
         }
+        // Whatever of it the service said.
+        checks.iter_mut().for_each(|check| self.secrets.clean(&mut check.detail));
         Ok(Validated { checks, diff_to_live, metrics })
+    }
+
+    /// A body for an error line: without secrets, at most 200 characters.
+    fn short(&self, body: &Value) -> String {
+        let mut body = body.clone();
+        // Before it is cut: half a secret would not be known for one.
+        self.secrets.clean_json(&mut body);
+        let text = body.to_string();
+        match text.char_indices().nth(200) {
+            Some((at, _)) => format!("{}…", &text[..at]),
+            None => text,
+        }
     }
 
     async fn call(&self, base: &str, case: &SmokeCase) -> Result<ServiceAnswer, String> {
@@ -150,7 +183,7 @@ impl Bench<'_> {
                 case.path,
                 answer.status,
                 case.expected_status(),
-                short(&answer.body)
+                self.short(&answer.body)
             );
             return CheckResult::new(&check.name, false, detail);
         }
@@ -162,7 +195,8 @@ impl Bench<'_> {
                 format!("{} answered as expected in {:.1} ms", case.path, answer.latency_ms),
             ),
             Some(first) => {
-                let detail = format!("{} answered {}; {}: {}", case.path, short(&answer.body), first.path, first.why);
+                let detail =
+                    format!("{} answered {}; {}: {}", case.path, self.short(&answer.body), first.path, first.why);
                 CheckResult::new(&check.name, false, detail)
             }
         }
@@ -182,7 +216,7 @@ impl Bench<'_> {
             Ok(answer) => CheckResult::new(
                 &check.name,
                 false,
-                format!("{} answered {}: {}", case.path, answer.status, short(&answer.body)),
+                format!("{} answered {}: {}", case.path, answer.status, self.short(&answer.body)),
             ),
             Err(why) => CheckResult::new(&check.name, false, why),
         }
@@ -272,20 +306,43 @@ impl Bench<'_> {
     /// How the live version answers the same golden cases; `None` where there is none to ask.
     async fn difference(&self, situation: &Situation) -> Result<Option<Vec<AnswerDifference>>, NodeError> {
         let Some(token) = &situation.live_slot else { return Ok(None) };
-        let Some(slot) = self.world.target.slot(token).await.map_err(port_err)? else { return Ok(None) };
+        // Also the live version may have been started anew. One that does not come up is none that answers.
+        let Ok(slot) = until_up_again(self.world, token, self.plan.ready_timeout_ms).await else { return Ok(None) };
         let live = format!("http://127.0.0.1:{}", slot.port);
+        let of_live = self.secrets_of_live(situation).await?;
         let mut cases = Vec::new();
         for case in &self.plan.smoke {
             let (Ok(new), Ok(old)) = (self.call(self.address, case).await, self.call(&live, case).await) else {
                 continue;
             };
-            let differences =
-                compare(&old.body, &new.body, case.tolerance.unwrap_or(crate::release::DEFAULT_TOLERANCE));
+            let tolerance = case.tolerance.unwrap_or(crate::release::DEFAULT_TOLERANCE);
+            let mut differences = compare(&old.body, &new.body, tolerance);
+            differences.iter_mut().for_each(|difference| self.clean(difference, of_live.as_ref()));
             if !differences.is_empty() {
                 cases.push(AnswerDifference { case: case.name.clone(), differences });
             }
         }
         Ok(Some(cases))
+    }
+
+    /// The live version has a file of its own. `None`: it cannot be read any more, so nothing that the version says may be kept.
+    async fn secrets_of_live(&self, situation: &Situation) -> Result<Option<Secrets>, NodeError> {
+        let Some(live) = &situation.live else { return Ok(None) };
+        let row = self.world.ledger.get(&live.deployment_id).await.map_err(ledger_err)?;
+        let plan = row.and_then(|row| row.plan);
+        let env_file = plan.as_ref().and_then(|plan| plan["env_file"].as_str());
+        Ok(secrets(self.world, env_file).await.ok())
+    }
+
+    fn clean(&self, difference: &mut Difference, of_live: Option<&Secrets>) {
+        if of_live.is_none() {
+            difference.expected = None;
+        }
+        for secrets in std::iter::once(&self.secrets).chain(of_live) {
+            secrets.clean(&mut difference.path);
+            secrets.clean(&mut difference.why);
+            difference.expected.iter_mut().chain(&mut difference.got).for_each(|value| secrets.clean_json(value));
+        }
     }
 }
 
@@ -308,15 +365,6 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 
 fn millis(ms: u64) -> f64 {
     f64::from(u32::try_from(ms).unwrap_or(u32::MAX))
-}
-
-/// A body for an error line: at most 200 characters.
-fn short(body: &Value) -> String {
-    let text = body.to_string();
-    match text.char_indices().nth(200) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::graph::{Failure, NodeError};
 use crate::ports::{
-    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, ServiceClient, Target, TrafficRouter,
+    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, SecretFiles, ServiceClient, Target,
+    TrafficRouter,
 };
 use crate::release::{LedgerError, Policy, ReleaseLedger};
 
@@ -25,6 +26,8 @@ pub struct World {
     pub ledger: Arc<dyn ReleaseLedger>,
     /// Calls to services.
     pub services: Arc<dyn ServiceClient>,
+    /// Secrets of services, to keep them out of what is written down.
+    pub secrets: Arc<dyn SecretFiles>,
     /// What the machine has.
     pub machine: Arc<dyn MachineFacts>,
     /// The operator's policy.

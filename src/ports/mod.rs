@@ -10,6 +10,7 @@ mod packager;
 mod progress;
 mod registry;
 mod router;
+mod secrets;
 mod service;
 mod target;
 
@@ -22,5 +23,6 @@ pub use packager::{
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
 pub use router::{Fence, LatencySummary, Route, SwitchRequest, TrafficRouter, VersionTraffic};
+pub use secrets::{SecretFiles, Secrets, parse_env_file};
 pub use service::{ServiceAnswer, ServiceCall, ServiceClient};
-pub use target::{Slot, SlotRequest, SlotState, Target};
+pub use target::{STARTED_ANEW, Slot, SlotRequest, SlotState, Target};

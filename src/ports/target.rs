@@ -35,6 +35,9 @@ pub struct SlotRequest {
     pub ready_path: String,
 }
 
+/// The line that begins what a slot's next process says in the slot's log.
+pub const STARTED_ANEW: &str = "--- tidegate: started anew ---";
+
 /// What a slot is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,12 +73,14 @@ pub struct Slot {
     pub port: u16,
     /// Where its output goes, absolute.
     pub log: PathBuf,
-    /// How often it was started again after it ended by itself.
+    /// How often it was started again after it ended by itself; not counted are `down` and the machine's own restarts.
     pub restarts: u32,
     /// How the last process ended, in words (`exit code 1`, `signal 9`).
     pub last_exit: Option<String>,
     /// When the current process was started.
     pub started_at: Option<DateTime<Utc>>,
+    /// When the current process was first ready.
+    pub ready_at: Option<DateTime<Utc>>,
 }
 
 /// Starts, shows and stops slots.

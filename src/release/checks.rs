@@ -47,11 +47,22 @@ pub(super) fn checks(input: &PlanInput, ready_timeout_ms: u64, why: &mut Reasons
     checks
 }
 
+/// Whether a training command is run before the build, in words. The model store is looked at when the build begins, not now.
+fn training(plan: &DeploymentPlan) -> String {
+    let Some(train) = plan.build.train.as_ref().filter(|argv| !argv.is_empty()) else { return String::new() };
+    let command = train.join(" ");
+    match plan.build.needs_models.as_slice() {
+        [] => format!("never runs `{command}`, as `needs_models` names no model that could be missing; "),
+        [model] => format!("runs `{command}` only if {model} is missing from the model store; "),
+        models => format!("runs `{command}` only if one of {} is missing from the model store; ", models.join(", ")),
+    }
+}
+
 /// What happens, in order.
 pub(super) fn steps(plan: &DeploymentPlan) -> Vec<PlanStep> {
     let step = |node: &str, does: String| PlanStep { node: node.to_owned(), does };
     let build = match &plan.build.source {
-        ModelSource::Project { .. } => "builds the project with BentoML in its environment".to_owned(),
+        ModelSource::Project { .. } => format!("{}builds the project with BentoML in its environment", training(plan)),
         ModelSource::Artifact { .. } => "writes a service for the model and builds it with BentoML".to_owned(),
     };
     let mut steps = vec![
@@ -66,4 +77,26 @@ pub(super) fn steps(plan: &DeploymentPlan) -> Vec<PlanStep> {
     steps.extend(plan.traffic.iter().map(|does| step("traffic_shift", does.clone())));
     steps.push(step("finalise", "records the release and hands back the contract".to_owned()));
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::release::fixtures::input_of_iris;
+    use crate::release::plan;
+
+    #[test]
+    fn a_plan_says_when_the_training_runs() {
+        let step = |train: bool, models: &[&str]| {
+            let mut input = input_of_iris(None);
+            input.request.train = train.then(|| vec!["python".to_owned(), "train.py".to_owned()]);
+            input.request.needs_models = models.iter().map(|model| (*model).to_owned()).collect();
+            plan(&input).expect("a plan").steps.remove(0).does
+        };
+        let builds = "builds the project with BentoML in its environment";
+        assert_eq!(step(false, &["clf:latest"]), builds);
+        let only_if = format!("runs `python train.py` only if clf:latest is missing from the model store; {builds}");
+        assert_eq!(step(true, &["clf:latest"]), only_if);
+        assert!(step(true, &["clf:latest", "enc:1"]).contains("only if one of clf:latest, enc:1 is missing"));
+        assert!(step(true, &[]).starts_with("never runs `python train.py`"));
+    }
 }

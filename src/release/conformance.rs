@@ -37,7 +37,8 @@ pub async fn ledger_conformance(ledger: &dyn ReleaseLedger) -> Result<(), Violat
     one_is_live(ledger).await?;
     rollbacks_find_their_target(ledger).await?;
     lists_are_ordered(ledger).await?;
-    counts_agree(ledger).await
+    counts_agree(ledger).await?;
+    times_follow_the_order_of_opening(ledger).await
 }
 
 /// Times are whole milliseconds, which every store can keep.
@@ -166,9 +167,9 @@ async fn lists_are_ordered(ledger: &dyn ReleaseLedger) -> Result<(), Violation> 
     ledger.open(ReleaseRow::new("z-1", "iris", ReleaseKind::Deploy, at(20))).await?;
     let ids = |rows: Vec<ReleaseRow>| rows.into_iter().map(|row| row.deployment_id).collect::<Vec<_>>();
     let history = ids(ledger.history("iris").await?);
-    same("history is newest first", history, ["r-1", "z-1", "c-2", "c-bad", "c-1"].map(str::to_owned).to_vec())?;
+    same("history is newest first", history, ["z-1", "r-1", "c-2", "c-bad", "c-1"].map(str::to_owned).to_vec())?;
     let newest = ReleaseFilter { limit: Some(2), ..ReleaseFilter::default() };
-    same("a limit keeps the newest", ids(ledger.list(&newest).await?), vec!["r-1".to_owned(), "w-1".to_owned()])?;
+    same("a limit keeps the newest", ids(ledger.list(&newest).await?), vec!["z-1".to_owned(), "r-1".to_owned()])?;
     let failed = ReleaseFilter { status: vec![PlanState::Failed], ..ReleaseFilter::default() };
     same("by state", ids(ledger.list(&failed).await?), vec!["c-bad".to_owned()])?;
     let rollbacks = ReleaseFilter { kind: Some(ReleaseKind::Rollback), ..ReleaseFilter::default() };
@@ -186,6 +187,16 @@ async fn counts_agree(ledger: &dyn ReleaseLedger) -> Result<(), Violation> {
     let expected = Summary { total: 6, active: 1, in_progress: 2, completed: 3, failed: 1, rollbacks: 1, models: 2 };
     same("the counts", ledger.summary().await?, expected)?;
     same("the counts are those of the rows", Summary::of(&rows), expected)
+}
+
+/// Two releases that begin at once read the clock before they open their rows, in whatever order.
+async fn times_follow_the_order_of_opening(ledger: &dyn ReleaseLedger) -> Result<(), Violation> {
+    let first = ledger.open(ReleaseRow::new("o-1", "order", ReleaseKind::Deploy, at(50))).await?;
+    let second = ledger.open(ReleaseRow::new("o-2", "order", ReleaseKind::Deploy, at(49))).await?;
+    same("the second row is the later one", second.created_at > first.created_at, true)?;
+    same("it is kept so", ledger.get("o-2").await?.map(|row| row.created_at), Some(second.created_at))?;
+    let of_another = ledger.open(ReleaseRow::new("o-3", "alone", ReleaseKind::Deploy, at(1))).await?;
+    same("another model has its own order", of_another.created_at, at(1))
 }
 
 async fn live_id(ledger: &dyn ReleaseLedger, model: &str) -> Result<Option<String>, Violation> {

@@ -143,6 +143,13 @@ impl ReleaseRow {
         }
     }
 
+    /// The row as a ledger opens it: later than the newest row of its model, so that the order of times is the order of opening
+    /// whatever the clocks say. Of two that are opened at once, the second then sees an older one.
+    pub fn opened_after(self, newest: Option<DateTime<Utc>>) -> Self {
+        let after = newest.map(|newest| newest + chrono::Duration::nanoseconds(1));
+        Self { created_at: after.map_or(self.created_at, |after| after.max(self.created_at)), ..self }
+    }
+
     /// Checks that `other`, which has the same id, is the same release opened again.
     ///
     /// # Errors

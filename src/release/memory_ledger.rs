@@ -25,7 +25,8 @@ impl MemoryLedger {
 impl ReleaseLedger for MemoryLedger {
     async fn open(&self, row: ReleaseRow) -> Result<ReleaseRow, LedgerError> {
         let mut rows = self.rows();
-        let stored = rows.entry(row.deployment_id.clone()).or_insert_with(|| row.clone());
+        let newest = rows.values().filter(|r| r.model_name == row.model_name).map(|r| r.created_at).max();
+        let stored = rows.entry(row.deployment_id.clone()).or_insert_with(|| row.clone().opened_after(newest));
         stored.check_same(&row)?;
         Ok(stored.clone())
     }

@@ -259,6 +259,7 @@ impl DeployRequest {
         if let Some(env) = &file.env {
             inside_project("env.requirements", &env.requirements)?;
         }
+        file.version.as_deref().map(check_version).transpose()?;
         let env_file = file.env_file.as_deref().map(|path| resolve("env_file", project, path)).transpose()?;
         Ok(Self {
             service: file.service.clone(),
@@ -277,6 +278,21 @@ impl DeployRequest {
             ..Self::for_project(file.model, project)
         })
     }
+}
+
+/// Refuses what BentoML takes for no version: it would say so only after the environment was made.
+fn check_version(version: &str) -> Result<(), RequestError> {
+    let plain = |c: char| c.is_ascii_alphanumeric();
+    let fine = version.len() <= 128
+        && version.starts_with(plain)
+        && version.ends_with(plain)
+        && version.chars().all(|c| plain(c) || "._-".contains(c));
+    if fine {
+        return Ok(());
+    }
+    let accepted = "1 to 128 letters, digits, `.`, `_`, `-`, with a letter or digit at both ends, e.g. 1.4.0";
+    let (key, value) = ("version".to_owned(), version.chars().take(160).collect());
+    Err(RequestError::RequestValue { key, value, accepted: accepted.to_owned() })
 }
 
 /// An absolute path as it is; a relative one, which must stay inside, below `project`.

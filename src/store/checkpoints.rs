@@ -10,7 +10,7 @@ use super::delta::{self, Body};
 use super::fault::{Done, decode, encode, nanos, time};
 use super::lines::{Line, LineKey};
 use super::writer::Tx;
-use crate::graph::{Checkpoint, CheckpointId, Partial, Source, State, StoreError, TaskPath, TaskResult};
+use crate::graph::{Checkpoint, CheckpointId, Name, Partial, Source, State, StoreError, TaskPath, TaskResult};
 
 /// A snapshot is due when the changes since the last one weigh this many times as much. Then all snapshots of a growing state
 /// together weigh about twice the last one, and reading the newest state costs at most this many times its size.
@@ -80,7 +80,7 @@ pub(super) fn attempts(
 }
 
 fn with_partials(tx: &mut Tx<'_>, thread: i64, ns: &str) -> Done<i64> {
-    let key = (thread, ns.to_owned());
+    let key = (thread, Name::from(ns));
     let mut line = line(tx, &key)?;
     let id = line.id;
     line.partials = true;
@@ -106,7 +106,9 @@ fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
     }
     let (thread, ns) = key;
     let Some(id) = line_id(tx.conn, *thread, ns)? else {
-        tx.conn.prepare_cached("INSERT INTO lines (thread, ns) VALUES (?1, ?2)")?.execute(params![thread, ns])?;
+        tx.conn
+            .prepare_cached("INSERT INTO lines (thread, ns) VALUES (?1, ?2)")?
+            .execute(params![thread, ns.as_str()])?;
         let id = tx.conn.last_insert_rowid();
         return Ok(Line { id, last: None, base_bytes: 0, delta_bytes: 0, partials: false, generation });
     };
@@ -166,7 +168,7 @@ fn empty() -> Checkpoint {
     Checkpoint {
         id: CheckpointId::from(""),
         parent: None,
-        ns: String::new(),
+        ns: Name::default(),
         step: 0,
         source: Source::Loop,
         values: State::new(),
@@ -197,7 +199,7 @@ fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<(Checkpoint, us
     }
     let base_bytes = first.body.len();
     let delta_bytes = chain.iter().map(|stored| stored.body.len()).sum::<usize>() - base_bytes;
-    let mut checkpoint = Checkpoint { ns: ns.to_owned(), ..empty() };
+    let mut checkpoint = Checkpoint { ns: ns.into(), ..empty() };
     for stored in chain.into_iter().rev() {
         stored.apply(&mut checkpoint)?;
     }
@@ -216,7 +218,7 @@ pub(super) fn history(conn: &Connection, thread: i64, ns: &str) -> Done<Vec<Chec
     let sql = format!("SELECT {} FROM checkpoints WHERE line = ?1 ORDER BY n", Stored::COLUMNS);
     let mut select = conn.prepare_cached(&sql)?;
     let mut all = Vec::new();
-    let mut checkpoint = Checkpoint { ns: ns.to_owned(), ..empty() };
+    let mut checkpoint = Checkpoint { ns: ns.into(), ..empty() };
     for stored in select.query_map([line], Stored::read)? {
         stored?.apply(&mut checkpoint)?;
         all.push(checkpoint.clone());

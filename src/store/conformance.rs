@@ -1,5 +1,7 @@
 //! What every store must do: one suite, run against the one in memory and the one in SQLite.
 
+mod questions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,9 +9,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EntryKind, EntryStatus, Event, Failure, Interrupt, InterruptId,
-    JournalKey, Owner, Partial, Record, Source, State, Store, StoreError, Task, TaskPath, TaskResult, Thread,
-    ThreadFilter, ThreadId, ThreadStatus, Transaction, Trigger, Unwinding, Write, digest,
+    Checkpoint, CheckpointId, Entry, EntryKind, EntryStatus, Event, Failure, JournalKey, Name, Owner, Partial, Record,
+    Source, State, Store, StoreError, Task, TaskPath, TaskResult, Thread, ThreadFilter, ThreadId, ThreadStatus,
+    Transaction, Trigger, Unwinding, Write,
 };
 
 /// What a store did not do.
@@ -48,11 +50,12 @@ pub async fn store_conformance(harness: &dyn Harness) -> Checked {
     partials_are_kept_until_the_next_checkpoint(harness).await?;
     journal_keeps_numbers(harness).await?;
     history_comes_back(harness).await?;
-    questions_are_claimed_once(harness).await?;
-    questions_end(harness).await?;
-    questions_are_withdrawn(harness).await?;
+    questions::questions_are_claimed_once(harness).await?;
+    questions::questions_end(harness).await?;
+    questions::questions_are_withdrawn(harness).await?;
     statuses_are_kept(harness).await?;
     events_are_ordered(harness).await?;
+    questions::the_inbox_is_the_next_owners(harness).await?;
     threads_are_filtered(harness).await
 }
 
@@ -80,14 +83,14 @@ pub(super) fn checkpoint(id: &str, parent: Option<&str>, ns: &str, step: i64, va
     Checkpoint {
         id: id.into(),
         parent: parent.map(CheckpointId::from),
-        ns: ns.to_owned(),
+        ns: ns.into(),
         step,
         source: Source::Loop,
         written: values.clone(),
         values,
         barriers: BTreeMap::new(),
         frontier: vec![Task { path: TaskPath::Pull("a".into()), node: "a".into(), visit: 1, input: None }],
-        visits: [("a".to_owned(), 1)].into(),
+        visits: [("a".into(), 1)].into(),
         at: at(step),
     }
 }
@@ -130,7 +133,7 @@ fn transaction(thread: &str, epoch: u64, n: i64, records: Vec<Record>) -> Transa
 /// A thread with its first checkpoint, held by owner 1 at epoch 1.
 pub(super) async fn begun(store: &dyn Store, id: &str) -> Result<(), StoreError> {
     let first = checkpoint(&format!("{id}-0"), None, "", 0, state(json!({"n": 0})));
-    store.create(&thread(id, 0), vec![Record::Checkpoint(Box::new(first))]).await?;
+    store.create(&thread(id, 0), vec![Record::Checkpoint(Arc::new(first))]).await?;
     store.acquire(&id.into(), &owner(1)).await?;
     Ok(())
 }
@@ -142,7 +145,7 @@ async fn threads_are_created_once(harness: &dyn Harness) -> Checked {
     full.failure = Some(Failure::new("x", "y").hint("z"));
     let first = checkpoint("created-0", None, "", 0, state(json!({"a": 1})));
     let accepted = Event::Accepted { workflow: full.workflow.clone() };
-    store.create(&full, vec![Record::Event(accepted), Record::Checkpoint(Box::new(first.clone()))]).await?;
+    store.create(&full, vec![Record::Event(accepted), Record::Checkpoint(Arc::new(first.clone()))]).await?;
     refused("an id is taken once", store.create(&full, Vec::new()).await, StoreError::ThreadExists(full.id.clone()))?;
     drop(store);
     let store = harness.open();
@@ -221,12 +224,12 @@ async fn partials_are_kept_until_the_next_checkpoint(harness: &dyn Harness) -> C
     begun(&*store, "partial").await?;
     let of = CheckpointId::from("partial-0");
     let keep = |path: TaskPath, value| Record::Result {
-        ns: String::new(),
+        ns: Name::default(),
         checkpoint: of.clone(),
         result: result(path, value),
     };
     let (a, b) = (TaskPath::Pull("a".into()), TaskPath::Push(1));
-    let failed = |attempts| Record::Attempts { ns: String::new(), checkpoint: of.clone(), path: a.clone(), attempts };
+    let failed = |attempts| Record::Attempts { ns: Name::default(), checkpoint: of.clone(), path: a.clone(), attempts };
     let records = vec![keep(a.clone(), json!(1)), keep(b.clone(), json!(2)), keep(a.clone(), json!(3.5)), failed(1)];
     store.commit(transaction("partial", 1, 1, records)).await?;
     store.commit(transaction("partial", 1, 2, vec![failed(2)])).await?;
@@ -237,13 +240,13 @@ async fn partials_are_kept_until_the_next_checkpoint(harness: &dyn Harness) -> C
     same("results are kept, the newest of a task last", store.partial(&id, "", &of).await?, expected)?;
     same("none of another namespace", store.partial(&id, "sub:1", &of).await?, Partial::default())?;
     let inner = checkpoint("partial-s0", None, "sub:1", 0, State::new());
-    store.commit(transaction("partial", 1, 3, vec![Record::Checkpoint(Box::new(inner))])).await?;
+    store.commit(transaction("partial", 1, 3, vec![Record::Checkpoint(Arc::new(inner))])).await?;
     same("another namespace's checkpoint leaves them", store.partial(&id, "", &of).await?.results.len(), 2)?;
     let next = checkpoint("partial-1", Some("partial-0"), "", 1, state(json!({"n": 4})));
-    store.commit(transaction("partial", 1, 4, vec![Record::Checkpoint(Box::new(next))])).await?;
+    store.commit(transaction("partial", 1, 4, vec![Record::Checkpoint(Arc::new(next))])).await?;
     same("the next checkpoint drops them", store.partial(&id, "", &of).await?, Partial::default())?;
     let new = CheckpointId::from("partial-1");
-    let again = Record::Attempts { ns: String::new(), checkpoint: new.clone(), path: a.clone(), attempts: 1 };
+    let again = Record::Attempts { ns: Name::default(), checkpoint: new.clone(), path: a.clone(), attempts: 1 };
     same("a new superstep has none", store.partial(&id, "", &new).await?, Partial::default())?;
     store.commit(transaction("partial", 1, 5, vec![again])).await?;
     same("and then has some", store.partial(&id, "", &new).await?.attempts, vec![(a, 1)])
@@ -304,7 +307,7 @@ async fn history_comes_back(harness: &dyn Harness) -> Checked {
             // What went away cannot be told as a change.
             35 => next.values = state(json!({"items": [], "other": {"k": [u64::MAX, i64::MIN, null]}})),
             40 => (next.parent, next.visits) = (None, BTreeMap::new()),
-            45 => next.barriers = [("a+b".to_owned(), ["a".to_owned()].into())].into(),
+            45 => next.barriers = [("a+b".into(), ["a".into()].into())].into(),
             50 => next.frontier = Vec::new(),
             52 => next.frontier[0].visit = 52,
             53 => next.frontier.push(Task { path: TaskPath::Push(0), node: "b".into(), visit: 1, input: None }),
@@ -314,10 +317,10 @@ async fn history_comes_back(harness: &dyn Harness) -> Checked {
             }
         }
         expected.push(next.clone());
-        store.commit(transaction("history", 1, step, vec![Record::Checkpoint(Box::new(next))])).await?;
+        store.commit(transaction("history", 1, step, vec![Record::Checkpoint(Arc::new(next))])).await?;
     }
     let inner = checkpoint("history-s0", None, "sub:1", 0, state(json!({"n": 1})));
-    store.commit(transaction("history", 1, 99, vec![Record::Checkpoint(Box::new(inner.clone()))])).await?;
+    store.commit(transaction("history", 1, 99, vec![Record::Checkpoint(Arc::new(inner.clone()))])).await?;
     drop(store);
     let store = harness.open();
     same("the newest checkpoint comes back", store.latest(&id, "").await?, expected.last().cloned())?;
@@ -326,99 +329,6 @@ async fn history_comes_back(harness: &dyn Harness) -> Checked {
     same("namespaces are apart", store.history(&id, "sub:1").await?, vec![inner])?;
     same("an unknown namespace is empty", store.latest(&id, "no:1").await?, None)?;
     same("namespaces are sorted", store.namespaces(&id).await?, vec![String::new(), "sub:1".to_owned()])
-}
-
-fn asked(thread: &str, ns: &str, name: &str, n: i64) -> Interrupt {
-    let (key, value) = (key(ns, name), json!({"deploy": name, "share": 0.1}));
-    let thread = ThreadId::from(thread);
-    let digest = digest(&value);
-    let id = key.interrupt_id(&thread);
-    Interrupt { id, thread, key, value, digest, asked_at: at(n), expires_at: None, answer: None, withdrawn: false }
-}
-
-fn answered(by: &str, n: i64) -> Answer {
-    Answer { value: json!({"approved": true}), by: by.into(), via: "terminal".into(), at: at(n) }
-}
-
-async fn questions_are_claimed_once(harness: &dyn Harness) -> Checked {
-    let store = harness.open();
-    begun(&*store, "asked").await?;
-    let question = asked("asked", "", "gate", 1);
-    let id = question.id.clone();
-    store.commit(transaction("asked", 1, 1, vec![Record::Interrupt(Box::new(question.clone()))])).await?;
-    let unknown = InterruptId::from("none");
-    let none = store.answer(&unknown, &answered("x", 1), None).await;
-    refused("an unknown question cannot be answered", none, StoreError::NoInterrupt(unknown.clone()))?;
-    same("nor be read", store.interrupt(&unknown).await?, None)?;
-    let (ada, bob) = (answered("ada", 2), answered("bob", 2));
-    let (first, second) = tokio::join!(store.answer(&id, &ada, None), store.answer(&id, &bob, Some(&question.digest)));
-    let (winner, lost) = match (first, second) {
-        (Ok(won), Err(lost)) => (won, lost),
-        (Err(lost), Ok(won)) => (won, lost),
-        other => return Err(StoreViolation { check: "exactly one answer wins", detail: format!("{other:?}") }),
-    };
-    let Some(answer) = winner.answer.clone() else {
-        return Err(StoreViolation { check: "the winner sees its answer", detail: format!("{winner:?}") });
-    };
-    let told = StoreError::Answered { id: id.clone(), by: answer.by.clone(), at: answer.at, via: answer.via.clone() };
-    same("the other one is told who was first", lost, told)?;
-    // The node runs again from its top and asks the same question.
-    store.commit(transaction("asked", 1, 3, vec![Record::Interrupt(Box::new(question.clone()))])).await?;
-    drop(store);
-    let store = harness.open();
-    let expected = Interrupt { answer: Some(answer.clone()), ..question };
-    same("an answered question stays answered", store.interrupt(&id).await?, Some(expected.clone()))?;
-    let thread = ThreadId::from("asked");
-    same("it is not open", store.interrupts(Some(&thread), true).await?, Vec::new())?;
-    same("it is listed", store.interrupts(Some(&thread), false).await?, vec![expected])?;
-    let event = Event::Answered { id, by: answer.by, via: answer.via };
-    let events = store.events(&thread, 0, 9).await?;
-    same("an event tells it", events.last().map(|row| (row.seq, row.at, row.event.clone())), Some((1, at(2), event)))
-}
-
-async fn questions_end(harness: &dyn Harness) -> Checked {
-    let store = harness.open();
-    begun(&*store, "ends").await?;
-    let late = Interrupt { expires_at: Some(at(10)), ..asked("ends", "", "late", 1) };
-    let shown = asked("ends", "", "changed", 2);
-    let value = json!({"deploy": "another"});
-    let now = Interrupt { digest: digest(&value), value, ..shown.clone() };
-    let ask = |i: &Interrupt| Record::Interrupt(Box::new(i.clone()));
-    store.commit(transaction("ends", 1, 1, vec![ask(&late), ask(&shown), ask(&now)])).await?;
-    let expired = StoreError::Expired { id: late.id.clone(), at: at(10) };
-    refused("an answer can be too late", store.answer(&late.id, &answered("a", 10), None).await, expired)?;
-    store.answer(&late.id, &answered("a", 9), None).await?;
-    let changed = StoreError::Changed { id: now.id.clone(), current: now.digest.clone() };
-    let given = store.answer(&now.id, &answered("a", 3), Some(&shown.digest)).await;
-    refused("an answer is for what was shown", given, changed)?;
-    let open = store.interrupts(Some(&"ends".into()), true).await?;
-    same("a refused answer leaves it open", open, vec![now.clone()])?;
-    store.answer(&now.id, &answered("a", 3), Some(&now.digest)).await?;
-    Ok(())
-}
-
-async fn questions_are_withdrawn(harness: &dyn Harness) -> Checked {
-    let store = harness.open();
-    begun(&*store, "withdrawn").await?;
-    begun(&*store, "a-later-thread").await?;
-    let spaces = ["sub:1", "sub:1|in:1", "sub:10", ""];
-    let questions: Vec<_> = (1..).zip(spaces).map(|(n, ns)| asked("withdrawn", ns, "gate", n)).collect();
-    let records = questions.iter().map(|i| Record::Interrupt(Box::new(i.clone()))).collect();
-    store.commit(transaction("withdrawn", 1, 1, records)).await?;
-    let other = asked("a-later-thread", "sub:1", "gate", 50);
-    store.commit(transaction("a-later-thread", 1, 1, vec![Record::Interrupt(Box::new(other.clone()))])).await?;
-    store.commit(transaction("withdrawn", 1, 2, vec![Record::Withdraw { ns: "sub:1".into() }])).await?;
-    let given = store.answer(&questions[1].id, &answered("a", 3), None).await;
-    refused("a withdrawn question is closed", given, StoreError::Withdrawn(questions[1].id.clone()))?;
-    let left = vec![questions[2].clone(), questions[3].clone()];
-    same("only that namespace is withdrawn", store.interrupts(Some(&"withdrawn".into()), true).await?, left.clone())?;
-    let all: Vec<_> = store.interrupts(None, true).await?.into_iter().map(|i| i.id).collect();
-    let expected: Vec<_> = left.iter().chain([&other]).map(|i| i.id.clone()).collect();
-    same("questions of all threads are listed oldest first", all, expected)?;
-    store.commit(transaction("withdrawn", 1, 4, vec![Record::Withdraw { ns: String::new() }])).await?;
-    let open = store.interrupts(Some(&"withdrawn".into()), true).await?;
-    same("the root's withdrawal takes all", open, Vec::new())?;
-    same("questions stay readable", store.interrupts(Some(&"withdrawn".into()), false).await?.len(), 4)
 }
 
 async fn statuses_are_kept(harness: &dyn Harness) -> Checked {
@@ -446,7 +356,7 @@ async fn events_are_ordered(harness: &dyn Harness) -> Checked {
     let store = harness.open();
     let id = ThreadId::from("events");
     begun(&*store, "events").await?;
-    let event = |n: i64| Event::Custom { ns: String::new(), node: "a".into(), name: "n".into(), data: json!(n) };
+    let event = |n: i64| Event::Custom { ns: Name::default(), node: "a".into(), name: "n".into(), data: json!(n) };
     for n in 0..5 {
         let records = vec![Record::Event(event(2 * n)), Record::Event(event(2 * n + 1))];
         store.commit(transaction("events", 1, n, records)).await?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::graph::{Change, Checkpoint, CheckpointId, State, Task, TaskPath, apply_changes};
+use crate::graph::{Change, Checkpoint, CheckpointId, Name, State, Task, TaskPath, apply_changes};
 
 /// A [`Change`] that borrows; serialised the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -29,7 +29,7 @@ struct Written<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     visits: BTreeMap<&'a str, u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    barriers: &'a BTreeMap<String, BTreeSet<String>>,
+    barriers: &'a BTreeMap<Name, BTreeSet<Name>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     due: Vec<&'a str>,
     #[serde(skip_serializing_if = "<[Task]>::is_empty")]
@@ -50,12 +50,12 @@ pub(super) struct Body {
     #[serde(default)]
     written: Vec<Change>,
     #[serde(default)]
-    visits: BTreeMap<String, u64>,
+    visits: BTreeMap<Name, u64>,
     #[serde(default)]
-    barriers: BTreeMap<String, BTreeSet<String>>,
+    barriers: BTreeMap<Name, BTreeSet<Name>>,
     /// The frontier, where it is nothing but triggered nodes (the usual case): their names.
     #[serde(default)]
-    due: Vec<String>,
+    due: Vec<Name>,
     #[serde(default)]
     frontier: Vec<Task>,
 }
@@ -71,7 +71,7 @@ pub(super) fn changes(before: &Checkpoint, now: &Checkpoint) -> Option<serde_jso
     }
     let values = since(&before.values, &now.values)?;
     let written = since(&before.written, &now.written)?;
-    let changed = |(node, count): (&'_ String, &u64)| before.visits.get(node) != Some(count);
+    let changed = |(node, count): (&'_ Name, &u64)| before.visits.get(node) != Some(count);
     let visits = now.visits.iter().filter(|(n, c)| changed((n, c))).map(|(n, c)| (n.as_str(), *c)).collect();
     let parent = if now.parent.as_ref() == Some(&before.id) { None } else { Some(now.parent.as_ref()) };
     Some(body(now, parent, values, written, visits))
@@ -101,7 +101,7 @@ fn body<'a>(
 }
 
 /// The node's name, where the rest of the task follows from it.
-fn plain<'a>(task: &'a Task, visits: &BTreeMap<String, u64>) -> Option<&'a str> {
+fn plain<'a>(task: &'a Task, visits: &BTreeMap<Name, u64>) -> Option<&'a str> {
     let triggered = task.path == TaskPath::Pull(task.node.clone()) && task.input.is_none();
     (triggered && visits.get(&task.node) == Some(&task.visit)).then_some(task.node.as_str())
 }
@@ -111,7 +111,7 @@ fn since<'a>(before: &State, now: &'a State) -> Option<Vec<ChangeRef<'a>>> {
     if before.keys().any(|name| !now.contains_key(name)) {
         return None;
     }
-    Some(now.iter().filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+    Some(now.not_shared_with(before).filter_map(|(name, now)| change(name, before.get(name), now)).collect())
 }
 
 fn change<'a>(name: &'a str, before: Option<&Value>, now: &'a Value) -> Option<ChangeRef<'a>> {

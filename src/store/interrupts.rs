@@ -20,7 +20,7 @@ pub(super) fn ask(conn: &Connection, thread: i64, asked: &Interrupt) -> Done<()>
     insert.execute(params![
         asked.id.as_str(),
         thread,
-        asked.key.ns,
+        asked.key.ns.as_str(),
         nanos(asked.asked_at)?,
         body,
         encode_opt(asked.answer.as_ref())?,

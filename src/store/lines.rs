@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::graph::Checkpoint;
+use crate::graph::{Checkpoint, Name};
 
 /// Which line: the thread's number and the namespace.
-pub(super) type LineKey = (i64, String);
+pub(super) type LineKey = (i64, Name);
 
 /// What is known of a line.
 #[derive(Debug, Clone)]

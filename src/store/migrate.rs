@@ -8,7 +8,7 @@ use super::fault::{Done, Fault};
 use crate::graph::StoreError;
 
 /// Applied in order, never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql"), include_str!("migrations/0002_inbox.sql")];
 
 /// Marks a file as ours (`Tide`), so that another program's file is not taken for an empty one.
 const APPLICATION_ID: i64 = 0x5469_6465;
@@ -54,8 +54,7 @@ fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Damaged(format!("{file}: it is an SQLite file of another program")));
     }
     if version > ours {
-        let why = format!("its version is {version}, this binary knows versions up to {ours}: use a newer binary");
-        return Err(StoreError::Damaged(format!("{file}: {why}")));
+        return Err(StoreError::TooNew { file: file.to_string(), schema: version, ours });
     }
     if version < 0 {
         return Err(StoreError::Damaged(format!("{file}: its version is {version}")));

@@ -8,6 +8,7 @@ mod checkpoints;
 mod conformance;
 mod delta;
 mod fault;
+mod inbox;
 mod interrupts;
 mod journal;
 mod ledger;

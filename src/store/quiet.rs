@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::graph::{CheckpointId, ThreadId};
+use crate::graph::{CheckpointId, Name, ThreadId};
 
 /// Per thread that this handle advances: the epoch and the fresh checkpoints. Bounded by the leases it holds.
 #[derive(Default)]
@@ -16,7 +16,7 @@ pub(super) struct Quiet {
 
 struct Lease {
     epoch: u64,
-    fresh: HashMap<String, CheckpointId>,
+    fresh: HashMap<Name, CheckpointId>,
 }
 
 impl Quiet {
@@ -36,14 +36,14 @@ impl Quiet {
     }
 
     /// Something partial is about to be kept.
-    pub fn disturb(&self, thread: &ThreadId, namespaces: &HashSet<String>) {
+    pub fn disturb(&self, thread: &ThreadId, namespaces: &HashSet<Name>) {
         if let Some(lease) = self.leases().get_mut(thread) {
             lease.fresh.retain(|ns, _| !namespaces.contains(ns));
         }
     }
 
     /// Checkpoints were committed, and nothing partial with them.
-    pub fn fresh(&self, thread: &ThreadId, epoch: u64, checkpoints: Vec<(String, CheckpointId)>) {
+    pub fn fresh(&self, thread: &ThreadId, epoch: u64, checkpoints: Vec<(Name, CheckpointId)>) {
         if let Some(lease) = self.leases().get_mut(thread).filter(|lease| lease.epoch == epoch) {
             lease.fresh.extend(checkpoints);
         }

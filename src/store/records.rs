@@ -1,56 +1,35 @@
 //! A commit: the engine's records, in order, in one transaction.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, Utc};
 use rusqlite::params;
 
 use super::fault::{Done, count};
 use super::threads::{self, Head, encode_opt};
 use super::writer::Tx;
-use super::{audit, checkpoints, interrupts, journal};
-use crate::graph::{Checkpoint, Record, StoreError, Thread, ThreadId};
-
-/// A record as the writer keeps it: the checkpoint is shared with its cache instead of copied.
-#[expect(clippy::large_enum_variant, reason = "most records are of the large kind; a box each would only cost")]
-pub(super) enum Step {
-    Checkpoint(Arc<Checkpoint>),
-    Other(Record),
-}
-
-impl From<Record> for Step {
-    fn from(record: Record) -> Self {
-        match record {
-            Record::Checkpoint(checkpoint) => Self::Checkpoint(Arc::from(checkpoint)),
-            other => Self::Other(other),
-        }
-    }
-}
+use super::{audit, checkpoints, inbox, interrupts, journal};
+use crate::graph::{Record, StoreError, Thread, ThreadId};
 
 /// Adds a thread with its first records.
-pub(super) fn create(tx: &mut Tx<'_>, thread: &Thread, steps: &[Step]) -> Done<()> {
+pub(super) fn create(tx: &mut Tx<'_>, thread: &Thread, records: &[Record]) -> Done<()> {
     let head = threads::insert(tx.conn, thread)?;
-    apply_all(tx, &thread.id, head, thread.created_at, steps)
+    apply_all(tx, &thread.id, head, thread.created_at, records)
 }
 
 /// Commits records under the lease of `epoch`.
-pub(super) fn commit(tx: &mut Tx<'_>, id: &ThreadId, epoch: u64, at: DateTime<Utc>, steps: &[Step]) -> Done<()> {
+pub(super) fn commit(tx: &mut Tx<'_>, id: &ThreadId, epoch: u64, at: DateTime<Utc>, records: &[Record]) -> Done<()> {
     let head = threads::head(tx.conn, id)?;
     if head.epoch != epoch {
         return Err(StoreError::Fenced { thread: id.clone(), ours: epoch, current: head.epoch }.into());
     }
-    apply_all(tx, id, head, at, steps)
+    apply_all(tx, id, head, at, records)
 }
 
-fn apply_all(tx: &mut Tx<'_>, id: &ThreadId, mut head: Head, at: DateTime<Utc>, steps: &[Step]) -> Done<()> {
-    if steps.is_empty() {
+fn apply_all(tx: &mut Tx<'_>, id: &ThreadId, mut head: Head, at: DateTime<Utc>, records: &[Record]) -> Done<()> {
+    if records.is_empty() {
         return Ok(());
     }
-    for step in steps {
-        match step {
-            Step::Checkpoint(checkpoint) => checkpoints::append(tx, head.n, checkpoint)?,
-            Step::Other(record) => apply(tx, id, &mut head, at, record)?,
-        }
+    for record in records {
+        apply(tx, id, &mut head, at, record)?;
     }
     threads::save_head(tx.conn, &head, at)
 }
@@ -58,7 +37,7 @@ fn apply_all(tx: &mut Tx<'_>, id: &ThreadId, mut head: Head, at: DateTime<Utc>, 
 fn apply(tx: &mut Tx<'_>, id: &ThreadId, head: &mut Head, at: DateTime<Utc>, record: &Record) -> Done<()> {
     let n = head.n;
     match record {
-        Record::Checkpoint(checkpoint) => checkpoints::append(tx, n, &Arc::new((**checkpoint).clone())),
+        Record::Checkpoint(checkpoint) => checkpoints::append(tx, n, checkpoint),
         Record::Result { ns, checkpoint, result } => checkpoints::result(tx, n, ns, checkpoint, result),
         Record::Attempts { ns, checkpoint, path, attempts } => {
             checkpoints::attempts(tx, n, ns, checkpoint, path, *attempts)
@@ -73,6 +52,7 @@ fn apply(tx: &mut Tx<'_>, id: &ThreadId, head: &mut Head, at: DateTime<Utc>, rec
             update.execute(params![n, status.word(), failure, unwinding])?;
             Ok(())
         }
+        Record::Seen(answers) => inbox::seen(tx.conn, n, *answers),
         Record::CommitPoint(seq) => {
             tx.conn
                 .prepare_cached("UPDATE threads SET committed_seq = ?2 WHERE n = ?1")?

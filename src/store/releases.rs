@@ -18,8 +18,13 @@ pub(super) fn open(conn: &Connection, row: &ReleaseRow) -> Ledger<ReleaseRow> {
     if let Some(stored) = get(conn, &row.deployment_id)? {
         return Ok(stored.check_same(row).map(|()| stored));
     }
-    write(conn, row)?;
-    Ok(Ok(row.clone()))
+    let newest: Option<String> = conn
+        .prepare_cached("SELECT max(created_at) FROM ml_deployments WHERE model_name = ?1")?
+        .query_row([&row.model_name], |row| row.get(0))?;
+    let newest = newest.as_deref().map(parse_stamp).transpose()?;
+    let row = row.clone().opened_after(newest);
+    write(conn, &row)?;
+    Ok(Ok(row))
 }
 
 /// Changes a row.

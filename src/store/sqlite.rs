@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use super::open::{self, Options};
 use super::quiet::Quiet;
 use super::readers::Readers;
-use super::records::{self, Step};
+use super::records;
 use super::writer::Writer;
-use super::{AuditError, audit, checkpoints, interrupts, journal, threads};
+use super::{AuditError, audit, checkpoints, inbox, interrupts, journal, threads};
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Interrupt, InterruptId, Liveness, Owner, Partial, Record, Store,
-    StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Liveness, Name, Owner, Partial,
+    Record, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// A store in one SQLite file. Several handles, in one process or in several, may be open on the same file.
@@ -74,8 +74,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
         let thread = thread.clone();
-        let steps: Vec<Step> = records.into_iter().map(Step::from).collect();
-        self.writer.run(move |tx| records::create(tx, &thread, &steps)).await
+        self.writer.run(move |tx| records::create(tx, &thread, &records)).await
     }
 
     async fn thread(&self, id: &ThreadId) -> Result<Option<Thread>, StoreError> {
@@ -106,16 +105,25 @@ impl Store for SqliteStore {
         self.writer.run(move |tx| threads::attend(tx, &id, attendant.as_ref())).await
     }
 
+    async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
+        let (id, ask) = (id.clone(), ask.clone());
+        self.writer.run(move |tx| inbox::ask_stop(tx, &id, &ask)).await
+    }
+
+    async fn inbox(&self, id: &ThreadId) -> Result<Inbox, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |conn| inbox::read(conn, &id)).await
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         let Transaction { thread, epoch, at, records } = transaction;
-        let partial: HashSet<String> = records.iter().filter_map(partial_ns).cloned().collect();
+        let partial: HashSet<Name> = records.iter().filter_map(partial_ns).cloned().collect();
         if !partial.is_empty() {
             self.quiet.disturb(&thread, &partial);
         }
         let fresh: Vec<_> = records.iter().filter_map(fresh).filter(|(ns, _)| !partial.contains(ns)).collect();
-        let steps: Vec<Step> = records.into_iter().map(Step::from).collect();
         let id = thread.clone();
-        let end = self.writer.run(move |tx| records::commit(tx, &id, epoch, at, &steps)).await;
+        let end = self.writer.run(move |tx| records::commit(tx, &id, epoch, at, &records)).await;
         match &end {
             Ok(()) if !fresh.is_empty() => self.quiet.fresh(&thread, epoch, fresh),
             Ok(()) => {}
@@ -174,7 +182,7 @@ impl Store for SqliteStore {
 }
 
 /// The namespace in which a record keeps something partial.
-fn partial_ns(record: &Record) -> Option<&String> {
+fn partial_ns(record: &Record) -> Option<&Name> {
     match record {
         Record::Result { ns, .. } | Record::Attempts { ns, .. } => Some(ns),
         Record::Checkpoint(_)
@@ -182,13 +190,14 @@ fn partial_ns(record: &Record) -> Option<&String> {
         | Record::Interrupt(_)
         | Record::Withdraw { .. }
         | Record::Status { .. }
+        | Record::Seen(_)
         | Record::CommitPoint(_)
         | Record::Undone
         | Record::Event(_) => None,
     }
 }
 
-fn fresh(record: &Record) -> Option<(String, CheckpointId)> {
+fn fresh(record: &Record) -> Option<(Name, CheckpointId)> {
     if let Record::Checkpoint(checkpoint) = record {
         return Some((checkpoint.ns.clone(), checkpoint.id.clone()));
     }

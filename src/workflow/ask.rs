@@ -45,6 +45,7 @@ impl DynNode for Ask {
             reads: (!names.whole).then(|| names.all().map(|name| (name.clone(), any)).collect()),
             writes: Some(BTreeMap::from([(self.into.clone(), any)])),
             always_writes: vec![self.into.clone()],
+            answers_into: Some(self.into.clone()),
             gotos: Vec::new(),
             parameters: self.parameters.clone(),
         }

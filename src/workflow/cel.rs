@@ -92,9 +92,9 @@ impl Expression {
             }
         }
         if self.names.whole || !self.names.fields.is_empty() {
-            let wanted = |name: &String| self.names.whole || self.names.fields.contains(name);
+            let wanted = |name: &str| self.names.whole || self.names.fields.contains(name);
             let fields: HashMap<String, Cel> =
-                state.iter().filter(|(k, _)| wanted(k)).map(|(k, v)| (k.clone(), to_cel(v))).collect();
+                state.iter().filter(|(k, _)| wanted(k)).map(|(k, v)| (k.to_string(), to_cel(v))).collect();
             context.add_variable_from_value(STATE, fields);
         }
         self.program.execute(&context).map_err(|error| self.failed(&error))

@@ -98,7 +98,7 @@ fn sent(graph: StateGraph, from: &str, send: &SendSpec, path: &Path, faults: &mu
     match Expression::compile(&send.each) {
         Ok(each) => {
             let (from, to, name) = (from.to_owned(), send.to.clone(), send.name.clone());
-            graph.router(from.clone(), Arc::new(SendEach { from, to, each, name }))
+            graph.router(from.clone(), Arc::new(SendEach { from, to: to.into(), each, name }))
         }
         Err(failure) => {
             faults.push(under(path, ["send", "each"]), failure);

@@ -59,7 +59,8 @@ impl DynNode for Expr {
             reads: self.reads(),
             writes: Some(self.set.iter().map(|(channel, _)| (channel.clone(), any)).collect()),
             always_writes: self.set.iter().map(|(channel, _)| channel.clone()).collect(),
-            gotos: self.goto.destinations().map(|(to, _)| to.clone()).collect(),
+            answers_into: None,
+            gotos: self.goto.destinations().map(|(to, _)| to.to_string()).collect(),
             parameters: self.parameters.clone(),
         }
     }

@@ -2,25 +2,25 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::graph::{Destination, Failure, Goto, Router, State};
+use crate::graph::{Destination, Failure, Goto, Name, Router, State};
 
 use super::{Case, Expression};
 
 /// Cases of a `route` or a `goto`; the first that holds counts.
 #[derive(Debug)]
-pub(super) struct Cases(Vec<(Option<Expression>, Vec<String>)>);
+pub(super) struct Cases(Vec<(Option<Expression>, Vec<Name>)>);
 
 impl Cases {
     pub fn compile(cases: &[Case]) -> Result<Self, Failure> {
         let one = |case: &Case| {
             let when = case.when.as_deref().map(Expression::compile).transpose()?;
-            Ok((when, case.to.names().to_vec()))
+            Ok((when, case.to.names().iter().map(Name::from).collect()))
         };
         Ok(Self(cases.iter().map(one).collect::<Result<_, Failure>>()?))
     }
 
     /// Where the first case that holds leads.
-    pub fn choose(&self, state: &State) -> Result<Option<&[String]>, Failure> {
+    pub fn choose(&self, state: &State) -> Result<Option<&[Name]>, Failure> {
         for (when, to) in &self.0 {
             let holds = when.as_ref().map_or(Ok(true), |when| when.holds(state))?;
             if holds {
@@ -31,7 +31,7 @@ impl Cases {
     }
 
     /// Everywhere it may lead, with what is written at the arrow.
-    pub fn destinations(&self) -> impl Iterator<Item = (&String, Option<&str>)> {
+    pub fn destinations(&self) -> impl Iterator<Item = (&Name, Option<&str>)> {
         self.0.iter().flat_map(|(when, to)| to.iter().map(move |to| (to, when.as_ref().map(Expression::source))))
     }
 
@@ -40,7 +40,7 @@ impl Cases {
     }
 
     fn describe(&self) -> Value {
-        let case = |(when, to): &(Option<Expression>, Vec<String>)| json!({"when": when.as_ref().map(Expression::source), "to": to});
+        let case = |(when, to): &(Option<Expression>, Vec<Name>)| json!({"when": when.as_ref().map(Expression::source), "to": to});
         self.0.iter().map(case).collect()
     }
 }
@@ -53,7 +53,7 @@ pub(super) struct Route {
 
 impl Router for Route {
     fn destinations(&self) -> Vec<Destination> {
-        let destination = |(to, when): (&String, Option<&str>)| Destination {
+        let destination = |(to, when): (&Name, Option<&str>)| Destination {
             to: to.clone(),
             label: Some(when.unwrap_or("else").to_owned()),
             send: false,
@@ -74,7 +74,7 @@ impl Router for Route {
 /// A `send` edge.
 pub(super) struct SendEach {
     pub from: String,
-    pub to: String,
+    pub to: Name,
     pub each: Expression,
     pub name: String,
 }

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidegate::graph::{
     Advance, Answer, Checkpoint, CheckpointId, CompiledGraph, END, Engine, Entry, EventRow, Export, Failure, Goto,
-    Interrupt, InterruptId, NewThread, NodePolicy, Outcome, Owner, Partial, Record, RetryPolicy, START, Store,
-    StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
+    Inbox, Interrupt, InterruptId, NewThread, NodePolicy, Outcome, Owner, Partial, Record, RetryPolicy, START, StopAsk,
+    Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
 };
 
 use crate::support::*;
@@ -328,6 +328,14 @@ impl<S: Store> Store for Deadly<S> {
 
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
         self.0.attend(id, attendant).await
+    }
+
+    async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
+        self.0.ask_stop(id, ask).await
+    }
+
+    async fn inbox(&self, id: &ThreadId) -> Result<Inbox, StoreError> {
+        self.0.inbox(id).await
     }
 
     async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::graph::{NodeError, NodePolicy, Outcome, START, StoreError, ThreadStatus};
+use tidegate::graph::{Answer, NodeError, NodePolicy, Outcome, START, StoreError, ThreadStatus};
 
 use crate::support::*;
 
@@ -191,4 +191,89 @@ async fn a_question_that_fails_for_another_reason_is_that_failure() {
         assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
     })
     .await;
+}
+
+/// Asks, with a short time to answer, after something was made.
+fn hurried() -> Step {
+    step(|cx, _| {
+        Box::pin(async move {
+            cx.effect("make", Make::of(cx.node())).await?;
+            let answer = cx.interrupt_within(&"soon?", Duration::from_millis(30)).await?;
+            Ok(Outcome::update(says(answer.to_string())))
+        })
+    })
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_answers_in_time_fails_its_node() {
+    each(async |rig| {
+        let graph = chain("late", vec![("ask", hurried())]);
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Interrupted);
+        let store = rig.engine.store();
+        let asked = store.interrupts(Some(&id), true).await.unwrap().remove(0);
+        wait_until(asked.expires_at.unwrap()).await;
+        let end = rig.advance(&graph, &id).await;
+        assert_eq!((end.status, code(&end)), (ThreadStatus::Failed, "expired"));
+        assert_eq!(rig.world.things(), Vec::<String>::new(), "what was made is undone");
+        let late = store.answer(&asked.id, &by("ada", json!(1)), None).await.unwrap_err();
+        assert_eq!(late.failure().code, "expired");
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_of_the_last_moment_counts() {
+    each(async |rig| {
+        // The run begins with an open question; the answer is given in time but only after the run has looked.
+        let store = rig.engine.store().clone();
+        let node = step(move |cx, _| {
+            let store = store.clone();
+            Box::pin(async move {
+                if let Some(open) = store.interrupts(Some(cx.thread()), true).await.unwrap().pop() {
+                    let expires = open.expires_at.unwrap();
+                    let at = expires - chrono::Duration::milliseconds(1);
+                    store.answer(&open.id, &Answer { at, ..by("ada", json!("yes")) }, None).await.unwrap();
+                    wait_until(expires).await;
+                }
+                let answer = cx.interrupt_within(&"soon?", Duration::from_millis(30)).await?;
+                Ok(Outcome::update(says(answer.to_string())))
+            })
+        });
+        let graph = chain("just", vec![("ask", node)]);
+        let (id, _) = rig.run(&graph).await;
+        let end = rig.advance(&graph, &id).await;
+        assert_eq!(end.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.log(&graph, &id).await, json!(["\"yes\""]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_caught_the_expiry_replays_it() {
+    each(async |rig| {
+        let node = step(|cx, _| {
+            Box::pin(async move {
+                match cx.interrupt_within(&"soon?", Duration::from_millis(30)).await {
+                    Err(NodeError::Failed(failure)) => Ok(Outcome::update(says(failure.code))),
+                    other => Ok(Outcome::update(says(other?.to_string()))),
+                }
+            })
+        });
+        let graph = chain("caught", vec![("ask", node)]);
+        let (id, _) = rig.run(&graph).await;
+        let asked = rig.engine.store().interrupts(Some(&id), true).await.unwrap().remove(0);
+        wait_until(asked.expires_at.unwrap()).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.log(&graph, &id).await, json!(["expired"]));
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+async fn wait_until(at: chrono::DateTime<chrono::Utc>) {
+    while chrono::Utc::now() <= at {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }

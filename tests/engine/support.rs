@@ -349,7 +349,7 @@ impl Rig {
     /// Questions that are open.
     pub async fn open(&self, id: &ThreadId) -> Vec<String> {
         let open = self.engine.store().interrupts(Some(id), true).await.unwrap();
-        let mut nodes: Vec<String> = open.into_iter().map(|i| i.key.node).collect();
+        let mut nodes: Vec<String> = open.into_iter().map(|i| i.key.node.to_string()).collect();
         nodes.sort();
         nodes
     }

@@ -96,6 +96,20 @@ if os.environ.get("FAIL"):
 if os.environ.get("DEAF"):
     import signal
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.environ.get("OVERWRITE"):
+    # As setproctitle does: what /proc shows of our environment is gone, the variables themselves are not.
+    import ctypes
+    with open("/proc/self/stat") as stat:
+        start, end = map(int, stat.read().rsplit(")", 1)[1].split()[47:49])
+    ctypes.memset(start, 0, end - start)
+if goodbye := os.environ.get("GOODBYE"):
+    import signal
+
+    def leave(*_):
+        open(goodbye, "w").close()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
 if os.environ.get("LOUD"):
     def shout():
         while True:
@@ -108,4 +122,7 @@ if os.environ.get("WORKER") and os.fork():
     server.socket.close()
     while True:
         time.sleep(60)
+if os.environ.get("WORKER") == "apart":
+    # As circus does with its workers.
+    os.setsid()
 server.serve_forever()

@@ -206,9 +206,14 @@ impl Home {
         }
     }
 
-    /// A model's releases, newest first.
+    /// A model's releases, newest first; none before the first one.
     pub fn history(&self, model: &str) -> Vec<Value> {
-        self.json(&["history", model]).as_array().cloned().unwrap()
+        let ran = self.run(&["history", model, "--json"]);
+        if ran.code != Some(0) {
+            assert_eq!(ran.error_code(), "model_unknown", "{ran:?}\n{}", self.logs());
+            return Vec::new();
+        }
+        ran.json().as_array().cloned().unwrap()
     }
 
     /// How the host daemon fares; null when none runs.
@@ -346,6 +351,23 @@ impl Project {
             "service.py",
             "import bentoml\n",
             "import os\n\nimport bentoml\n",
+        )
+    }
+
+    /// Whose service takes so many seconds more to start.
+    pub fn starts_in(self, seconds: u32) -> Self {
+        let init = format!(
+            "    def __init__(self) -> None:\n        import time\n\n        time.sleep({seconds})\n\n    @bentoml.api\n"
+        );
+        self.change("service.py", "    @bentoml.api\n", &init)
+    }
+
+    /// Whose service takes so many seconds for each call.
+    pub fn answers_in(self, seconds: u32) -> Self {
+        self.change(
+            "service.py",
+            "        return {",
+            &format!("        import time\n\n        time.sleep({seconds})\n        return {{"),
         )
     }
 

@@ -1,5 +1,6 @@
 //! A growing state makes the file grow with what is new, not with what is there.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ async fn a_growing_list_grows_the_file_linearly() -> Tested {
     for step in 1..=STEPS {
         items.push(json!(format!("{step:0ITEM$}")));
         let next = checkpoint(step, state(json!({"items": items})));
-        store.commit(transaction(&id, 1, vec![Record::Checkpoint(Box::new(next))])).await?;
+        store.commit(transaction(&id, 1, vec![Record::Checkpoint(Arc::new(next))])).await?;
     }
     let begun = Instant::now();
     let latest = store.latest(&id, "").await?;
@@ -48,7 +49,7 @@ async fn another_handle_may_write_in_between() -> Tested {
         let next = checkpoint(step, state(json!({"items": items, "who": step % 3})));
         expected.push(next.clone());
         let store = &stores[usize::from(step % 3 == 0)];
-        store.commit(transaction(&id, 1, vec![Record::Checkpoint(Box::new(next))])).await?;
+        store.commit(transaction(&id, 1, vec![Record::Checkpoint(Arc::new(next))])).await?;
     }
     assert_eq!(stores[1].history(&id, "").await?, expected);
     Ok(())

@@ -9,12 +9,13 @@ mod writing;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::graph::{
-    Answer, Checkpoint, CheckpointId, Event, Interrupt, JournalKey, Record, Source, State, Store, Task, TaskPath,
+    Answer, Checkpoint, CheckpointId, Event, Interrupt, JournalKey, Name, Record, Source, State, Store, Task, TaskPath,
     Thread, ThreadId, ThreadStatus, Transaction, digest,
 };
 use tidegate::store::{Options, SqliteStore, Synchronous};
@@ -48,14 +49,14 @@ fn checkpoint(step: i64, values: State) -> Checkpoint {
     Checkpoint {
         id: id(step),
         parent: (step > 0).then(|| id(step - 1)),
-        ns: String::new(),
+        ns: Name::default(),
         step,
         source: Source::Loop,
         written: values.clone(),
         values,
         barriers: BTreeMap::new(),
         frontier: vec![task],
-        visits: [("a".to_owned(), visit)].into(),
+        visits: [("a".into(), visit)].into(),
         at: at(step),
     }
 }
@@ -84,7 +85,7 @@ fn thread(id: &str) -> Thread {
 
 /// A new thread with its checkpoint 0 and its first audited event.
 async fn create(store: &SqliteStore, id: &str) -> Result<ThreadId, tidegate::graph::StoreError> {
-    let first = Record::Checkpoint(Box::new(checkpoint(0, state(json!({"n": 0})))));
+    let first = Record::Checkpoint(Arc::new(checkpoint(0, state(json!({"n": 0})))));
     store.create(&thread(id), vec![Record::Event(Event::Accepted { workflow: "w".into() }), first]).await?;
     Ok(id.into())
 }
@@ -94,13 +95,13 @@ fn transaction(thread: &ThreadId, epoch: u64, records: Vec<Record>) -> Transacti
 }
 
 fn note(n: usize) -> Record {
-    Record::Event(Event::Custom { ns: String::new(), node: "a".into(), name: "n".into(), data: json!(n) })
+    Record::Event(Event::Custom { ns: Name::default(), node: "a".into(), name: "n".into(), data: json!(n) })
 }
 
 fn question(thread: &ThreadId) -> Interrupt {
     let key = JournalKey {
         fork: 0,
-        ns: String::new(),
+        ns: Name::default(),
         node: "gate".into(),
         visit: 1,
         send: None,
@@ -118,6 +119,7 @@ fn question(thread: &ThreadId) -> Interrupt {
         expires_at: None,
         answer: None,
         withdrawn: false,
+        expired: false,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate::graph::{Record, Store, StoreError, ThreadId};
@@ -47,7 +48,7 @@ async fn child_process() -> Tested {
             let epoch = store.acquire(&id, &this_process("child")).await?.epoch;
             for n in 1.. {
                 let values = state(serde_json::json!({"items": (0..n).collect::<Vec<i64>>()}));
-                let records = vec![Record::Checkpoint(Box::new(checkpoint(n, values))), note(0)];
+                let records = vec![Record::Checkpoint(Arc::new(checkpoint(n, values))), note(0)];
                 store.commit(transaction(&id, epoch, records)).await?;
                 say(&n.to_string());
             }

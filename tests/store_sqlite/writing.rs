@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate::graph::{Event, Record, Store, StoreError};
+use tidegate::graph::{Event, Name, Record, Store, StoreError};
 use tidegate::store::{Options, SqliteStore, this_process};
 
 use super::{Tested, create, normal, note, place, transaction};
@@ -44,7 +44,7 @@ async fn waiting_requests_share_a_transaction() -> Tested {
 
 fn large() -> Record {
     let data = Value::String("x".repeat(2_000_000));
-    Record::Event(Event::Custom { ns: String::new(), node: "a".into(), name: "n".into(), data })
+    Record::Event(Event::Custom { ns: Name::default(), node: "a".into(), name: "n".into(), data })
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ impl Build<'_> {
         let command = commands::build(self.request, &self.paths.bentoml_home, &self.search_path());
         let ended = self.execute(command).await?;
         if !ended.ok() {
-            return Err(failure::build_failed(&ended));
+            return Err(failure::build_failed(self.request.service.as_deref(), &ended));
         }
         let (name, version) = commands::parse_tag(&ended.tail).ok_or_else(|| {
             PortError::new("bento_build_failed", "`bentoml build` said nothing of the bento it built")

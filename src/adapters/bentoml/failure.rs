@@ -51,8 +51,8 @@ fn cause(ended: &Finished) -> String {
     last_traceback(&ended.tail).unwrap_or_else(|| ended.last_lines(SHOWN_LINES))
 }
 
-/// The error of a failed `bentoml build`.
-pub(super) fn build_failed(ended: &Finished) -> PortError {
+/// The error of a failed `bentoml build` of `service` (`module:Class`, where one was named).
+pub(super) fn build_failed(service: Option<&str>, ended: &Finished) -> PortError {
     let said = ended.tail.join("\n");
     let has = |signs: &[&str]| signs.iter().any(|sign| said.contains(sign));
     let error = if has(&["SyntaxError:", "IndentationError:", "TabError:"]) {
@@ -61,6 +61,9 @@ pub(super) fn build_failed(ended: &Finished) -> PortError {
     } else if has(&["No module named bentoml"]) {
         PortError::new("dependency_missing", "BentoML is not among the project's requirements")
             .hint("add `bentoml` to the requirements and lock them again")
+    } else if let Some(module) = missing_module(&said).filter(|module| names(service, module)) {
+        PortError::new("service_module_missing", format!("the project has no module `{module}`"))
+            .hint("mend `service: module:Class` in the release file, or the module's file name")
     } else if let Some(module) = missing_module(&said) {
         PortError::new("dependency_missing", format!("the service imports `{module}`, which is not installed"))
             .hint(format!("add the package of `{module}` to the requirements and lock them again"))
@@ -83,6 +86,13 @@ pub(super) fn build_failed(ended: &Finished) -> PortError {
             .hint("run `bentoml build` in the project to see it fail by itself")
     };
     error.because(cause(ended))
+}
+
+/// Whether this is the module of the service itself, or the package around it.
+fn names(service: Option<&str>, module: &str) -> bool {
+    let own =
+        service.and_then(|service| service.split(':').next()).map(|own| own.trim_end_matches(".py").replace('/', "."));
+    own.is_some_and(|own| own == module || own.starts_with(&format!("{module}.")))
 }
 
 /// The module in Python's `No module named 'x'`.
@@ -158,7 +168,10 @@ in two lines
     }
 
     fn failed(text: &str) -> PortError {
-        build_failed(&Finished { code: Some(1), signal: None, timed_out: false, tail: lines(text) })
+        build_failed(
+            Some("svc.main:Nope"),
+            &Finished { code: Some(1), signal: None, timed_out: false, tail: lines(text) },
+        )
     }
 
     #[test]
@@ -170,6 +183,7 @@ in two lines
         assert_eq!(failed("  File \"service.py\", line 9\nSyntaxError: expected ':'").code, "service_syntax_error");
         let model = failed("Error: [bentos] `build` failed: Model iris_clf:latest could not be found locally and …");
         assert_eq!(model.code, "model_missing");
+        assert_eq!(failed("ModuleNotFoundError: No module named 'svc'").code, "service_module_missing");
         assert_eq!(failed("/e/bin/python: No module named bentoml").code, "dependency_missing");
         assert_eq!(failed("something else").code, "bento_build_failed");
     }

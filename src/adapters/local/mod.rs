@@ -1,9 +1,13 @@
 //! This machine: slots and traffic by the home's host daemon.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 
-use crate::host::{HostClient, HostConfig, HostError, ensure_started};
-use crate::ports::{PortError, Route, Slot, SlotRequest, SwitchRequest, Target, TrafficRouter, VersionTraffic};
+use crate::host::{HostClient, HostConfig, HostError, ensure_started, secrets};
+use crate::ports::{
+    PortError, Route, SecretFiles, Secrets, Slot, SlotRequest, SwitchRequest, Target, TrafficRouter, VersionTraffic,
+};
 
 /// This machine as a target and as a router. Starts the host daemon when it is first needed, and again when it is gone.
 #[derive(Debug, Clone)]
@@ -43,6 +47,19 @@ impl Target for LocalHost {
 
     async fn slot_log(&self, token: &str, lines: usize) -> Result<Vec<String>, PortError> {
         Ok(self.client().await?.slot_log(token, lines).await?)
+    }
+}
+
+#[async_trait]
+impl SecretFiles for LocalHost {
+    /// By the same rules as the daemon reads it for a slot; and what the daemon remembers of it.
+    async fn read(&self, env_file: &Path) -> Result<Secrets, PortError> {
+        let path = env_file.to_owned();
+        let read = tokio::task::spawn_blocking(move || secrets(&path)).await;
+        let mut secrets =
+            read.map_err(|e| HostError::io("reading an environment file")(std::io::Error::other(e)))??;
+        secrets.join(self.client().await?.secrets(env_file).await?);
+        Ok(secrets)
     }
 }
 

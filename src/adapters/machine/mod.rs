@@ -1,9 +1,13 @@
 //! What this machine has, from `/proc`.
 
+mod ask;
+
 use async_trait::async_trait;
 
 use crate::ports::{MachineFacts, PortError};
 use crate::release::Machine;
+
+pub use ask::ends_well;
 
 /// This machine.
 #[derive(Debug, Clone, Copy, Default)]

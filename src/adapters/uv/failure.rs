@@ -6,7 +6,11 @@ use crate::ports::PortError;
 /// Lines of uv's output worth showing: its resolver explains itself in about this many.
 const SHOWN_LINES: usize = 14;
 
-const NETWORK: [&str; 8] = [
+/// Signs that stand beside "no matching distribution" where only the network is missing: uv's, and pip's.
+const SURELY_NETWORK: [&str; 5] =
+    ["dns error", "error sending request", "failed to establish a new connection", "proxyerror", "newconnectionerror"];
+const NETWORK: [&str; 9] = [
+    "failed to establish a new connection",
     "error sending request",
     "failed to fetch",
     "dns error",
@@ -31,7 +35,7 @@ pub(super) fn explain(doing: &str, ended: &Finished) -> PortError {
     let error = if has(&CERTIFICATE) {
         PortError::new("network_unavailable", format!("cannot {doing}: the package index's certificate is not trusted"))
             .hint("behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate (or UV_NATIVE_TLS=1) and try again")
-    } else if has(&UNSATISFIABLE) && !has(&["dns error", "error sending request"]) {
+    } else if has(&UNSATISFIABLE) && !has(&SURELY_NETWORK) {
         PortError::new(
             "requirements_unsatisfiable",
             format!("cannot {doing}: no set of packages satisfies the requirements"),
@@ -39,11 +43,11 @@ pub(super) fn explain(doing: &str, ended: &Finished) -> PortError {
         .hint("change the requirement named above, or the Python version, then lock again")
     } else if has(&NETWORK) {
         PortError::new("network_unavailable", format!("cannot {doing}: the package index cannot be reached"))
-            .hint("check the network (and HTTPS_PROXY, UV_INDEX_URL if you use them), then resume")
+            .hint("check the network (and HTTPS_PROXY, UV_INDEX_URL if you use them), then release again")
             .retryable()
     } else if has(&["no space left on device", "disk quota exceeded"]) {
         PortError::new("disk_full", format!("cannot {doing}: the disk is full"))
-            .hint("free some space (`uv cache prune` helps), then resume")
+            .hint("free some space (`uv cache prune` helps), then release again")
             .retryable()
     } else if ended.timed_out {
         PortError::new("env_build_failed", format!("cannot {doing} in the time allowed")).retryable()
@@ -85,6 +89,9 @@ mod tests {
         assert_eq!((unsolvable.code.as_str(), unsolvable.retryable), ("requirements_unsatisfiable", false));
         assert!(unsolvable.cause.unwrap().contains("Because a was not found"));
         assert_eq!(said("invalid peer certificate: UnknownIssuer\nerror sending request").code, "network_unavailable");
+        let pip = "WARNING: Retrying after connection broken by 'ProxyError(NewConnectionError('Connection refused'))'\n\
+            ERROR: Could not find a version that satisfies the requirement uv\nERROR: No matching distribution found for uv";
+        assert_eq!(said(pip).code, "network_unavailable");
         assert_eq!(said("error: No space left on device (os error 28)").code, "disk_full");
         assert_eq!(said("thread panicked").code, "env_build_failed");
     }

@@ -1,8 +1,10 @@
 //! A slot's log file: appended to by its processes, rotated by us, read from its end.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use crate::ports::STARTED_ANEW;
 
 /// Rotated files kept beside the current one.
 const KEPT: u32 = 3;
@@ -13,6 +15,12 @@ const MAX_TAIL_BYTES: u64 = 2 * 1024 * 1024;
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// Sets what the next process says apart from what those before it said.
+pub(crate) fn begin_anew(mut log: &File) -> io::Result<()> {
+    // On a line of its own, also after a process that was killed in the middle of one.
+    log.write_all(format!("\n{STARTED_ANEW}\n").as_bytes())
 }
 
 fn numbered(path: &Path, n: u32) -> PathBuf {
@@ -74,7 +82,6 @@ fn tail_bytes(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn rotates_under_an_open_writer_and_keeps_three() {

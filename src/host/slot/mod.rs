@@ -6,13 +6,16 @@ pub(crate) mod log;
 mod process;
 mod readiness;
 mod request;
+mod secrets;
 mod stop;
 mod supervisor;
 mod task;
 
 use std::path::PathBuf;
 
+pub(crate) use env::secrets;
 pub(crate) use life::Life;
+pub(crate) use secrets::Memory;
 pub(crate) use supervisor::Supervisor;
 
 use crate::ports::SlotRequest;

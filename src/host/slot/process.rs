@@ -52,7 +52,8 @@ impl Running {
         }
     }
 
-    async fn gone(&self) {
+    /// Waits until it has ended, and does not take its pid from it: a child is a zombie afterwards, until [`Running::ended`].
+    pub(crate) async fn gone(&self) {
         if let Ok(watch) = sys::pidfd_open(self.id.pid).and_then(sys::watch) {
             // Opened first, identified second: what is watched is the process that was meant, or it is gone already.
             if self.id.lives() {
@@ -75,15 +76,27 @@ fn in_words(status: ExitStatus) -> String {
 }
 
 /// Starts the slot's program at `record.port`. The intent is on record already, so a crash from here on ends in adoption.
-pub(crate) fn spawn(core: &Core, record: &SlotRecord) -> Result<Running, HostError> {
+pub(crate) async fn spawn(core: &Core, record: &SlotRecord) -> Result<Running, HostError> {
     let request = &record.request;
     let failed = |cause: String| HostError::SpawnFailed { token: request.token.clone(), cause };
-    let env = env::build(request, record.port, &core.paths.home)?;
+    let file = match &request.env_file {
+        Some(path) => Some(env::read(path).await?),
+        None => None,
+    };
+    if let Some(file) = &file {
+        core.secrets.note(request, file);
+    }
+    let env = env::build(request, file, record.port, &core.paths.home);
     if !request.cwd.is_dir() {
         return Err(failed(format!("the working directory {} does not exist", request.cwd.display())));
     }
     let path = log_path(request);
+    let anew = path.exists();
     let log = log::open(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    if anew && let Err(error) = log::begin_anew(&log) {
+        // A full disk must not keep a service from coming back.
+        tracing::warn!(token = request.token, %error, "cannot note the start in the slot's log");
+    }
     let log_too = log.try_clone().map_err(|e| failed(e.to_string()))?;
     let argv: Vec<String> = request.argv.iter().map(|arg| env::with_port(arg, record.port)).collect();
     let (program, args) = argv.split_first().ok_or_else(|| failed("argv is empty".to_owned()))?;

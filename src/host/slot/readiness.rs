@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
@@ -64,6 +65,9 @@ async fn note(core: &Arc<Core>, token: &str, event: Event) {
     let life = core.update_anyway(move |state| {
         let slot = state.slots.get_mut(&of)?;
         slot.life = slot.life.after(event);
+        if slot.life == Life::Ready {
+            slot.ready_at.get_or_insert_with(Utc::now);
+        }
         Some(slot.life)
     });
     let life = life.await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -94,6 +95,7 @@ impl Supervisor {
             Err(error) => {
                 let gone = token.clone();
                 self.core.update_anyway(move |state| state.slots.remove(&gone)).await?;
+                self.core.secrets.forget(&token);
                 if made {
                     // Only what we have just made; the error that matters is the first.
                     let _ = std::fs::remove_dir_all(&dir);
@@ -120,10 +122,18 @@ impl Supervisor {
         let slot = state.slots.get(token).ok_or_else(|| HostError::NoSuchSlot { token: token.to_owned() })?;
         let path = log_path(&slot.request);
         let doing = format!("reading {}", path.display());
-        let request = slot.request.clone();
-        let tail = move || log::tail(&path, lines).map(|read| super::env::redacted(&request, read));
+        let (core, request) = (Arc::clone(&self.core), slot.request.clone());
+        let tail = move || log::tail(&path, lines).map(|read| core.secrets.cleaned(&request, read));
         let read = tokio::task::spawn_blocking(tail).await;
         read.map_err(std::io::Error::other).flatten().map_err(HostError::io(doing))
+    }
+
+    /// Looks, while it can be read, into what the slots of an earlier daemon were given. Beside everything else: a disk that does not
+    /// answer must not keep anybody waiting.
+    pub(crate) fn recall_secrets(&self) {
+        let core = Arc::clone(&self.core);
+        let recall = move || core.state().slots.values().for_each(|slot| core.secrets.recall(&slot.request));
+        tokio::task::spawn_blocking(recall);
     }
 
     /// Ends a slot, forgets it and removes its folder. Fine when it is gone.
@@ -153,6 +163,7 @@ impl Supervisor {
         }
         let of = token.to_owned();
         self.core.update_anyway(move |state| state.slots.remove(&of)).await?;
+        self.core.secrets.forget(token);
         Ok(())
     }
 
@@ -164,7 +175,7 @@ impl Supervisor {
             // It ends by itself, within the grace and the time for SIGKILL.
             let _ = task.done.await;
         }
-        stop::kill_leftovers(&self.mark(token)).await;
+        stop::kill_leftovers(&self.mark(token), &[]).await;
     }
 
     /// Ends all slots' processes, at the same time; they stay on record for [`Supervisor::revive`].
@@ -178,9 +189,11 @@ impl Supervisor {
         .await;
     }
 
-    /// Starts again what [`Supervisor::stop_all`] has stopped.
+    /// Ends the time in which the home is down: wants back what [`Supervisor::stop_all`] has stopped. At once with being up, so that
+    /// nobody who looks finds a home that is up with slots that are stopped.
     pub(crate) async fn revive(&self) -> Result<(), HostError> {
         let revive = self.core.update(|state| {
+            state.down = false;
             let stopped = state.slots.values_mut().filter(|slot| slot.life.is_over());
             for slot in stopped {
                 slot.life = slot.life.after(Event::Revived);
@@ -189,8 +202,7 @@ impl Supervisor {
             }
             Ok(())
         });
-        revive.await?;
-        self.recover().await
+        revive.await
     }
 
     /// Finds the processes of all slots that should run, and starts those that are gone.
@@ -218,6 +230,10 @@ impl Supervisor {
             let over = self.core.update_anyway(move |state| {
                 let Some(slot) = state.slots.get_mut(&of) else { return true };
                 slot.life = slot.life.after(event);
+                if event == Event::Lost && slot.process.is_some() {
+                    // The machine went down under it: as after `up`, not one of its restarts.
+                    slot.started_at = None;
+                }
                 slot.process = process;
                 if event == Event::Ended {
                     slot.last_exit = Some("ended while no host daemon was there to see it".to_owned());
@@ -243,12 +259,11 @@ impl Supervisor {
         fall_back.await
     }
 
-    /// Ends what an interrupted `down` has left.
-    pub(crate) async fn finish_down(&self) -> Result<(), HostError> {
-        let tokens: Vec<String> = self.core.state().slots.keys().cloned().collect();
-        for token in tokens {
-            stop::kill_leftovers(&self.mark(&token)).await;
-        }
+    /// Ends what an interrupted `down` has left, at the same time and with the time to end that `down` gives.
+    pub(crate) async fn finish_down(&self, grace_ms: u64) -> Result<(), HostError> {
+        let state = self.core.state();
+        let grace = Duration::from_millis(grace_ms);
+        futures_util::future::join_all(state.slots.iter().map(|(token, slot)| self.end_left(token, slot, grace))).await;
         let stopped = self.core.update_anyway(|state| {
             for slot in state.slots.values_mut() {
                 slot.life = slot.life.after(Event::StopAsked);
@@ -256,6 +271,19 @@ impl Supervisor {
             }
         });
         stopped.await
+    }
+
+    async fn end_left(&self, token: &str, slot: &SlotRecord, grace: Duration) {
+        let turn = self.turn(token);
+        let _turn = turn.lock().await;
+        let mark = self.mark(token);
+        match find(slot, &mark) {
+            Some(process) => {
+                tracing::info!(token, ?process, "still runs, though the home is down; ending it");
+                stop::end(&mut Running::adopted(process), &mark, grace).await;
+            }
+            None => stop::kill_leftovers(&mark, &[]).await,
+        }
     }
 }
 
@@ -266,11 +294,11 @@ fn find(slot: &SlotRecord, mark: &Mark) -> Option<ProcessId> {
     if recorded.is_none()
         && let Some(process) = slot.process.as_ref().filter(|process| process.lives())
     {
-        // It has overwritten its own environment (setproctitle does): not provably ours, so it is neither adopted nor killed.
+        // It carries the mark of another slot or home, or is not as we start them: neither adopted nor killed.
         tracing::error!(
             token = slot.request.token,
             ?process,
-            "a process without its token is left alone; end it by hand"
+            "the process on record does not look like this slot's and is left alone; end it by hand if it is"
         );
     }
     recorded.or_else(|| identity::marked_leader(mark))

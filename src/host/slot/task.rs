@@ -11,7 +11,7 @@ use super::life::Event;
 use super::process::{self, Running};
 use super::{readiness, stop};
 use crate::host::core::Core;
-use crate::host::identity::Mark;
+use crate::host::identity::{Mark, ProcessId};
 use crate::host::{HostError, routes};
 
 /// The first pause before a slot is started again, and the longest.
@@ -61,8 +61,9 @@ impl Watch {
                 continue;
             };
             let began = Instant::now();
+            let mut left = Vec::new();
             let exit = tokio::select! {
-                exit = process.ended() => exit,
+                exit = self.ended(&mut process, &mut left) => exit,
                 () = self.stop.asked.cancelled() => {
                     let exit = stop::end(&mut process, &self.mark, self.stop.grace()).await;
                     self.note_end(Event::StopAsked, exit).await;
@@ -73,11 +74,19 @@ impl Watch {
             if began.elapsed() > RECOVERED_AFTER {
                 pause = BACKOFF_MIN;
             }
-            if self.note_end(Event::Ended, Some(exit)).await {
-                stop::kill_leftovers(&self.mark).await;
+            let over = self.note_end(Event::Ended, Some(exit)).await;
+            stop::kill_leftovers(&self.mark, &left).await;
+            if over {
                 return;
             }
         }
+    }
+
+    /// Waits until the process has ended; says how. Notes who is `left` of its session while its pid is still its own.
+    async fn ended(&self, process: &mut Running, left: &mut Vec<ProcessId>) -> String {
+        process.gone().await;
+        *left = stop::family(process, &self.mark).await;
+        process.ended().await
     }
 
     /// Ends only when the slot is no longer on record.
@@ -91,13 +100,13 @@ impl Watch {
             tokio::select! {
                 () = tokio::time::sleep(*pause) => {}
                 () = self.stop.asked.cancelled() => {
-                    stop::kill_leftovers(&self.mark).await;
+                    stop::kill_leftovers(&self.mark, &[]).await;
                     self.note_end(Event::StopAsked, None).await;
                     return None;
                 }
             }
             *pause = (*pause * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
-            stop::kill_leftovers(&self.mark).await;
+            stop::kill_leftovers(&self.mark, &[]).await;
             match self.spawn().await {
                 Ok(running) => return Some(running),
                 Err(error) => {
@@ -120,7 +129,7 @@ impl Watch {
         if !process::is_free(record.port) {
             record.port = process::free_port(&state)?;
         }
-        let running = process::spawn(&self.core, &record)?;
+        let running = process::spawn(&self.core, &record).await?;
         let (id, port) = (running.id.clone(), record.port);
         tracing::info!(token, pid = id.pid, port, "started");
         let noted = self.core.update_anyway(move |state| {
@@ -130,6 +139,7 @@ impl Watch {
                 slot.process = Some(id);
                 slot.port = port;
                 slot.started_at = Some(Utc::now());
+                slot.ready_at = None;
             }
         });
         noted.await?;

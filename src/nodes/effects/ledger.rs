@@ -22,17 +22,16 @@ impl Effect for OpenRelease {
     async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<(), Failure> {
         let row = world.ledger.open(self.0.clone()).await.map_err(|e| ledger(&e))?;
         if row.status.is_terminal() {
-            let why = row.reason.unwrap_or_else(|| "no reason is recorded".to_owned());
+            let why = row.reason.clone().unwrap_or_else(|| "no reason is recorded".to_owned());
             let over = Failure::new("release_over", format!("release {} is {} already", row.deployment_id, row.status));
             return Err(over.because(why).hint("release again"));
         }
         let under_way =
             world.ledger.list(&ReleaseFilter::in_progress(&self.0.model_name)).await.map_err(|e| ledger(&e))?;
-        // Of two that opened at once the older one goes on; both see both rows, so they agree which that is.
-        let ours = (self.0.created_at, &self.0.deployment_id);
+        // Of two that opened at once the first goes on: a later one sees it, and its own time is later (see `opened_after`).
+        let ours = (row.created_at, &row.deployment_id);
         // Going back must not wait for a deploy that only prepares; one that moves traffic goes back itself when it is cancelled.
         let matters = |o: &&ReleaseRow| self.0.kind == ReleaseKind::Deploy || o.status == PlanState::Executing;
-        // Our own row may have been opened before, with another time, by whoever asked for the release.
         let older = |o: &&ReleaseRow| o.deployment_id != *ours.1 && (o.created_at, &o.deployment_id) < ours;
         let Some(other) = under_way.iter().filter(matters).find(older) else { return Ok(()) };
         let refusal = Failure::new(
