@@ -242,3 +242,27 @@ async fn what_is_ended_answers_no_up_any_more() {
     }
     assert!(state(&home)["down"] == true && living(&home).is_empty());
 }
+
+/// A daemon that ends is there for a moment after it has let go of its keeper: whoever starts another one waits for that.
+#[tokio::test]
+async fn an_up_while_the_daemon_before_is_about_to_be_gone_starts_another() {
+    for held in [Duration::from_millis(300), Duration::from_millis(1500)] {
+        let home = Home::with_settings(r#"{"stop_grace_ms": 200}"#);
+        let client = serving(&home).await;
+        assert!(client.down_and_end().await.unwrap().down);
+        let lock = std::fs::File::options().append(true).open(home.config.home.join("host/daemon.lock")).unwrap();
+        lock.lock().unwrap();
+        let exe = home.config.exe.clone();
+        let dir = home.config.home.clone();
+        let up = tokio::task::spawn_blocking(move || {
+            let mut command = Command::new(exe);
+            command.arg("up").env("TIDEGATE_HOME", dir).env_remove("TIDEGATE_PUBLIC_ADDR").output().unwrap()
+        });
+        // What passes here is the time that a daemon takes to end.
+        tokio::time::sleep(held).await;
+        drop(lock);
+        let up = up.await.unwrap();
+        assert_eq!(up.status.code(), Some(0), "after {held:?}: {up:?}\n{}", home.log());
+        assert_eq!(get(&client, "/version").await, "v1");
+    }
+}

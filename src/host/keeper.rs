@@ -19,6 +19,9 @@ use super::{HostError, public, socket};
 
 /// The keeper before us has been killed; its lock goes with it, within moments.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
+/// A daemon that has let go of its keeper is gone within moments. Less than [`LOCK_WITHIN`]: another keeper, which a daemon started that
+/// goes on, waits for ours.
+const DAEMON_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Body of the hidden command `host-keeper --home DIR [--public-addr ADDR] [--linked]`: runs until the daemon ends on purpose.
 ///
@@ -56,8 +59,8 @@ async fn run(config: &HostConfig, paths: &HostPaths, linked: bool) -> Result<(),
             Keeper { paths: paths.clone(), sockets, link, daemon }
         }
         None => {
-            // A daemon without a keeper is about to start one itself.
-            lock_within(&paths.daemon_lock(), Duration::ZERO).await?.ok_or_else(already)?;
+            // A daemon without a keeper is about to start one itself; one that ends on purpose is the last to go.
+            lock_within(&paths.daemon_lock(), DAEMON_ENDS_WITHIN).await?.ok_or_else(already)?;
             let sockets = bind(config, paths)?;
             let (link, daemon) = spawn_other("host-daemon", paths, &sockets)?;
             Keeper { paths: paths.clone(), sockets, link, daemon: daemon.id() }

@@ -64,18 +64,17 @@ pub(super) async fn start(config: &HostConfig, client: &HostClient) -> Result<()
     let paths = client.paths();
     let mut keeper = spawn_keeper(config, paths)?;
     let until = Instant::now() + START_WITHIN;
-    let mut keeper_ended = false;
     while Instant::now() < until {
         if is_there(client, config).await? {
             reap_later(keeper);
             return Ok(());
         }
-        if !keeper_ended && keeper.try_wait().is_ok_and(|status| status.is_some()) {
-            keeper_ended = true;
+        if keeper.try_wait().is_ok_and(|status| status.is_some()) {
             if let Some(error) = start_error(paths) {
                 return Err(HostError::Remote(error));
             }
-            // Another one is there: its daemon will answer.
+            // Another one was there: its daemon will answer, unless it was about to end.
+            keeper = spawn_keeper(config, paths)?;
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
