@@ -152,6 +152,8 @@ fn checkpoint(step: i64, values: State) -> Checkpoint {
         written: values.clone(),
         values,
         barriers: BTreeMap::new(),
+        deferred: Default::default(),
+        fork: 0,
         visits: [("a".into(), task.visit)].into(),
         frontier: vec![task],
         at: Utc::now(),
@@ -176,6 +178,7 @@ async fn new_thread(store: &SqliteStore) -> Measured<ThreadId> {
         owner: None,
         epoch: 0,
         attendant: None,
+        wake: None,
         created_at: at,
         updated_at: at,
     };

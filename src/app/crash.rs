@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Owner, Partial, Record, StopAsk,
-    Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Owner, Partial, Produced, Record,
+    Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// Names the write point, from 1, at which the process ends by SIGKILL.
@@ -83,6 +84,21 @@ impl Store for CrashPoints {
 
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
         self.store.attend(id, attendant).await
+    }
+
+    async fn signal(&self, id: &ThreadId, signal: &Signal) -> Result<u64, StoreError> {
+        self.point();
+        let done = self.store.signal(id, signal).await;
+        self.point();
+        done
+    }
+
+    async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
+        self.store.signals(id).await
+    }
+
+    async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
+        self.store.cached(key, now).await
     }
 
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {

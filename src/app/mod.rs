@@ -13,6 +13,7 @@ mod runs;
 mod settings;
 mod stops;
 mod text_file;
+mod travel;
 mod wiring;
 mod workflows;
 

@@ -216,14 +216,15 @@ impl App {
 /// What there is to do.
 struct Work {
     /// Threads that somebody should advance and nobody does: accepted ones, ones whose owner died, answered ones that nobody attends,
-    /// ones whose question has expired.
+    /// ones whose question has expired, whose timer is over, which were sent a signal.
     due: Vec<Thread>,
-    /// Whether a question can expire later.
+    /// Whether a question can expire, or a timer go off, later.
     ahead: bool,
 }
 
 async fn look(app: &App) -> Result<Work, Failure> {
-    let statuses = vec![ThreadStatus::Pending, ThreadStatus::Running, ThreadStatus::Interrupted];
+    let statuses =
+        vec![ThreadStatus::Pending, ThreadStatus::Running, ThreadStatus::Interrupted, ThreadStatus::Sleeping];
     let filter = ThreadFilter { statuses, ..ThreadFilter::default() };
     let down = app.home().is_down();
     let now = Utc::now();
@@ -242,7 +243,13 @@ async fn look(app: &App) -> Result<Work, Failure> {
                 let approved = thread.labels.contains_key(APPROVED_BY) && asked().next().is_some();
                 // Whoever is named died before the run that it took the thread for had begun.
                 let died_early = thread.owner.is_some();
-                inbox.answered || approved || died_early || asked().any(|i| i.is_over(now))
+                work.ahead |= thread.wake.is_some();
+                let woken = app.is_due(&thread).await?;
+                inbox.answered || approved || died_early || woken || asked().any(|i| i.is_over(now))
+            }
+            ThreadStatus::Sleeping => {
+                work.ahead |= thread.wake.is_some();
+                app.is_due(&thread).await?
             }
             _ => true,
         };

@@ -16,14 +16,16 @@ use crate::adapters::local::LocalHost;
 use crate::adapters::local_registry::LocalRegistry;
 use crate::adapters::machine::ThisMachine;
 use crate::adapters::uv::UvEnvs;
-use crate::graph::{CompiledGraph, Engine, EventSink, Failure, NewThread, NoSink, Owner, Store, Thread, ThreadId};
+use crate::graph::{
+    Clock, CompiledGraph, Engine, EventSink, Failure, NewThread, NoSink, Owner, Store, Thread, ThreadId,
+};
 use crate::host::HostError;
 use crate::nodes::{
     ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, TrafficShift,
     Validation, Watch, World, effects,
 };
 use crate::release::ReleaseLedger;
-use crate::store::{SqliteStore, this_process};
+use crate::store::{MachineClock, SqliteStore, this_process};
 use crate::workflow::{NodeTypes, ResolvedWorkflow, Source, accept_input, build, load};
 
 /// One home, wired and ready. Opening it reads and migrates the database; it starts no process.
@@ -36,6 +38,7 @@ pub struct App {
     pub(super) types: NodeTypes,
     pub(super) owner: Owner,
     pub(super) sink: Arc<dyn EventSink>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl App {
@@ -60,7 +63,17 @@ impl App {
             slots_dir: home.slots(),
         });
         let types = node_types(&world);
-        Ok(Self { home, store, sqlite, world, host, types, owner: this_process(label), sink: Arc::new(NoSink) })
+        Ok(Self {
+            home,
+            store,
+            sqlite,
+            world,
+            host,
+            types,
+            owner: this_process(label),
+            sink: Arc::new(NoSink),
+            clock: Arc::new(MachineClock),
+        })
     }
 
     /// Shows what happens to `sink`.
@@ -108,7 +121,8 @@ impl App {
     /// The engine over this home.
     pub fn engine(&self) -> Engine {
         let effects = effects::effects(&self.world);
-        Engine::new(self.store.clone(), effects, self.owner.clone()).with_sink(self.sink.clone())
+        let engine = Engine::new(self.store.clone(), effects, self.owner.clone());
+        engine.with_sink(self.sink.clone()).with_clock(self.clock.clone())
     }
 
     /// The graph that a thread began with, from its own copy of the document.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::run_args::RunCommand;
+
 /// Releases machine-learning models: planned, validated, approved, watched, reversible.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 110, propagate_version = true)]
@@ -206,100 +208,6 @@ pub struct RejectArgs {
     /// Why; recorded and shown to whoever released it
     #[arg(long)]
     pub reason: String,
-}
-
-/// What to do with a run.
-#[derive(Debug, Subcommand)]
-pub enum RunCommand {
-    /// Start any workflow file, or a built-in one
-    #[command(
-        after_help = "Examples:\n  tidegate run start my.yaml --input '{\"x\": 1}'\n  tidegate run start my.yaml --input @input.json"
-    )]
-    Start(StartArgs),
-    /// How it stands: state, timeline, checks
-    #[command(after_help = "Example:\n  tidegate run show iris")]
-    Show(ThreadArg),
-    /// Everything that happened, in order
-    #[command(after_help = "Example:\n  tidegate run events iris --json")]
-    Events(ThreadArg),
-    /// Go on with it; answers its question when a value is given
-    #[command(after_help = "Examples:\n  tidegate run resume iris\n  tidegate run resume 01a1fd52 --value '\"yes\"'")]
-    Resume(ResumeArgs),
-    /// Stop it and undo what it did since its commit point
-    #[command(
-        after_help = "Examples:\n  tidegate run cancel iris --reason 'wrong data'\n  tidegate run cancel iris --no-undo"
-    )]
-    Cancel(CancelArgs),
-    /// Its whole record as JSON
-    #[command(after_help = "Example:\n  tidegate run export iris > run.json")]
-    Export(ThreadArg),
-    /// Run its record again without touching the world
-    #[command(
-        after_help = "Examples:\n  tidegate run replay run.json\n  tidegate run replay iris --workflow model_deployer.yaml"
-    )]
-    Replay(ReplayArgs),
-}
-
-/// Which thread.
-#[derive(Debug, Args)]
-pub struct ThreadArg {
-    /// A thread's id, the beginning of one, or a model for its newest
-    pub thread: String,
-}
-
-/// Which workflow, with what.
-#[derive(Debug, Args)]
-pub struct StartArgs {
-    /// The workflow's file, or a built-in name
-    pub workflow: String,
-    /// Its input: JSON, or @FILE of at most 1 MiB
-    #[arg(long, default_value = "{}", value_name = "JSON|@FILE")]
-    pub input: String,
-    /// Most supersteps in this run
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub recursion_limit: u32,
-}
-
-/// Which thread, with what answer.
-#[derive(Debug, Args)]
-pub struct ResumeArgs {
-    /// A thread's id, the beginning of one, or a model for its newest
-    pub thread: String,
-    /// The answer to its one open question, as JSON or @FILE
-    #[arg(long, value_name = "JSON")]
-    pub value: Option<String>,
-    /// Answers by node or question id, as a JSON object or @FILE
-    #[arg(long, value_name = "JSON", conflicts_with = "value")]
-    pub answers: Option<String>,
-    /// Approve without asking, if it waits for an approval; recorded as such
-    #[arg(long)]
-    pub yes: bool,
-    /// Most supersteps in this run
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub recursion_limit: u32,
-}
-
-/// Which thread to stop.
-#[derive(Debug, Args)]
-pub struct CancelArgs {
-    /// A thread's id, the beginning of one, or a model for its newest
-    pub thread: String,
-    /// Leave what it did as it is
-    #[arg(long)]
-    pub no_undo: bool,
-    /// Why; recorded
-    #[arg(long)]
-    pub reason: Option<String>,
-}
-
-/// What to replay.
-#[derive(Debug, Args)]
-pub struct ReplayArgs {
-    /// An export's file of at most 256 MiB, a thread's id, or a model for its newest
-    pub thread: String,
-    /// Replay it by another workflow: a file, or a built-in name as it is today [default: the one in the record]
-    #[arg(long, value_name = "WORKFLOW")]
-    pub workflow: Option<String>,
 }
 
 /// What to draw.

@@ -11,7 +11,7 @@ use super::progress::Live;
 use super::show::{ago, table};
 use super::{Exit, Failed, deploy, plain, prompt};
 use crate::app::{App, Decide};
-use crate::graph::ThreadStatus;
+use crate::graph::{Advance, ThreadStatus};
 use crate::release::Verdict;
 
 /// The open questions.
@@ -82,7 +82,7 @@ async fn decide(
         out.data_of(&id, &json!({"thread": id, "question": question.interrupt.id}), || "decided".to_owned())?;
         return Ok(Exit::Done);
     }
-    let end = match drive(&app, &id, Answers::Ask, 100, out).await {
+    let end = match drive(&app, &id, Answers::Ask, Advance::default(), out).await {
         // A runner was faster; the decision stands.
         Err((failure, _)) if failure.code == "lease_held" => {
             out.data_of(

@@ -12,7 +12,7 @@ use super::out::Out;
 use super::progress::Live;
 use super::{Exit, Failed, plain, prompt};
 use crate::app::{App, OpenQuestion, Overrides, Start, read_request, run_detached, spawn_detached};
-use crate::graph::{Failure, Stop, ThreadId};
+use crate::graph::{Advance, Failure, Stop, ThreadId};
 
 /// The main job.
 pub async fn run(app: App, args: DeployArgs, out: &Out) -> Result<Exit, Failed> {
@@ -26,7 +26,7 @@ pub async fn run(app: App, args: DeployArgs, out: &Out) -> Result<Exit, Failed> 
     }
     out.note(&format!("release {id} of {}", request.model));
     let answers = if args.yes { Answers::Yes } else { Answers::Ask };
-    let end = drive(&app, &id, answers, 100, out).await?;
+    let end = drive(&app, &id, answers, Advance::default(), out).await?;
     finish(&app, &id, end, out).await
 }
 

@@ -40,10 +40,12 @@ pub enum Drove {
 }
 
 /// Advances a thread until it ends or waits for somebody else.
-pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, limit: u32, out: &Out) -> Result<Drove, Failed> {
+///
+/// `how`: its recursion limit and durability count; signals stop it.
+pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, how: Advance, out: &Out) -> Result<Drove, Failed> {
     let of = |failure: Failure| (failure, Some(id.clone()));
     loop {
-        let end = advance(app, id, limit, out).await?;
+        let end = advance(app, id, how.clone(), out).await?;
         match end.status {
             ThreadStatus::Succeeded => return Ok(Drove::Succeeded),
             ThreadStatus::Interrupted => {}
@@ -88,13 +90,12 @@ fn stopped(id: &ThreadId, why: Option<Failure>, out: &Out) -> Exit {
 }
 
 /// One stretch of advancing under signals. The first ctrl-C (or SIGTERM) stops it resumably, a second one soon after undoes.
-async fn advance(app: &Arc<App>, id: &ThreadId, limit: u32, out: &Out) -> Result<RunEnd, Failed> {
+async fn advance(app: &Arc<App>, id: &ThreadId, how: Advance, out: &Out) -> Result<RunEnd, Failed> {
     let of = |failure: Failure| (failure, Some(id.clone()));
     let (ask, stop) = watch::channel(Stop::No);
     let runner = app.clone();
     let thread = id.clone();
-    let mut run =
-        tokio::spawn(async move { runner.advance_approved(&thread, Advance { recursion_limit: limit, stop }).await });
+    let mut run = tokio::spawn(async move { runner.advance_through(&thread, Advance { stop, ..how }).await });
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| of(no_signals(&e)))?;
     let mut terms = signal(SignalKind::terminate()).map_err(|e| of(no_signals(&e)))?;
     let joined = tokio::select! {

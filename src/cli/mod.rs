@@ -13,9 +13,12 @@ mod progress;
 mod prompt;
 mod releases;
 mod rollback;
+mod run_args;
 mod runs;
 mod show;
+mod stream;
 mod timeline;
+mod travel;
 mod usage;
 
 use std::process::ExitCode;

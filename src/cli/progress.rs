@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::graph::{Event, EventSink, ThreadId};
+use crate::graph::{Event, EventSink, ThreadId, ThreadStatus};
 
 /// Longest line of progress that is shown.
 const MAX_LINE: usize = 100;
@@ -76,6 +76,11 @@ impl EventSink for Live {
             Event::Interrupted { .. } => self.replace(None),
             Event::Custom { name, data, .. } if name == "progress" => self.say(data.as_str().unwrap_or_default()),
             Event::EffectIntended { effect, .. } => self.say(effect),
+            Event::Cached { node, .. } => self.end("✔", node, None),
+            Event::StatusChanged { status: ThreadStatus::Sleeping, .. } => {
+                self.replace(None);
+                eprintln!("… sleeps");
+            }
             Event::Accepted { .. }
             | Event::Advancing { .. }
             | Event::Checkpointed { .. }
@@ -84,6 +89,9 @@ impl EventSink for Live {
             | Event::UndoFailed { .. }
             | Event::Answered { .. }
             | Event::StopAsked { .. }
+            | Event::Signalled { .. }
+            | Event::Woke { .. }
+            | Event::Forked { .. }
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }

@@ -8,7 +8,7 @@ use super::out::Out;
 use super::progress::Live;
 use super::{Exit, Failed, deploy, plain, prompt};
 use crate::app::App;
-use crate::graph::Failure;
+use crate::graph::{Advance, Failure};
 use crate::nodes::RollbackRequest;
 use crate::release::ModelName;
 
@@ -19,6 +19,6 @@ pub async fn run(app: App, args: RollbackArgs, out: &Out) -> Result<Exit, Failed
     let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
     let request = RollbackRequest { model, to: args.to, reason: args.reason, requested_by: Some(prompt::user()) };
     let id = app.start_rollback(&request).await.map_err(plain)?;
-    let end = drive(&app, &id, Answers::Ask, 100, out).await?;
+    let end = drive(&app, &id, Answers::Ask, Advance::default(), out).await?;
     deploy::finish(&app, &id, end, out).await
 }

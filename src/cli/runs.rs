@@ -6,15 +6,19 @@ use std::sync::Arc;
 use chrono::Utc;
 use serde_json::{Map, Value, json};
 
-use super::args::{CancelArgs, ReplayArgs, ResumeArgs, RunCommand, StartArgs, ThreadArg};
 use super::drive::{Answers, Drove, drive};
-use super::out::{Out, pretty};
+use super::out::Out;
 use super::progress::Live;
+use super::run_args::{
+    CancelArgs, ContinueArgs, HowArgs, ReplayArgs, ResumeArgs, RunCommand, StartArgs, StreamArgs, ThreadArg,
+};
 use super::show::{ago, event_line, table};
+use super::stream::Stream;
 use super::timeline::{UnderWay, timeline};
+use super::travel::{self, state_text, state_value};
 use super::{Exit, Failed, deploy, plain, prompt};
-use crate::app::{App, OpenQuestion, read_text};
-use crate::graph::{Export, Failure, StateSnapshot, ThreadFilter, ThreadId};
+use crate::app::{App, OpenQuestion, read_text, spawn_detached};
+use crate::graph::{Advance, Export, Failure, StateSnapshot, ThreadFilter, ThreadId};
 
 /// Largest `@FILE`, in bytes: an input is kept in the database with every run.
 const MAX_ARGUMENT_BYTES: u64 = 1024 * 1024;
@@ -62,6 +66,13 @@ pub async fn run(app: App, command: RunCommand, out: &Out) -> Result<Exit, Faile
         RunCommand::Show(args) => show(app, args, out).await,
         RunCommand::Events(args) => events(app, args, out).await,
         RunCommand::Resume(args) => resume(app, args, out).await,
+        RunCommand::Continue(args) => go_on(app, args, out).await,
+        RunCommand::Stream(args) => stream(app, args, out).await,
+        RunCommand::State(args) => travel::state(app, args, out).await,
+        RunCommand::History(args) => travel::history(app, args, out).await,
+        RunCommand::Update(args) => travel::update(app, args, out).await,
+        RunCommand::Fork(args) => travel::fork(app, args, out).await,
+        RunCommand::Signal(args) => travel::signal(app, args, out).await,
         RunCommand::Cancel(args) => cancel(app, args, out).await,
         RunCommand::Export(args) => export(app, args).await,
         RunCommand::Replay(args) => replay(app, args, out).await,
@@ -75,7 +86,7 @@ fn read_named(file: &str, most: u64) -> Result<String, Failed> {
     })
 }
 
-fn parse(text: &str, what: &str) -> Result<Value, Failed> {
+pub(super) fn parse(text: &str, what: &str) -> Result<Value, Failed> {
     let (source, text) = match text.strip_prefix('@') {
         None => (what.to_owned(), text.to_owned()),
         Some(file) => (file.to_owned(), read_named(file, MAX_ARGUMENT_BYTES)?),
@@ -89,7 +100,7 @@ fn parse(text: &str, what: &str) -> Result<Value, Failed> {
     })
 }
 
-fn object(value: Value, what: &str) -> Result<Map<String, Value>, Failed> {
+pub(super) fn object(value: Value, what: &str) -> Result<Map<String, Value>, Failed> {
     match value {
         Value::Object(map) => Ok(map),
         other => Err(plain(Failure::new(
@@ -102,28 +113,109 @@ fn object(value: Value, what: &str) -> Result<Map<String, Value>, Failed> {
 async fn start(app: App, args: StartArgs, out: &Out) -> Result<Exit, Failed> {
     let input = object(parse(&args.input, "--input")?, "--input")?;
     let workflow = app.workflow(&args.workflow).map_err(plain)?;
-    let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
-    let id = app.accept(None, &workflow, input, std::collections::BTreeMap::new()).await.map_err(plain)?;
-    let end = drive(&app, &id, Answers::Ask, args.recursion_limit, out).await?;
-    ended(&app, &id, end, out).await
+    let id = args.thread.map(ThreadId::from);
+    if let Some(id) = &id {
+        thread_id(id)?;
+    }
+    let way = Way::new(app, &args.how, out);
+    let there = match &id {
+        Some(id) => way.app.store().thread(id).await.map_err(|e| plain(e.failure()))?,
+        None => None,
+    };
+    let id = match there {
+        Some(thread) => {
+            way.app.input(&thread.id, &workflow, input).await.map_err(|f| (f, Some(thread.id.clone())))?;
+            thread.id
+        }
+        None => way.app.accept(id, &workflow, input, std::collections::BTreeMap::new()).await.map_err(plain)?,
+    };
+    way.go(&id, Answers::Ask, out).await
+}
+
+/// Ids are words in commands, addresses and files' names.
+fn thread_id(id: &ThreadId) -> Result<(), Failed> {
+    let text = id.as_str();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !text.is_empty() && text.len() <= 100 && text.chars().all(fits) {
+        return Ok(());
+    }
+    let failure = Failure::new("bad_thread_id", format!("`{text}` cannot be the id of a run"));
+    Err(plain(failure.hint("use up to 100 letters, digits, `-`, `_` and `.`")))
+}
+
+/// How a command takes a run on.
+struct Way {
+    app: Arc<App>,
+    how: Advance,
+    detach: bool,
+    stream: Option<Arc<Stream>>,
+}
+
+impl Way {
+    fn new(app: App, args: &HowArgs, out: &Out) -> Self {
+        let stream = (!args.stream.is_empty()).then(|| Arc::new(Stream::new(args.stream.clone())));
+        let app = match &stream {
+            Some(stream) => app.with_sink(stream.clone()),
+            None => app.with_sink(Arc::new(Live::new(out.is_json()))),
+        };
+        let how =
+            Advance { recursion_limit: args.recursion_limit, durability: args.durability.into(), ..Advance::default() };
+        Self { app: Arc::new(app), how, detach: args.detach, stream }
+    }
+
+    async fn go(self, id: &ThreadId, answers: Answers, out: &Out) -> Result<Exit, Failed> {
+        let of = |failure: Failure| (failure, Some(id.clone()));
+        if self.detach {
+            self.app.leave(id).await.map_err(of)?;
+            spawn_detached(self.app.home()).map_err(of)?;
+            out.data_of(id, &json!({"thread": id}), || format!("{id}\nfollow it: tidegate run show {id}"))?;
+            return Ok(Exit::Done);
+        }
+        let values = |state: &StateSnapshot| json!(state.values);
+        if let Some(stream) = &self.stream {
+            stream.stands(&values(&self.app.state(id, None).await.map_err(of)?));
+        }
+        let end = drive(&self.app, id, answers, self.how, out).await?;
+        let thread = self.app.thread(id).await.map_err(of)?;
+        if thread.labels.contains_key("model") {
+            return deploy::finish(&self.app, id, end, out).await;
+        }
+        let Some(stream) = &self.stream else { return ended(&self.app, id, end, out).await };
+        let questions = state_value(&self.app.state(id, None).await.map_err(of)?)["interrupts"].take();
+        stream.asks(questions.as_array().map(Vec::as_slice).unwrap_or_default());
+        Ok(match end {
+            Drove::Succeeded => Exit::Done,
+            Drove::Waiting(_) => Exit::Waiting,
+            Drove::Ended(exit) => exit,
+            Drove::Failed(failure, exit) => out.failed_as(&failure, Some(id), exit),
+        })
+    }
 }
 
 async fn resume(app: App, args: ResumeArgs, out: &Out) -> Result<Exit, Failed> {
-    let thread = app.find_thread(&args.thread).await.map_err(plain)?;
-    let id = thread.id.clone();
+    let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
     let of = |failure: Failure| (failure, Some(id.clone()));
-    let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
     let open = app.questions(Some(&id)).await.map_err(of)?;
     app.attend(&id).await.map_err(of)?;
     for (question, value) in answers(&args, &open).map_err(of)? {
         app.answer(&question.interrupt, value, &prompt::user(), "run resume", None).await.map_err(of)?;
     }
-    let how = if args.yes { Answers::Yes } else { Answers::Ask };
-    let end = drive(&app, &id, how, args.recursion_limit, out).await?;
-    if thread.labels.contains_key("model") {
-        return deploy::finish(&app, &id, end, out).await;
-    }
-    ended(&app, &id, end, out).await
+    let answers = if args.yes { Answers::Yes } else { Answers::Ask };
+    Way::new(app, &args.how, out).go(&id, answers, out).await
+}
+
+/// Goes on with a run as it stands (LangGraph's invoke without input).
+async fn go_on(app: App, args: ContinueArgs, out: &Out) -> Result<Exit, Failed> {
+    let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
+    app.attend(&id).await.map_err(|f| (f, Some(id.clone())))?;
+    Way::new(app, &args.how, out).go(&id, Answers::Ask, out).await
+}
+
+/// The same, shown as it runs.
+async fn stream(app: App, args: StreamArgs, out: &Out) -> Result<Exit, Failed> {
+    let StreamArgs { thread, mode, recursion_limit, durability } = args;
+    let how = HowArgs { recursion_limit, durability, detach: false, stream: mode };
+    go_on(app, ContinueArgs { thread, how }, out).await
 }
 
 /// Which question gets which answer.
@@ -178,48 +270,17 @@ async fn ended(app: &App, id: &ThreadId, end: Drove, out: &Out) -> Result<Exit, 
         Drove::Waiting(open) if out.is_json() => deploy::waiting(id, &open, out),
         Drove::Waiting(_) | Drove::Succeeded => {
             let waits = matches!(end, Drove::Waiting(_));
-            let state = state(app, id).await?;
+            let state = app.state(id, None).await.map_err(|f| (f, Some(id.clone())))?;
             out.data_of(id, &state_value(&state), || state_text(&state))?;
             Ok(if waits { Exit::Waiting } else { Exit::Done })
         }
     }
 }
 
-async fn state(app: &App, id: &ThreadId) -> Result<StateSnapshot, Failed> {
-    let of = |failure: Failure| (failure, Some(id.clone()));
-    let thread = app.thread(id).await.map_err(of)?;
-    let graph = app.graph_of(&thread).map_err(of)?;
-    app.engine().state(&graph, id).await.map_err(|e| of(e.failure()))
-}
-
-fn state_value(state: &StateSnapshot) -> Value {
-    let interrupts: Vec<Value> =
-        state.interrupts.iter().map(|i| json!({"id": i.id, "node": i.key.node, "value": i.value})).collect();
-    json!({
-        "thread": state.thread.id, "workflow": state.thread.workflow, "status": state.thread.status, "values": state.values,
-        "next": state.next, "interrupts": interrupts, "error": state.thread.failure, "checkpoint": state.checkpoint.id,
-    })
-}
-
-fn state_text(state: &StateSnapshot) -> String {
-    let mut text = format!("thread {} ({}): {}", state.thread.id, state.thread.workflow, state.thread.status.word());
-    if !state.next.is_empty() {
-        text.push_str(&format!("\nnext: {}", state.next.join(", ")));
-    }
-    for asked in &state.interrupts {
-        text.push_str(&format!("\nasks: {} ({}): {}", asked.id, asked.key.node, asked.value));
-    }
-    if !state.interrupts.is_empty() {
-        text.push_str(&format!("\nanswer: tidegate run resume {} --value JSON", state.thread.id));
-    }
-    text.push_str(&format!("\n{}", pretty(&state.values)));
-    text
-}
-
 async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
     let thread = app.find_thread(&args.thread).await.map_err(plain)?;
     let id = thread.id.clone();
-    let snapshot = state(&app, &id).await?;
+    let snapshot = app.state(&id, None).await.map_err(|f| (f, Some(id.clone())))?;
     let events = app.store().events(&id, 0, usize::MAX).await.map_err(|e| plain(e.failure()))?;
     let row = app.ledger().get(id.as_str()).await.ok().flatten();
     let mut value = state_value(&snapshot);

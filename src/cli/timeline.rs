@@ -151,13 +151,15 @@ impl Account {
                 self.open.remove(&(ns.clone(), node.clone()));
                 self.spans.push(Span::lasting(node.to_string(), *duration_ms, at));
             }
-            Event::NodeFailed { ns, node, failure, duration_ms, retry_in_ms } => {
-                let began = self.open.remove(&(ns.clone(), node.clone()));
-                self.spans.push(Span::of_node(node, *duration_ms, began, at).failed(failure));
-                if let Some(pause) = retry_in_ms {
-                    let again = at + TimeDelta::milliseconds(i64::try_from(*pause).unwrap_or(0));
-                    self.open.insert((ns.clone(), node.clone()), again);
-                }
+            event @ Event::NodeFailed { .. } => self.failed_node(at, event),
+            Event::Cached { ns, node } => {
+                self.open.remove(&(ns.clone(), node.clone()));
+                self.spans.push(Span::lasting(node.to_string(), 0, at).noted("from the cache"));
+            }
+            Event::Woke { signal, .. } => {
+                let by =
+                    signal.as_ref().map_or_else(|| "the time was over".to_owned(), |name| format!("signal `{name}`"));
+                self.spans.push(Span::lasting(format!("  woke: {by}"), 0, at));
             }
             Event::EffectIntended { place, .. } => {
                 self.intended.insert(place.clone(), at);
@@ -173,12 +175,7 @@ impl Account {
                 self.spans.push(Span::between(format!("  {effect}"), began, at).failed(failure));
             }
             Event::UndoStarted { .. } => self.undoing_starts(at),
-            Event::EffectUndone { effect, .. } => {
-                let span = self.undo(effect, at);
-                if !self.unless_short(span) && !self.quick_undos.contains(effect) {
-                    self.quick_undos.push(effect.clone());
-                }
-            }
+            Event::EffectUndone { effect, .. } => self.undone(effect, at),
             Event::UndoFailed { effect, failure, .. } => {
                 let span = self.undo(effect, at).failed(failure);
                 self.spans.push(span);
@@ -194,6 +191,8 @@ impl Account {
             }
             Event::Accepted { .. }
             | Event::StopAsked { .. }
+            | Event::Signalled { .. }
+            | Event::Forked { .. }
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }
@@ -206,6 +205,23 @@ impl Account {
         let seen = span.took_ms >= SHORT_MS;
         self.spans.extend(seen.then_some(span));
         seen
+    }
+
+    fn undone(&mut self, effect: &str, at: DateTime<Utc>) {
+        let span = self.undo(effect, at);
+        if !self.unless_short(span) && !self.quick_undos.iter().any(|quick| quick == effect) {
+            self.quick_undos.push(effect.to_owned());
+        }
+    }
+
+    fn failed_node(&mut self, at: DateTime<Utc>, event: &Event) {
+        let Event::NodeFailed { ns, node, failure, duration_ms, retry_in_ms, .. } = event else { return };
+        let began = self.open.remove(&(ns.clone(), node.clone()));
+        self.spans.push(Span::of_node(node, *duration_ms, began, at).failed(failure));
+        if let Some(pause) = retry_in_ms {
+            let again = at + TimeDelta::milliseconds(i64::try_from(*pause).unwrap_or(0));
+            self.open.insert((ns.clone(), node.clone()), again);
+        }
     }
 
     fn undoing_starts(&mut self, at: DateTime<Utc>) {
@@ -258,7 +274,17 @@ mod tests {
 
     fn failed(ms: i64, node: &str, duration_ms: Option<u64>, retry_in_ms: Option<u64>) -> EventRow {
         let failure = Failure::new("went_bad", "it went bad");
-        row(ms, Event::NodeFailed { ns: Name::default(), node: node.into(), failure, retry_in_ms, duration_ms })
+        row(
+            ms,
+            Event::NodeFailed {
+                ns: Name::default(),
+                node: node.into(),
+                failure,
+                retry_in_ms,
+                duration_ms,
+                handler: None,
+            },
+        )
     }
 
     fn undone(ms: i64, effect: &str) -> EventRow {

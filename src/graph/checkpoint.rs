@@ -42,13 +42,18 @@ impl Task {
         }
     }
 
-    /// The namespace of what runs inside this task: `parent|node:visit[:send]`.
-    pub fn inner_ns(&self, ns: &str) -> String {
+    /// The namespace of what runs inside this task: `parent|node:visit[:send]`, in a fork of the root `node:visit[:send]~fork`.
+    pub fn inner_ns(&self, ns: &str, fork: u32) -> String {
         let own = match self.send() {
             None => format!("{}:{}", self.node, self.visit),
             Some(send) => format!("{}:{}:{send}", self.node, self.visit),
         };
-        if ns.is_empty() { own } else { format!("{ns}|{own}") }
+        match (ns.is_empty(), fork) {
+            (true, 0) => own,
+            // A fork counts visits as the line that it leaves does: its subgraphs must not find that line's checkpoints.
+            (true, fork) => format!("{own}~{fork}"),
+            (false, _) => format!("{ns}|{own}"),
+        }
     }
 }
 
@@ -97,6 +102,8 @@ pub enum Source {
     Update,
     /// Branched off another checkpoint.
     Fork,
+    /// New input to a thread that has a past.
+    Input,
 }
 
 /// How one channel changed since the parent checkpoint; enough to rebuild the state without knowing reducers.
@@ -120,6 +127,9 @@ pub struct Checkpoint {
     pub ns: Name,
     /// Number of the superstep, from 0 (the input).
     pub step: i64,
+    /// Which branch of the thread it belongs to: 0 until somebody forks. Part of the key of its effects.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fork: u32,
     /// How it came to be.
     pub source: Source,
     /// The state.
@@ -128,12 +138,20 @@ pub struct Checkpoint {
     pub written: State,
     /// Barriers that are partly or wholly filled: id → sources that have arrived.
     pub barriers: BTreeMap<Name, BTreeSet<Name>>,
+    /// Deferred nodes that have been triggered: due when nothing else is.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub deferred: BTreeSet<Name>,
     /// What is due next, in order of path.
     pub frontier: Vec<Task>,
     /// How often each node has been due.
     pub visits: BTreeMap<Name, u64>,
     /// When it was made.
     pub at: DateTime<Utc>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(fork: &u32) -> bool {
+    *fork == 0
 }
 
 impl Checkpoint {

@@ -140,6 +140,9 @@ fn endpoints(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut
         for to in entry.info.gotos.iter().filter(|to| !exists(to)) {
             errors.push(unknown(to, &format!("`{name}` goes to it"), graph));
         }
+        for by in entry.policy.on_error.iter().filter(|by| !exists(&by.to)) {
+            errors.push(unknown(&by.to, &format!("it handles the failure of `{name}`"), graph));
+        }
     }
     let entered = graph.leaving.get(START).is_some_and(|l| !l.to.is_empty() || !l.routers.is_empty());
     if !entered {
@@ -160,6 +163,7 @@ fn arrows(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>) -> Arrows {
     }
     for (name, entry) in nodes {
         arrows.extend(entry.info.gotos.iter().map(|to| (name.clone(), to.into())));
+        arrows.extend(entry.policy.on_error.iter().map(|by| (name.clone(), by.to.clone())));
     }
     arrows
 }
@@ -189,6 +193,7 @@ fn channels(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut 
     let open = graph.input_channels.is_none() || nodes.values().any(|n| n.info.writes.is_none());
     let mut written: BTreeSet<&str> = graph.input_channels.iter().flatten().map(Name::as_str).collect();
     written.extend(nodes.values().flat_map(|n| n.info.writes.iter().flatten()).map(|(name, _)| name.as_str()));
+    written.extend(nodes.values().filter_map(|n| n.policy.on_error.as_ref()?.into.as_deref()));
     for name in graph.input_channels.iter().flatten().filter(|name| !graph.channels.contains_key(*name)) {
         errors.push(no_channel("the input", name, "writes"));
     }
@@ -205,6 +210,14 @@ fn channels(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut 
         }
         for (name, field) in entry.info.writes.iter().flatten() {
             check_field(&graph.channels, node, name, field, "writes", errors);
+        }
+        if let Some(channel) = entry.policy.on_error.as_ref().and_then(|by| by.into.as_ref()) {
+            let failure = Field { kind: ChannelType::Object, required: true };
+            check_field(&graph.channels, node, channel, &failure, "writes", errors);
+        }
+        for name in entry.policy.cache.iter().flat_map(|cache| &cache.by) {
+            let any = Field { kind: ChannelType::Any, required: true };
+            check_field(&graph.channels, node, name, &any, "reads", errors);
         }
     }
 }

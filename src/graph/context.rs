@@ -13,13 +13,15 @@ use serde_json::Value;
 use super::effect::{decode, encode};
 use super::journal::EntryKind;
 use super::scope::Scope;
-use super::{Effect, Event, Failure, JournalKey, Name, NodeError, Task, ThreadId};
+use super::{Checkpoint, Effect, Event, Failure, JournalKey, Name, NodeError, Task, TaskPath, ThreadId, Until, Woken};
 
 /// A node's way to the world. Everything goes through the journal, so that a node that runs again from its top does nothing twice.
 pub struct Context {
     scope: Arc<Scope>,
+    fork: u32,
     ns: Name,
     node: Name,
+    path: TaskPath,
     visit: u64,
     send: Option<u32>,
     attempt: u32,
@@ -31,15 +33,17 @@ pub struct Context {
 impl Context {
     pub(super) fn new(
         scope: Arc<Scope>,
-        ns: &Name,
+        checkpoint: &Checkpoint,
         task: &Task,
         attempt: u32,
         interrupt_ttl: Option<Duration>,
     ) -> Self {
         Self {
             scope,
-            ns: ns.clone(),
+            fork: checkpoint.fork,
+            ns: checkpoint.ns.clone(),
             node: task.node.clone(),
+            path: task.path.clone(),
             visit: task.visit,
             send: task.send(),
             attempt,
@@ -68,6 +72,7 @@ impl Context {
     pub async fn effect<E: Effect>(&self, name: &str, effect: E) -> Result<E::Receipt, NodeError> {
         let input = encode(&effect, E::KIND)?;
         let receipt = self.scope.effect(self.key(name), E::KIND, input).await?;
+        self.sign();
         Ok(decode(receipt, E::KIND)?)
     }
 
@@ -96,6 +101,7 @@ impl Context {
     {
         let read = async move { Ok(encode(&read.await?, name)?) };
         let value = self.scope.reading(self.key(name), kind, read).await?;
+        self.sign();
         Ok(decode(value, name)?)
     }
 
@@ -124,26 +130,45 @@ impl Context {
         answer
     }
 
+    /// Waits for one of `signals`, or until the time is over, whichever comes first. As with [`Context::interrupt`] the error must be passed
+    /// on with `?`: nobody runs while a thread sleeps, and the node runs again from its top afterwards. A length of time counts from when
+    /// the node first asked. Each signal wakes one wait.
+    pub async fn wait(&self, signals: &[String], until: Until) -> Result<Woken, NodeError> {
+        let woken = self.scope.wait(self.key("wait"), signals, until).await;
+        if matches!(woken, Err(NodeError::Suspended)) {
+            self.suspended.store(true, Ordering::Relaxed);
+        }
+        woken
+    }
+
     /// Says something to displays and to the record; it is committed with the next step.
     pub fn emit(&self, name: &str, data: Value) {
+        self.sign();
         let (ns, node) = (self.ns.clone(), self.node.clone());
         self.scope.later(Event::Custom { ns, node, name: name.to_owned(), data });
     }
 
     /// Shows a line of progress; not recorded.
     pub fn progress(&self, line: &str) {
+        self.sign();
         let (ns, node) = (self.ns.clone(), self.node.clone());
         let event = Event::Custom { ns, node, name: "progress".into(), data: Value::String(line.to_owned()) };
         self.scope.sink.event(&self.scope.thread, self.scope.now(), &event);
     }
 
+    /// A sign of life, for the node's idle timeout. Everything that is asked of the context is one too.
+    pub fn sign(&self) {
+        self.scope.vigil.sign(&self.ns, &self.path);
+    }
+
     fn key(&self, name: &str) -> JournalKey {
+        self.sign();
         let mut ordinals = self.ordinals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next = ordinals.entry(name.to_owned()).or_default();
         let ordinal = *next;
         *next += 1;
         JournalKey {
-            fork: 0,
+            fork: self.fork,
             ns: self.ns.clone(),
             node: self.node.clone(),
             visit: self.visit,
@@ -160,8 +185,8 @@ impl Context {
         }
         Err(Failure::new(
             "interrupt_swallowed",
-            format!("node `{}` asked a question and went on without the answer", self.node),
+            format!("node `{}` asked, or waited, and went on without what it waited for", self.node),
         )
-        .hint("pass the error of `interrupt` on with `?`"))
+        .hint("pass the error of `interrupt` and `wait` on with `?`"))
     }
 }

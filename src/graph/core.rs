@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::channel::{apply_writes, initial};
 use super::{
-    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, Reducer, START, Source, State, Task, TaskPath,
-    TaskResult, Trigger, Write,
+    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, Reducer, START, Source, State, Task,
+    TaskPath, TaskResult, Trigger, Write,
 };
 
 /// What a person sees of a namespace: values with finished tasks applied, and what is due.
@@ -46,10 +46,12 @@ pub(super) fn start(
         parent: before.map(|b| b.id.clone()),
         ns: ns.clone(),
         step: before.map_or(0, |b| b.step + 1),
-        source: Source::Loop,
+        fork: before.map_or(0, |b| b.fork),
+        source: if before.is_some() { Source::Input } else { Source::Loop },
         values,
         written: State::new(),
         barriers: before.map(|b| b.barriers.clone()).unwrap_or_default(),
+        deferred: BTreeSet::new(),
         frontier: Vec::new(),
         visits: before.map(|b| b.visits.clone()).unwrap_or_default(),
         at,
@@ -77,6 +79,14 @@ pub(super) fn finish(
     let mut triggers = leave(graph, &task.node, &fresh)?;
     triggers.extend(gotos.into_iter().filter_map(trigger));
     Ok(TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers })
+}
+
+/// What a failed task hands to the superstep when a handler takes the failure: none of its node's edges is followed.
+pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> TaskResult {
+    let told = json!({"code": failure.code, "message": failure.message, "cause": failure.cause, "node": failure.node});
+    let writes = by.into.iter().map(|channel| Write::new(channel.clone(), told.clone())).collect();
+    let triggers = trigger(Goto::Node(by.to.clone())).into_iter().collect();
+    TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers }
 }
 
 fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
@@ -136,6 +146,30 @@ pub(super) fn update(
     Ok(next)
 }
 
+/// A branch off `from`: its state with `values` applied. As `as_node` had written them, what that node's edges lead to is due; without it
+/// what was due at `from` is.
+pub(super) fn fork(
+    graph: &CompiledGraph,
+    from: &Checkpoint,
+    number: u32,
+    values: &Map<String, Value>,
+    as_node: Option<&str>,
+    at: DateTime<Utc>,
+) -> Result<Checkpoint, Failure> {
+    let mut next = match as_node {
+        Some(node) => update(graph, from, &[], values, node, at)?,
+        None => {
+            let mut next = settle(graph, from, &[], at)?;
+            let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
+            apply_writes(&graph.channels, &mut next.values, &writes)?;
+            next.frontier.clone_from(&from.frontier);
+            next
+        }
+    };
+    (next.source, next.fork) = (Source::Fork, number);
+    Ok(next)
+}
+
 /// The state with finished tasks applied, and what is still due.
 pub(super) fn look(graph: &CompiledGraph, checkpoint: &Checkpoint, finished: &[TaskResult]) -> CoreState {
     let mut values = checkpoint.values.clone();
@@ -182,10 +216,12 @@ fn settle(
         parent: Some(before.id.clone()),
         ns: before.ns.clone(),
         step: before.step + 1,
+        fork: before.fork,
         source: Source::Loop,
         values,
         written,
         barriers,
+        deferred: before.deferred.clone(),
         frontier: Vec::new(),
         visits: before.visits.clone(),
         at,
@@ -227,6 +263,11 @@ fn plan(graph: &CompiledGraph, next: &mut Checkpoint, triggers: &[Trigger]) {
     }
     let full = next.barriers.iter().filter_map(|(id, arrived)| graph.barriers.get(id).filter(|b| b.from == *arrived));
     due.extend(full.map(|b| b.to.clone()));
+    let is_deferred = |node: &Name| graph.nodes.get(node).is_some_and(|entry| entry.policy.defer);
+    next.deferred.extend(due.extract_if(.., is_deferred));
+    if due.is_empty() && sends.is_empty() {
+        due = std::mem::take(&mut next.deferred);
+    }
     let counted: BTreeSet<Name> = due.iter().cloned().chain(sends.iter().map(|(to, _)| to.clone())).collect();
     for node in counted {
         *next.visits.entry(node).or_default() += 1;

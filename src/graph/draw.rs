@@ -96,6 +96,8 @@ fn arrows(graph: &CompiledGraph) -> Vec<Arrow> {
         }
         if let Some(entry) = graph.nodes().get(from) {
             arrows.extend(entry.info.gotos.iter().map(|to| arrow(to, Some("goto".to_owned()), true)));
+            let handler = entry.policy.on_error.iter();
+            arrows.extend(handler.map(|by| arrow(&by.to, Some("on error".to_owned()), true)));
         }
     }
     arrows

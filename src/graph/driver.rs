@@ -13,14 +13,18 @@ use super::namespace::{NamespaceEnd, checkpointed, run_namespace};
 use super::replay::Recorded;
 use super::scope::{Scope, ScopeParts, Stop};
 use super::{
-    Checkpoint, CompiledGraph, Event, EventSink, Failure, Interrupt, Name, NoSink, NodeError, Owner, Record, Store,
-    StoreError, Thread, ThreadEvent, ThreadId, ThreadStatus, Unwinding,
+    Checkpoint, CompiledGraph, Durability, Event, EventSink, Failure, Interrupt, Name, NoSink, NodeError, Owner,
+    Record, Store, StoreError, Thread, ThreadEvent, ThreadId, ThreadStatus, Unwinding, Uptime,
 };
 
 /// Tells the time; replaced in tests.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> DateTime<Utc>;
+    /// How long the machine has been up, where that can be told.
+    fn uptime(&self) -> Option<Uptime> {
+        None
+    }
 }
 
 /// The machine's clock.
@@ -63,6 +67,8 @@ pub struct NewThread {
 pub struct Advance {
     /// Most supersteps of one namespace in this run.
     pub recursion_limit: u32,
+    /// When checkpoints are committed.
+    pub durability: Durability,
     /// Asks the run to end early.
     pub stop: watch::Receiver<Stop>,
 }
@@ -70,7 +76,7 @@ pub struct Advance {
 impl Default for Advance {
     fn default() -> Self {
         // A closed channel keeps its last value: nobody will ever ask this run to stop.
-        Self { recursion_limit: 100, stop: watch::channel(Stop::No).1 }
+        Self { recursion_limit: 100, durability: Durability::Sync, stop: watch::channel(Stop::No).1 }
     }
 }
 
@@ -144,6 +150,7 @@ impl Engine {
             owner: None,
             epoch: 0,
             attendant: new.attendant,
+            wake: None,
             created_at: at,
             updated_at: at,
         };
@@ -211,7 +218,7 @@ impl Engine {
         if resuming || graph.interrupt_before.is_empty() {
             scope.commit(Vec::new()).await?;
         }
-        let ended = run_namespace(&scope, graph, &Name::default(), Map::new()).await;
+        let ended = run_namespace(&scope, graph, (&Name::default(), 0), Map::new()).await;
         Ok(finish_run(&scope, ended).await?)
     }
 
@@ -228,6 +235,7 @@ impl Engine {
             clock: self.clock.clone(),
             sink: self.sink.clone(),
             recursion_limit: i64::from(how.recursion_limit),
+            durability: how.durability,
             resuming,
             stop: how.stop,
             recorded,
@@ -274,42 +282,6 @@ impl Engine {
         Ok(super::saga::begin(&scope, unwinding, committed).await?)
     }
 
-    /// Changes the state from outside, as if `as_node` had written it.
-    pub async fn update(
-        &self,
-        graph: &CompiledGraph,
-        id: &ThreadId,
-        values: &Map<String, Value>,
-        as_node: &str,
-    ) -> Result<(), EngineError> {
-        let thread = self.store.acquire(id, &self.owner).await?;
-        let done = async {
-            refuse_changed(graph, &thread)?;
-            refuse_over(&thread)?;
-            if thread.unwinding.is_some() {
-                let message = format!("thread {id} is being undone: its state cannot be changed");
-                return Err(Failure::new("thread_unwinding", message).hint("resume or cancel it").into());
-            }
-            let latest = latest(&*self.store, id).await?;
-            let partial = self.store.partial(id, "", &latest.id).await?;
-            let at = self.clock.now();
-            let next = core::update(graph, &latest, &partial.results, values, as_node, at)?;
-            let status = if next.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
-            let records = vec![
-                Record::Withdraw { ns: Name::default() },
-                checkpointed(&next),
-                Record::Checkpoint(Arc::new(next)),
-                Record::Status { status, failure: None, unwinding: None },
-            ];
-            let transaction = super::Transaction { thread: id.clone(), epoch: thread.epoch, at, records };
-            self.store.commit(transaction).await?;
-            Ok(())
-        }
-        .await;
-        let released = self.store.release(id, thread.epoch).await;
-        released.map_err(EngineError::from).and(done)
-    }
-
     /// What a person sees of the thread.
     pub async fn state(&self, graph: &CompiledGraph, id: &ThreadId) -> Result<StateSnapshot, EngineError> {
         let thread = self.store.thread(id).await?.ok_or_else(|| StoreError::NoThread(id.clone()))?;
@@ -342,12 +314,12 @@ impl EngineError {
     }
 }
 
-async fn latest(store: &dyn Store, id: &ThreadId) -> Result<Checkpoint, StoreError> {
+pub(super) async fn latest(store: &dyn Store, id: &ThreadId) -> Result<Checkpoint, StoreError> {
     let found = store.latest(id, "").await?;
     found.ok_or_else(|| StoreError::Damaged(format!("thread {id} has no checkpoint")))
 }
 
-fn refuse_changed(graph: &CompiledGraph, thread: &Thread) -> Result<(), Failure> {
+pub(super) fn refuse_changed(graph: &CompiledGraph, thread: &Thread) -> Result<(), Failure> {
     if graph.fingerprint() == thread.fingerprint {
         return Ok(());
     }
@@ -367,7 +339,7 @@ fn refuse_changed(graph: &CompiledGraph, thread: &Thread) -> Result<(), Failure>
         .hint("use the binary and workflow that began it, or start a new thread"))
 }
 
-fn refuse_over(thread: &Thread) -> Result<(), Failure> {
+pub(super) fn refuse_over(thread: &Thread) -> Result<(), Failure> {
     let over = thread.status == ThreadStatus::Cancelled || (thread.undone && thread.unwinding.is_none());
     if !over {
         return Ok(());
@@ -392,6 +364,7 @@ fn continuable(thread: &Thread) -> bool {
 async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) -> Result<RunEnd, StoreError> {
     let (event, failure) = match ended {
         Ok(NamespaceEnd::Finished(_)) => (ThreadEvent::Finish, None),
+        Ok(NamespaceEnd::Suspended) | Err(NodeError::Suspended) if scope.only_sleeps() => (ThreadEvent::Sleep, None),
         Ok(NamespaceEnd::Suspended) | Err(NodeError::Suspended) => (ThreadEvent::Interrupt, None),
         Err(NodeError::Store(error)) => return Err(error),
         Err(NodeError::Drained) => return drained(scope).await,
@@ -413,6 +386,7 @@ async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) 
     if event == ThreadEvent::Finish {
         records.push(Record::Withdraw { ns: Name::default() });
     }
+    records.extend(scope.sleeps());
     records.push(Record::Status { status, failure: failure.clone(), unwinding: None });
     records.push(Record::Event(Event::StatusChanged { status, failure: failure.clone() }));
     scope.commit(records).await?;
@@ -436,6 +410,7 @@ async fn drained(scope: &Scope) -> Result<RunEnd, StoreError> {
 }
 
 async fn begin_unwinding(scope: &Scope, unwinding: Unwinding) -> Result<RunEnd, StoreError> {
+    scope.flush().await?;
     let thread = scope.store.thread(&scope.thread).await?;
     let committed = thread.ok_or_else(|| StoreError::NoThread(scope.thread.clone()))?.committed_seq;
     super::saga::begin(scope, unwinding, committed).await

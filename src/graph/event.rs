@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Failure, InterruptId, Name, Source, ThreadStatus};
+use super::{CheckpointId, Failure, InterruptId, Name, Source, ThreadStatus};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +64,16 @@ pub enum Event {
         /// How long this attempt took, in milliseconds; records of earlier versions do not say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         duration_ms: Option<u64>,
+        /// The node that handles it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handler: Option<Name>,
+    },
+    /// A node gave what it had given before for the same input.
+    Cached {
+        /// Namespace.
+        ns: Name,
+        /// The node.
+        node: Name,
     },
     /// An effect is about to be performed.
     EffectIntended {
@@ -129,12 +139,35 @@ pub enum Event {
         /// Through what.
         via: String,
     },
+    /// Somebody sent a signal.
+    Signalled {
+        /// Its number in the thread.
+        seq: u64,
+        /// Its name.
+        name: String,
+        /// By whom.
+        by: String,
+    },
+    /// A node's wait is over.
+    Woke {
+        /// Its place in the journal.
+        place: String,
+        /// What ended it: the signal's name, or nothing for the time.
+        signal: Option<String>,
+    },
     /// Somebody asked whoever advances the thread to let go of it.
     StopAsked {
         /// Who.
         by: String,
         /// It waits for a person afterwards.
         hold: bool,
+    },
+    /// The thread went on from an earlier checkpoint, in a branch of its own.
+    Forked {
+        /// Where it branches off.
+        from: CheckpointId,
+        /// The branch's number.
+        fork: u32,
     },
     /// Effects up to here are never undone any more.
     CommitPoint {
@@ -179,12 +212,16 @@ impl Event {
             | Self::Interrupted { .. }
             | Self::Answered { .. }
             | Self::StopAsked { .. }
+            | Self::Signalled { .. }
+            | Self::Woke { .. }
+            | Self::Forked { .. }
             | Self::CommitPoint { .. }
             | Self::StatusChanged { .. } => true,
             Self::Checkpointed { .. }
             | Self::NodeStarted { .. }
             | Self::NodeFinished { .. }
             | Self::NodeFailed { .. }
+            | Self::Cached { .. }
             | Self::Custom { .. }
             | Self::Unknown => false,
         }
@@ -206,6 +243,10 @@ pub struct EventRow {
 pub trait EventSink: Send + Sync {
     /// One event of `thread`.
     fn event(&self, thread: &super::ThreadId, at: DateTime<Utc>, event: &Event);
+    /// What a task of the namespace `ns` leaves, as it finishes: not yet durable.
+    fn result(&self, _ns: &str, _result: &super::TaskResult) {}
+    /// A checkpoint, as soon as the run's durability has it.
+    fn checkpoint(&self, _checkpoint: &super::Checkpoint) {}
     /// Whether it looks at all: for one that does not, nothing is kept to be shown.
     fn looks(&self) -> bool {
         true

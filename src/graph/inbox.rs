@@ -23,4 +23,6 @@ pub struct Inbox {
     pub stop: Option<StopAsk>,
     /// A question was answered that no run has seen: only a run that has begun (its first commit) has.
     pub answered: bool,
+    /// A signal has come that no run has looked at.
+    pub signalled: bool,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Failure, InterruptId, Name, ThreadId};
+use super::{Checkpoint, Failure, InterruptId, Name, Task, TaskPath, ThreadId};
 
 /// Where in a thread something happens. Never a checkpoint id: a node that runs again from its top finds the same keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,6 +27,24 @@ pub struct JournalKey {
 }
 
 impl JournalKey {
+    /// The path of the task that asks.
+    pub(super) fn path(&self) -> TaskPath {
+        self.send.map_or_else(|| TaskPath::Pull(self.node.clone()), TaskPath::Push)
+    }
+
+    /// The key of what a task asks for.
+    pub(super) fn of(checkpoint: &Checkpoint, task: &Task, name: &str, ordinal: u32) -> Self {
+        Self {
+            fork: checkpoint.fork,
+            ns: checkpoint.ns.clone(),
+            node: task.node.clone(),
+            visit: task.visit,
+            send: task.send(),
+            name: name.to_owned(),
+            ordinal,
+        }
+    }
+
     /// `ns/node#visit[send]/name#ordinal`, for people and for hashing.
     pub fn place(&self) -> String {
         let send = self.send.map(|s| format!("[{s}]")).unwrap_or_default();
@@ -64,6 +82,8 @@ pub enum EntryKind {
     Pin,
     /// A reading of the world that is taken afresh on every attempt; the last one is kept for replay.
     Observation,
+    /// A wait: what it waits for, and what ended it.
+    Wait,
 }
 
 /// How far an entry is.

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
+use super::store::MOST_SIGNALS;
 use super::{
     Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Name, Owner, Partial,
-    Record, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Produced, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// Keeps everything until it is dropped. An owner counts as alive until it releases.
@@ -19,6 +21,7 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Inner {
     threads: BTreeMap<ThreadId, Kept>,
+    cache: BTreeMap<String, (Produced, Option<DateTime<Utc>>)>,
 }
 
 struct Kept {
@@ -32,6 +35,10 @@ struct Kept {
     stop: Option<(u64, StopAsk)>,
     /// How many answers the newest run knew when it began.
     seen: u64,
+    /// All signals, with whether a wait has taken them.
+    signals: Vec<(Signal, bool)>,
+    /// The newest signal that a run has looked at.
+    heard: u64,
 }
 
 impl MemoryStore {
@@ -46,7 +53,7 @@ impl MemoryStore {
 }
 
 impl Kept {
-    fn apply(&mut self, record: Record, at: chrono::DateTime<chrono::Utc>) {
+    fn apply(&mut self, record: Record, at: DateTime<Utc>) {
         match record {
             Record::Checkpoint(checkpoint) => {
                 self.partial.retain(|(ns, _), _| *ns != checkpoint.ns);
@@ -86,13 +93,19 @@ impl Kept {
             }
             Record::Seen(answers) => self.seen = answers,
             Record::CommitPoint(seq) => self.row.committed_seq = seq,
-            Record::Undone => self.row.undone = true,
+            Record::Undone(undone) => self.row.undone = undone,
+            Record::Took(seq) => {
+                self.signals.iter_mut().filter(|(signal, _)| signal.seq == seq).for_each(|(_, taken)| *taken = true);
+            }
+            Record::Sleeps { wake, heard } => (self.row.wake, self.heard) = (wake, heard),
+            // The store keeps it, not the thread.
+            Record::Cached { .. } => {}
             Record::Event(event) => self.event(at, event),
         }
         self.row.updated_at = at;
     }
 
-    fn event(&mut self, at: chrono::DateTime<chrono::Utc>, event: Event) {
+    fn event(&mut self, at: DateTime<Utc>, event: Event) {
         let seq = self.events.len() as u64 + 1;
         self.events.push(EventRow { seq, at, event });
     }
@@ -114,6 +127,8 @@ impl Store for MemoryStore {
             events: Vec::new(),
             stop: None,
             seen: 0,
+            signals: Vec::new(),
+            heard: 0,
         };
         records.into_iter().for_each(|record| kept.apply(record, thread.created_at));
         inner.threads.insert(thread.id.clone(), kept);
@@ -170,6 +185,28 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn signal(&self, id: &ThreadId, signal: &Signal) -> Result<u64, StoreError> {
+        let mut inner = self.inner();
+        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        if kept.signals.iter().filter(|(_, taken)| !taken).count() >= MOST_SIGNALS {
+            return Err(StoreError::InboxFull(id.clone()));
+        }
+        let seq = kept.signals.len() as u64 + 1;
+        kept.signals.push((Signal { seq, ..signal.clone() }, false));
+        kept.event(signal.at, Event::Signalled { seq, name: signal.name.clone(), by: signal.by.clone() });
+        Ok(seq)
+    }
+
+    async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
+        self.read(id, |k| k.signals.iter().filter(|(_, taken)| !taken).map(|(signal, _)| signal.clone()).collect())
+    }
+
+    async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
+        let inner = self.inner();
+        let found = inner.cache.get(key).filter(|(_, until)| until.is_none_or(|until| now < until));
+        Ok(found.map(|(produced, _)| produced.clone()))
+    }
+
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
@@ -183,7 +220,8 @@ impl Store for MemoryStore {
             let epoch = k.row.epoch;
             let stop = k.stop.as_ref().filter(|(asked, _)| *asked == epoch).map(|(_, ask)| ask.clone());
             let answers = k.interrupts.iter().filter(|i| i.answer.is_some()).count() as u64;
-            Inbox { epoch, stop, answered: k.seen < answers }
+            let signalled = k.signals.iter().any(|(signal, taken)| !taken && signal.seq > k.heard);
+            Inbox { epoch, stop, answered: k.seen < answers, signalled }
         })
     }
 
@@ -195,7 +233,14 @@ impl Store for MemoryStore {
             return Err(StoreError::Fenced { thread: id.clone(), ours: transaction.epoch, current: kept.row.epoch });
         }
         let at = transaction.at;
-        transaction.records.into_iter().for_each(|record| kept.apply(record, at));
+        let mut cache = Vec::new();
+        for record in transaction.records {
+            match record {
+                Record::Cached { key, produced, expires_at } => cache.push((key, (produced, expires_at))),
+                record => kept.apply(record, at),
+            }
+        }
+        inner.cache.extend(cache);
         Ok(())
     }
 

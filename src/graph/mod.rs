@@ -12,16 +12,19 @@ mod context;
 mod core;
 mod draw;
 mod driver;
+mod durability;
 mod effect;
 mod event;
 mod export;
 mod failure;
+mod idle;
 mod ids;
 mod inbox;
 mod journal;
 mod memory;
 mod namespace;
 mod node;
+mod question;
 mod replay;
 mod saga;
 mod scope;
@@ -30,6 +33,8 @@ mod store;
 mod task;
 mod thread;
 mod topology;
+mod travel;
+mod wait;
 
 pub use builder::StateGraph;
 pub use channel::{Channel, ChannelType, Reducer, Write, kind};
@@ -39,6 +44,7 @@ pub use context::Context;
 pub use core::CoreState;
 pub use draw::{dot, mermaid};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
+pub use durability::Durability;
 pub use effect::{Effect, EffectCx, Effects, Probe};
 pub use event::{Event, EventRow, EventSink, NoSink};
 pub use export::Export;
@@ -48,11 +54,13 @@ pub use inbox::{Inbox, StopAsk};
 pub use journal::{Answer, Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey, digest};
 pub use memory::{MemoryStore, claim};
 pub use node::{
-    DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, Outcome, Produced, RetryPolicy, Typed, View,
+    CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Produced, RetryPolicy,
+    Typed, View,
 };
 pub use replay::{replay, replay_with};
 pub use scope::Stop;
 pub use state::State;
-pub use store::{Partial, Record, Store, StoreError, ThreadFilter, Transaction};
+pub use store::{MOST_SIGNALS, Partial, Record, Store, StoreError, ThreadFilter, Transaction};
 pub use thread::{IllegalThreadEvent, Liveness, Owner, Thread, ThreadEvent, ThreadStatus, Unwinding};
 pub use topology::{Barrier, Body, CompiledGraph, Destination, END, Leaving, NodeEntry, Router, START};
+pub use wait::{Alarm, Signal, Until, Uptime, Woken};

@@ -28,17 +28,18 @@ pub(super) fn checkpointed(checkpoint: &Checkpoint) -> Record {
     })
 }
 
-/// Runs one namespace from its newest checkpoint (made from `input` if it has none) until it ends or waits.
+/// Runs one namespace from its newest checkpoint (made from `input`, in branch `fork`, if it has none) until it ends or waits.
 pub(super) async fn run_namespace(
     scope: &Arc<Scope>,
     graph: &Arc<CompiledGraph>,
-    ns: &Name,
+    (ns, fork): (&Name, u32),
     input: Map<String, Value>,
 ) -> Result<NamespaceEnd, NodeError> {
     let (mut checkpoint, fresh) = match scope.store.latest(&scope.thread, ns).await? {
         Some(checkpoint) => (Arc::new(checkpoint), false),
         None => {
-            let first = Arc::new(core::start(graph, ns, None, &input, scope.now())?);
+            let first = core::start(graph, ns, None, &input, scope.now())?;
+            let first = Arc::new(Checkpoint { fork, ..first });
             let records = stop_record(scope, graph, &first, false);
             keep(scope, &first, records).await?;
             (first, true)
@@ -111,9 +112,11 @@ async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, mut records: Vec<Reco
     if checkpoint.ns.is_empty() && checkpoint.ended() {
         // The run's end follows at once and commits both together.
         scope.postpone(records);
-        return Ok(());
+    } else {
+        scope.commit_step(records).await?;
     }
-    Ok(scope.commit(records).await?)
+    scope.sink.checkpoint(checkpoint);
+    Ok(())
 }
 
 fn commit_points(scope: &Scope, graph: &CompiledGraph, results: &[TaskResult]) -> Vec<Record> {
@@ -150,7 +153,10 @@ async fn superstep(
         // Whoever else is ready shares the transaction.
         while let Some(end) = ended {
             match end {
-                Ok(result) => results.push(result),
+                Ok(result) => {
+                    scope.sink.result(&checkpoint.ns, &result);
+                    results.push(result);
+                }
                 Err(error) => worst = Some(worse(worst, error)),
             }
             ended = running.next().now_or_never().flatten();
@@ -173,7 +179,7 @@ async fn keep_results(scope: &Scope, checkpoint: &Checkpoint, results: &[TaskRes
     if results.is_empty() {
         return Ok(());
     }
-    Ok(scope.commit(results.iter().map(record).collect()).await?)
+    Ok(scope.commit_step(results.iter().map(record).collect()).await?)
 }
 
 async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {

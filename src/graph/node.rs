@@ -38,7 +38,8 @@ pub enum NodeError {
 }
 
 /// Where a node sends the graph next, beside its edges (LangGraph's `Command(goto=…)` and `Send`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Goto {
     /// A node; `END` is allowed and does nothing.
     Node(Name),
@@ -115,7 +116,7 @@ pub struct NodeInfo {
 }
 
 /// What an erased node returns.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Produced {
     /// Its writes, in order.
     pub writes: Vec<Write>,
@@ -132,6 +133,10 @@ pub struct View(pub State);
 pub trait DynNode: Send + Sync + 'static {
     /// What it is, reads and writes.
     fn info(&self) -> NodeInfo;
+    /// Whether it can take this answer to its question; nothing is recorded of one that it cannot take.
+    fn admits(&self, _answer: &Value) -> Result<(), Failure> {
+        Ok(())
+    }
     /// Does its work.
     async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError>;
 }
@@ -187,6 +192,32 @@ pub struct NodePolicy {
     pub commit_point: bool,
     /// How long its questions stay open.
     pub interrupt_ttl: Option<Duration>,
+    /// Longest time without a sign of life: something asked of its context, progress, an event.
+    pub idle_timeout: Option<Duration>,
+    /// Gives what it gave before for the same input.
+    pub cache: Option<CachePolicy>,
+    /// Where its failure leads instead of ending the run.
+    pub on_error: Option<OnError>,
+    /// Runs when nothing else is due any more (LangGraph's `defer`).
+    pub defer: bool,
+}
+
+/// When a node's earlier result serves again, for all threads of a store. LangGraph's `CachePolicy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachePolicy {
+    /// How long; `None`: for good.
+    pub ttl: Option<Duration>,
+    /// The channels that must be the same; empty: everything that the node reads.
+    pub by: Vec<String>,
+}
+
+/// What handles a node's failure. Nothing is undone: the handler decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnError {
+    /// The handler, a node; or [`super::END`].
+    pub to: Name,
+    /// The channel that gets the failure: `{code, message, cause, node}`.
+    pub into: Option<Name>,
 }
 
 /// A typed node as a [`DynNode`].

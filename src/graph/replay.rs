@@ -1,7 +1,7 @@
 //! Replay: run a record again without touching the world. Effects, readings and answers come from the record; every checkpoint must come
 //! out as recorded, and the first difference is an error with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,6 +12,9 @@ use super::{
     Advance, Checkpoint, CheckpointId, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt,
     InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, ThreadStatus,
 };
+
+/// Failures that depend on the clock: a replay takes them as they are.
+const TIME_RAN_OUT: [&str; 2] = ["node_timeout", "node_idle"];
 
 /// The record, indexed.
 pub(super) struct Recorded {
@@ -139,7 +142,7 @@ impl Recorded {
         Self {
             entries: export.journal.iter().map(|e| (e.key.clone(), e.clone())).collect(),
             interrupts: export.interrupts.iter().map(|i| (i.id.clone(), i.clone())).collect(),
-            checkpoints: export.checkpoints.iter().map(|c| (key(c), c.clone())).collect(),
+            checkpoints: lineage(&export.checkpoints).map(|c| (key(c), c.clone())).collect(),
             failure: export.thread.unwinding.as_ref().map(|u| &u.failure).or(export.thread.failure.as_ref()).cloned(),
             status: export.thread.status,
             reached: AtomicI64::new(-1),
@@ -149,10 +152,11 @@ impl Recorded {
     /// Whether the record goes on from here in a way that running the graph does not give.
     pub fn instead(&self, here: &Checkpoint) -> Option<Instead> {
         match self.checkpoints.get(&(here.ns.clone(), here.step + 1)) {
-            Some(next) if next.source == Source::Update => {
+            Some(next) if next.source != Source::Loop => {
                 Some(Instead::Adopt(Box::new(Checkpoint { parent: Some(here.id.clone()), ..next.clone() })))
             }
             Some(_) => None,
+            None if self.after(here).is_some() => None,
             None => self.out_of_steps(here).map(Instead::OutOfSteps),
         }
     }
@@ -168,7 +172,7 @@ impl Recorded {
         }
         // The same subgraph may have ended well on an earlier visit; only what was still due when the record ended can have failed.
         let (_, last) = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back()?;
-        let due = last.frontier.iter().any(|task| here.ns == task.inner_ns(outer));
+        let due = last.frontier.iter().any(|task| here.ns == task.inner_ns(outer, here.fork));
         (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
     }
 
@@ -227,8 +231,11 @@ impl Recorded {
 
     /// The failure of a node whose time ran out in the last superstep of the record: it depends on the clock, so it is taken as it is.
     pub fn timed_out(&self, here: &Checkpoint, place: &str) -> Option<Failure> {
-        let failure = self.failure.as_ref().filter(|f| f.code == "node_timeout" && f.node.as_deref() == Some(place))?;
-        let last = !self.checkpoints.contains_key(&(here.ns.clone(), here.step + 1));
+        let failure = self
+            .failure
+            .as_ref()
+            .filter(|f| TIME_RAN_OUT.contains(&f.code.as_str()) && f.node.as_deref() == Some(place))?;
+        let last = self.after(here).is_none();
         last.then(|| failure.clone())
     }
 
@@ -256,6 +263,10 @@ impl Recorded {
             format!("superstep {} of {ns}, {what}", now.step)
         };
         let Some(then) = self.checkpoints.get(&(now.ns.clone(), now.step)) else {
+            // Where only the run's end was made durable, the record has gaps.
+            if self.after(now).is_some() {
+                return Ok(());
+            }
             // The record may end in the middle.
             return match self.status {
                 ThreadStatus::Succeeded | ThreadStatus::Failed => {
@@ -274,6 +285,7 @@ impl Recorded {
             ("values", json!(then.values), json!(now.values)),
             ("what is due next", json!(then.frontier), json!(now.frontier)),
             ("barriers", json!(then.barriers), json!(now.barriers)),
+            ("what is deferred", json!(then.deferred), json!(now.deferred)),
             ("what nodes wrote", json!(then.written), json!(now.written)),
             ("how often nodes were due", json!(then.visits), json!(now.visits)),
             ("its parent", json!(then.parent), json!(self.before(then))),
@@ -289,9 +301,16 @@ impl Recorded {
         }
     }
 
+    /// The next recorded checkpoint behind this one.
+    fn after(&self, here: &Checkpoint) -> Option<&Checkpoint> {
+        let behind = (here.ns.clone(), here.step + 1)..=(here.ns.clone(), i64::MAX);
+        self.checkpoints.range(behind).next().map(|(_, after)| after)
+    }
+
     /// The recorded checkpoint before this one.
     fn before(&self, then: &Checkpoint) -> Option<&CheckpointId> {
-        self.checkpoints.get(&(then.ns.clone(), then.step - 1)).map(|before| &before.id)
+        let before = self.checkpoints.range((then.ns.clone(), i64::MIN)..(then.ns.clone(), then.step)).next_back();
+        before.map(|(_, before)| &before.id)
     }
 
     /// Holds the end against the record.
@@ -316,6 +335,16 @@ impl Recorded {
         );
         Err(as_failure(diverged("its end", &then, &now)))
     }
+}
+
+/// What the newest checkpoint goes back to: branches of the root that a fork has left are no part of what a replay gives. Subgraphs of such a
+/// branch have namespaces of their own, which nothing asks for.
+fn lineage(checkpoints: &[Checkpoint]) -> impl Iterator<Item = &Checkpoint> {
+    let by_id: BTreeMap<&CheckpointId, &Checkpoint> = checkpoints.iter().map(|c| (&c.id, c)).collect();
+    let newest = checkpoints.iter().rfind(|c| c.ns.is_empty());
+    let line = std::iter::successors(newest, |c| by_id.get(c.parent.as_ref()?).copied());
+    let ids: BTreeSet<&CheckpointId> = line.take(checkpoints.len()).map(|c| &c.id).collect();
+    checkpoints.iter().filter(move |c| !c.ns.is_empty() || ids.contains(&c.id))
 }
 
 fn as_failure(error: NodeError) -> Failure {

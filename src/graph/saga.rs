@@ -75,7 +75,7 @@ async fn undo_one(scope: &Scope, mut entry: Entry, reason: &Failure) -> Result<(
     let (place, effect) = (entry.key.place(), entry.effect.clone());
     match perform_undo(scope, &entry, reason).await {
         Ok(()) => {
-            scope.commit(vec![Record::Undone]).await?;
+            scope.commit(vec![Record::Undone(true)]).await?;
             scope.step(&mut entry, EntryEvent::Undone, Some(Event::EffectUndone { place, effect })).await
         }
         Err(failure) => {

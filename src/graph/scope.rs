@@ -1,7 +1,7 @@
 //! One run's view of its thread: the journal in memory, the store behind it, and the rules of effects.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -12,11 +12,14 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::driver::Clock;
+use super::durability::{Behind, superseded};
 use super::effect::{EffectCx, Effects, Probe};
-use super::journal::{Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey, digest};
+use super::idle::Vigil;
+use super::journal::{Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey};
 use super::replay::Recorded;
 use super::{
-    Event, EventSink, Failure, InterruptId, NodeError, Record, Store, StoreError, Thread, ThreadId, Transaction,
+    Alarm, Durability, Event, EventSink, Failure, InterruptId, NodeError, Record, Store, StoreError, Thread, ThreadId,
+    Transaction,
 };
 
 /// Whether and how a run is asked to end early.
@@ -41,21 +44,35 @@ pub(super) struct Scope {
     pub thread: ThreadId,
     pub epoch: u64,
     pub recursion_limit: i64,
+    durability: Durability,
+    /// Set where supersteps do not wait for the store.
+    behind: Option<Behind>,
     /// The run continues a thread that stood at a static interrupt: the first superstep passes.
     pub resuming: bool,
     pub stop: watch::Receiver<Stop>,
     /// Set in a replay: nothing is performed, everything is looked up here.
     pub recorded: Option<Arc<Recorded>>,
+    /// Tasks that must show signs of life.
+    pub vigil: Arc<Vigil>,
     memory: Mutex<Memory>,
 }
 
+/// What a run knows of its thread.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     entries: BTreeMap<JournalKey, Entry>,
     next_seq: u64,
-    interrupts: BTreeMap<InterruptId, Interrupt>,
+    pub interrupts: BTreeMap<InterruptId, Interrupt>,
     /// Events and other records that wait for the next commit.
     waiting: Vec<Record>,
+    /// The timers of waits that go on. Two tasks may wait.
+    pub alarms: Vec<Option<Alarm>>,
+    /// Signals that this run has taken: two tasks must not take the same.
+    pub taken: BTreeSet<u64>,
+    /// The newest signal that this run has looked at.
+    pub heard: u64,
+    /// Whether the thread's row has a timer that is over when this run ends.
+    pub had_alarm: bool,
 }
 
 pub(super) struct ScopeParts {
@@ -64,6 +81,7 @@ pub(super) struct ScopeParts {
     pub clock: Arc<dyn Clock>,
     pub sink: Arc<dyn EventSink>,
     pub recursion_limit: i64,
+    pub durability: Durability,
     pub resuming: bool,
     pub stop: watch::Receiver<Stop>,
     pub recorded: Option<Arc<Recorded>>,
@@ -77,9 +95,13 @@ impl Scope {
             next_seq: entries.iter().map(|e| e.seq).max().unwrap_or(0) + 1,
             entries: entries.into_iter().map(|e| (e.key.clone(), e)).collect(),
             interrupts: interrupts.into_iter().map(|i| (i.id.clone(), i)).collect(),
-            waiting: Vec::new(),
+            had_alarm: thread.wake.is_some(),
+            ..Memory::default()
         };
+        let behind = (parts.durability == Durability::Async).then(|| Behind::begin(parts.store.clone()));
         Ok(Self {
+            durability: parts.durability,
+            behind,
             store: parts.store,
             effects: parts.effects,
             clock: parts.clock,
@@ -90,11 +112,12 @@ impl Scope {
             resuming: parts.resuming,
             stop: parts.stop,
             recorded: parts.recorded,
+            vigil: Arc::default(),
             memory: Mutex::new(memory),
         })
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub fn memory(&self) -> MutexGuard<'_, Memory> {
         // Nothing panics while holding the lock; a poisoned one still holds whole values.
         self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -103,8 +126,62 @@ impl Scope {
         self.clock.now()
     }
 
+    /// Commits what a superstep leaves, as soon as the run's durability asks for it.
+    pub async fn commit_step(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        match (self.durability, &self.behind) {
+            (Durability::Sync, _) | (Durability::Async, None) => self.commit(records).await,
+            (Durability::Async, Some(behind)) => match self.transaction(records) {
+                Some((transaction, shown)) => {
+                    let at = transaction.at;
+                    behind.send(transaction).await?;
+                    self.show(at, &shown);
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+            (Durability::Exit, _) => {
+                let mut memory = self.memory();
+                memory.waiting.extend(records);
+                memory.waiting = superseded(std::mem::take(&mut memory.waiting));
+                Ok(())
+            }
+        }
+    }
+
     /// Commits records with the events that wait, then shows the events.
     pub async fn commit(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let Some((transaction, shown)) = self.transaction(records) else { return Ok(()) };
+        let at = transaction.at;
+        match &self.behind {
+            None => self.store.commit(transaction).await?,
+            Some(behind) => behind.commit(transaction).await?,
+        }
+        self.show(at, &shown);
+        Ok(())
+    }
+
+    /// Waits until everything that was handed over is durable.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let Some(behind) = &self.behind else { return self.commit(Vec::new()).await };
+        let nothing = || {
+            (
+                Transaction { thread: self.thread.clone(), epoch: self.epoch, at: self.now(), records: Vec::new() },
+                Vec::new(),
+            )
+        };
+        let (transaction, shown) = self.transaction(Vec::new()).unwrap_or_else(nothing);
+        let at = transaction.at;
+        behind.commit(transaction).await?;
+        self.show(at, &shown);
+        Ok(())
+    }
+
+    fn show(&self, at: DateTime<Utc>, shown: &[Event]) {
+        shown.iter().for_each(|event| self.sink.event(&self.thread, at, event));
+    }
+
+    /// What waits and `records` as one transaction, and the events in it; `None` if there is nothing.
+    fn transaction(&self, records: Vec<Record>) -> Option<(Transaction, Vec<Event>)> {
         let mut all = std::mem::take(&mut self.memory().waiting);
         if all.is_empty() {
             all = records;
@@ -112,15 +189,15 @@ impl Scope {
             all.extend(records);
         }
         if all.is_empty() {
-            return Ok(());
+            return None;
+        }
+        if self.durability == Durability::Exit {
+            all = superseded(all);
         }
         let at = self.now();
         let event = |record: &Record| if let Record::Event(event) = record { Some(event.clone()) } else { None };
         let shown: Vec<Event> = if self.sink.looks() { all.iter().filter_map(event).collect() } else { Vec::new() };
-        let transaction = Transaction { thread: self.thread.clone(), epoch: self.epoch, at, records: all };
-        self.store.commit(transaction).await?;
-        shown.iter().for_each(|event| self.sink.event(&self.thread, at, event));
-        Ok(())
+        Some((Transaction { thread: self.thread.clone(), epoch: self.epoch, at, records: all }, shown))
     }
 
     /// An event that goes along with the next commit.
@@ -156,17 +233,17 @@ impl Scope {
         entries
     }
 
-    fn entry(&self, key: &JournalKey) -> Option<Entry> {
+    pub fn entry(&self, key: &JournalKey) -> Option<Entry> {
         self.memory().entries.get(key).cloned()
     }
 
     /// Writes an entry to memory and returns the record of it.
-    fn note(&self, entry: Entry) -> Record {
+    pub fn note(&self, entry: Entry) -> Record {
         self.memory().entries.insert(entry.key.clone(), entry.clone());
         Record::Entry(Box::new(entry))
     }
 
-    fn fresh(&self, key: &JournalKey, kind: EntryKind, effect: &str, input: Value) -> Entry {
+    pub fn fresh(&self, key: &JournalKey, kind: EntryKind, effect: &str, input: Value) -> Entry {
         let at = self.now();
         let mut memory = self.memory();
         let seq = memory.next_seq;
@@ -201,7 +278,9 @@ impl Scope {
 
     pub fn effect_cx(&self, key: &JournalKey, reason: Option<Failure>) -> EffectCx {
         let (sink, thread, clock, key_) = (self.sink.clone(), self.thread.clone(), self.clock.clone(), key.clone());
+        let (vigil, path) = (self.vigil.clone(), key.path());
         let progress = move |line: &str| {
+            vigil.sign(&key_.ns, &path);
             let (ns, node) = (key_.ns.clone(), key_.node.clone());
             let event = Event::Custom { ns, node, name: "progress".into(), data: Value::String(line.to_owned()) };
             sink.event(&thread, clock.now(), &event);
@@ -340,62 +419,13 @@ impl Scope {
         read
     }
 
-    /// The answer to a question, or `Suspended` after it was asked.
-    pub async fn ask(
-        &self,
-        key: JournalKey,
-        value: Value,
-        ttl: Option<std::time::Duration>,
-    ) -> Result<Value, NodeError> {
-        let id = key.interrupt_id(&self.thread);
-        if let Some(recorded) = &self.recorded {
-            return recorded.answer(&id, &key, &value);
-        }
-        let known = self.memory().interrupts.get(&id).cloned();
-        if let Some(answer) = known.as_ref().and_then(|k| k.answer.as_ref()) {
-            return Ok(answer.value.clone());
-        }
-        let asked_at = known.as_ref().map_or_else(|| self.now(), |k| k.asked_at);
-        let expires_at = ttl.and_then(|ttl| chrono::Duration::from_std(ttl).ok()).map(|ttl| asked_at + ttl);
-        let node = key.node.clone();
-        let digest = digest(&value);
-        let thread = self.thread.clone();
-        let asked = Interrupt {
-            id: id.clone(),
-            thread,
-            key,
-            value,
-            digest,
-            asked_at,
-            expires_at,
-            answer: None,
-            withdrawn: false,
-            expired: false,
+    /// What was pinned under a key, by this run or one before; in a replay, by the recorded one.
+    pub fn pinned(&self, key: &JournalKey) -> Option<Value> {
+        let entry = match &self.recorded {
+            Some(recorded) => recorded.reading(key).ok(),
+            None => self.entry(key),
         };
-        if known.as_ref().is_some_and(|k| k.expired) || asked.is_over(self.now()) {
-            return self.expire(asked).await;
-        }
-        if known.as_ref() != Some(&asked) {
-            let mut records = vec![Record::Interrupt(Box::new(asked.clone()))];
-            if known.is_none_or(|k| k.withdrawn) {
-                records.push(Record::Event(Event::Interrupted { id: id.clone(), node }));
-            }
-            self.memory().interrupts.insert(id, asked);
-            self.commit(records).await?;
-        }
-        Err(NodeError::Suspended)
-    }
-
-    /// Settles a question whose time is over: an answer that came at the last moment still counts.
-    async fn expire(&self, asked: Interrupt) -> Result<Value, NodeError> {
-        let asked = Interrupt { expired: true, withdrawn: true, ..asked };
-        self.commit(vec![Record::Interrupt(Box::new(asked.clone()))]).await?;
-        let settled = self.store.interrupt(&asked.id).await?.unwrap_or(asked);
-        self.memory().interrupts.insert(settled.id.clone(), settled.clone());
-        match settled.answer {
-            Some(answer) => Ok(answer.value),
-            None => Err(NodeError::Failed(settled.expiry())),
-        }
+        entry.filter(|entry| entry.status == EntryStatus::Done).and_then(|entry| entry.receipt)
     }
 }
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use super::{
-    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Failure, Inbox, Interrupt, InterruptId, Name, Owner,
-    StopAsk, TaskPath, TaskResult, Thread, ThreadId, ThreadStatus, Unwinding,
+    Alarm, Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Failure, Inbox, Interrupt, InterruptId, Name,
+    Owner, Produced, Signal, StopAsk, TaskPath, TaskResult, Thread, ThreadId, ThreadStatus, Unwinding,
 };
 
 /// Why a store refused or failed.
@@ -53,6 +53,9 @@ pub enum StoreError {
         /// Through what.
         via: String,
     },
+    /// So many signals wait in the thread that no more is taken.
+    #[error("thread {0} has {MOST_SIGNALS} signals that it has not taken")]
+    InboxFull(ThreadId),
     /// Nobody waits for the answer any more.
     #[error("question {0} was withdrawn: its thread went on or ended")]
     Withdrawn(InterruptId),
@@ -108,6 +111,7 @@ impl StoreError {
             Self::Answered { .. } => {
                 failure("already_decided", "nothing to do; `tidegate run show` tells how it went on")
             }
+            Self::InboxFull(_) => failure("inbox_full", "let the thread take them, or cancel it"),
             Self::Withdrawn(_) => failure("withdrawn", "`tidegate approvals` lists the open questions"),
             Self::Expired { .. } => failure("expired", "start the run again"),
             Self::Changed { .. } => failure("changed", "look at it again, then decide"),
@@ -171,11 +175,32 @@ pub enum Record {
     Seen(u64),
     /// Entries up to this number are never undone.
     CommitPoint(u64),
-    /// Something was undone: the thread cannot be continued.
-    Undone,
+    /// Whether something was undone: then the thread cannot be continued, unless in a branch of its own.
+    Undone(bool),
+    /// A wait has taken the signal of this number.
+    Took(u64),
+    /// What the thread waits for beside answers, as its run ends.
+    Sleeps {
+        /// Its next timer.
+        wake: Option<Alarm>,
+        /// The newest signal that the run has looked at.
+        heard: u64,
+    },
+    /// What a node gave, to be given again for the same input.
+    Cached {
+        /// Digest of the node and what it saw.
+        key: String,
+        /// What it gave.
+        produced: Produced,
+        /// Until when; `None`: for good.
+        expires_at: Option<DateTime<Utc>>,
+    },
     /// An event.
     Event(Event),
 }
+
+/// Most signals that may wait in one thread: one that nothing takes must not fill the disk.
+pub const MOST_SIGNALS: usize = 1_000;
 
 /// Records that are committed together.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,6 +250,13 @@ pub trait Store: Send + Sync + 'static {
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError>;
     /// Says that a process waits for this thread and goes on by itself; `None` takes it back.
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError>;
+    /// Leaves a signal for the thread, whoever advances it, and returns its number. Adds the event `Signalled`. Its own `seq` does not
+    /// count. At most [`MOST_SIGNALS`] wait in a thread.
+    async fn signal(&self, id: &ThreadId, signal: &Signal) -> Result<u64, StoreError>;
+    /// Signals that no wait has taken, oldest first.
+    async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError>;
+    /// What a node gave before for the same input, unless it is over at `now`.
+    async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError>;
     /// Asks the owner of the current epoch to let go of the thread; the newest request counts. Adds the event `StopAsked`.
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError>;
     /// What has arrived. Cheap: its owner looks several times a second.

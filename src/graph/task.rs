@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::core;
+use super::effect::{decode, encode};
+use super::journal::{EntryKind, JournalKey, digest};
 use super::namespace::{NamespaceEnd, run_namespace};
 use super::scope::{Scope, millis, panic_message};
 use super::{
@@ -31,6 +33,9 @@ pub(super) async fn run_task(
     })?;
     let place =
         if checkpoint.ns.is_empty() { task.node.to_string() } else { format!("{}|{}", checkpoint.ns, task.node) };
+    if let Some(given) = given_before(scope, graph, checkpoint, task, entry).await? {
+        return given;
+    }
     loop {
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
@@ -56,7 +61,15 @@ pub(super) async fn run_task(
         let retry_in_ms = pause.map(|p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX));
         let (ns, node) = (checkpoint.ns.clone(), task.node.clone());
         let duration_ms = Some(millis(began));
-        scope.later(Event::NodeFailed { ns: ns.clone(), node, failure: failure.clone(), retry_in_ms, duration_ms });
+        let by = entry.policy.on_error.as_ref().filter(|_| pause.is_none() && is_handled(&failure));
+        let handler = by.map(|by| by.to.clone());
+        let (at, why) = (ns.clone(), failure.clone());
+        scope.later(Event::NodeFailed { ns: at, node, failure: why, retry_in_ms, duration_ms, handler });
+        if let Some(by) = by {
+            // What a subgraph asked has nobody to hear the answer.
+            scope.postpone(vec![Record::Withdraw { ns: Name::from(task.inner_ns(&ns, checkpoint.fork)) }]);
+            return Ok(core::handled(task, by, &failure));
+        }
         let Some(pause) = pause else { return Err(NodeError::Failed(failure)) };
         let attempts =
             Record::Attempts { ns, checkpoint: checkpoint.id.clone(), path: task.path.clone(), attempts: failed };
@@ -76,7 +89,7 @@ async fn attempt_once(
     let work = async {
         match &entry.body {
             Body::Leaf(node) => {
-                let cx = Context::new(scope.clone(), &checkpoint.ns, task, attempt, entry.policy.interrupt_ttl);
+                let cx = Context::new(scope.clone(), checkpoint, task, attempt, entry.policy.interrupt_ttl);
                 let produced = node.run(&cx, &view(checkpoint, task)?).await?;
                 cx.not_swallowed()?;
                 Ok(produced)
@@ -85,17 +98,101 @@ async fn attempt_once(
         }
     };
     let guarded = AssertUnwindSafe(work).catch_unwind();
-    // How long a replay takes says nothing about the record.
-    let ended = match entry.policy.timeout.filter(|_| scope.recorded.is_none()) {
-        None => guarded.await,
-        Some(limit) => {
-            tokio::time::timeout(limit, guarded).await.unwrap_or_else(|_| Ok(Err(timed_out(&task.node, limit))))
-        }
-    };
+    let ended = in_time(scope, checkpoint, task, entry, guarded).await?;
     let produced = ended.unwrap_or_else(|panic| Err(panicked(&task.node, panic.as_ref())))?;
+    keep_for_others(scope, checkpoint, task, entry, &produced)?;
     let routed = || core::finish(graph, checkpoint, task, produced.writes, produced.goto);
     let finished = std::panic::catch_unwind(AssertUnwindSafe(routed));
     Ok(finished.map_err(|panic| panicked(&task.node, panic.as_ref()))??)
+}
+
+/// A failure that a handler may take; running out of supersteps is a pause and no failure of the node.
+fn is_handled(failure: &Failure) -> bool {
+    failure.code != "recursion_limit"
+}
+
+/// Runs an attempt within its node's time limits.
+async fn in_time<T>(
+    scope: &Scope,
+    checkpoint: &Checkpoint,
+    task: &Task,
+    entry: &NodeEntry,
+    work: impl Future<Output = T>,
+) -> Result<T, NodeError> {
+    let (limit, idle) = (entry.policy.timeout, entry.policy.idle_timeout);
+    // How long a replay takes says nothing about the record.
+    if scope.recorded.is_some() || (limit.is_none() && idle.is_none()) {
+        return Ok(work.await);
+    }
+    let watch = scope.vigil.watch(checkpoint, task);
+    tokio::select! {
+        biased;
+        ended = work => Ok(ended),
+        () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => {
+            Err(timed_out(&task.node, limit.unwrap_or_default()))
+        }
+        () = watch.idle(idle.unwrap_or_default()), if idle.is_some() => {
+            Err(idled(&task.node, idle.unwrap_or_default()))
+        }
+    }
+}
+
+/// The journal's name of a result that came from the cache.
+const CACHED: &str = "cached";
+
+/// The digest under which a task's result is kept: the node and what it sees.
+fn cache_key(checkpoint: &Checkpoint, task: &Task, entry: &NodeEntry, by: &[String]) -> Result<String, Failure> {
+    let seen = view(checkpoint, task)?.0;
+    let counts = |name: &str| match (by, &entry.info.reads) {
+        ([], Some(reads)) => reads.contains_key(name),
+        ([], None) => true,
+        (by, _) => by.iter().any(|wanted| wanted == name),
+    };
+    let seen: Map<String, Value> =
+        seen.into_iter().filter(|(name, _)| counts(name)).map(|(name, value)| (name.to_string(), value)).collect();
+    let info = &entry.info;
+    Ok(digest(&json!([task.node, info.kind, info.version, info.parameters, seen])))
+}
+
+/// What a cached node gave for the same input before. The journal keeps it, so that a replay needs no cache.
+async fn given_before(
+    scope: &Scope,
+    graph: &CompiledGraph,
+    checkpoint: &Checkpoint,
+    task: &Task,
+    entry: &NodeEntry,
+) -> Result<Option<Result<TaskResult, NodeError>>, NodeError> {
+    let Some(cache) = &entry.policy.cache else { return Ok(None) };
+    let key = JournalKey::of(checkpoint, task, CACHED, 0);
+    let produced = match scope.pinned(&key) {
+        Some(known) => known,
+        None if scope.recorded.is_some() => return Ok(None),
+        None => {
+            let found = scope.store.cached(&cache_key(checkpoint, task, entry, &cache.by)?, scope.now()).await?;
+            let Some(found) = found else { return Ok(None) };
+            let found = encode(&found, CACHED)?;
+            scope.reading(key, EntryKind::Pin, async { Ok(found) }).await?
+        }
+    };
+    let produced: Produced = decode(produced, CACHED)?;
+    scope.later(Event::Cached { ns: checkpoint.ns.clone(), node: task.node.clone() });
+    Ok(Some(Ok(core::finish(graph, checkpoint, task, produced.writes, produced.goto)?)))
+}
+
+/// Keeps what a cached node gave, with its superstep.
+fn keep_for_others(
+    scope: &Scope,
+    checkpoint: &Checkpoint,
+    task: &Task,
+    entry: &NodeEntry,
+    produced: &Produced,
+) -> Result<(), Failure> {
+    let Some(cache) = entry.policy.cache.as_ref().filter(|_| scope.recorded.is_none()) else { return Ok(()) };
+    let key = cache_key(checkpoint, task, entry, &cache.by)?;
+    let ttl = cache.ttl.and_then(|ttl| chrono::Duration::from_std(ttl).ok());
+    let expires_at = ttl.and_then(|ttl| scope.now().checked_add_signed(ttl));
+    scope.postpone(vec![Record::Cached { key, produced: produced.clone(), expires_at }]);
+    Ok(())
 }
 
 fn view(checkpoint: &Checkpoint, task: &Task) -> Result<View, Failure> {
@@ -121,8 +218,8 @@ fn subgraph<'a>(
     Box::pin(async move {
         let seen = view(checkpoint, task)?.0;
         let input = shared_input(&seen, inner);
-        let ns = Name::from(task.inner_ns(&checkpoint.ns));
-        match run_namespace(scope, inner, &ns, input).await? {
+        let ns = Name::from(task.inner_ns(&checkpoint.ns, checkpoint.fork));
+        match run_namespace(scope, inner, (&ns, checkpoint.fork), input).await? {
             NamespaceEnd::Finished(end) => Ok(Produced { writes: handed_back(&end, outer, inner), goto: Vec::new() }),
             NamespaceEnd::Suspended => Err(NodeError::Suspended),
         }
@@ -148,6 +245,11 @@ fn handed_back(end: &Checkpoint, outer: &CompiledGraph, inner: &CompiledGraph) -
 fn timed_out(node: &str, limit: Duration) -> NodeError {
     let failure = Failure::new("node_timeout", format!("node `{node}` did not end within {limit:?}"));
     NodeError::Failed(failure.hint("raise its `timeout`, or look at what it waits for").retryable())
+}
+
+fn idled(node: &str, limit: Duration) -> NodeError {
+    let failure = Failure::new("node_idle", format!("node `{node}` gave no sign of life for {limit:?}"));
+    NodeError::Failed(failure.hint("raise its `idle_timeout`, or let it report progress").retryable())
 }
 
 fn panicked(node: &str, panic: &(dyn std::any::Any + Send)) -> NodeError {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Failure, ThreadId};
+use super::{Alarm, Failure, ThreadId};
 
 /// What a thread can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -171,6 +171,9 @@ pub struct Thread {
     pub epoch: u64,
     /// A process that waits for this thread to be answered and will go on by itself.
     pub attendant: Option<Owner>,
+    /// Its next timer: somebody must go on with it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<Alarm>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// When it changed last.

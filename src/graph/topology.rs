@@ -147,7 +147,13 @@ impl CompiledGraph {
             let Body::Subgraph(graph) = &self.nodes.get(here.split(':').next()?)?.body else { return None };
             return graph.admits_answer(inner, node, answer);
         }
-        let name = self.nodes.get(node)?.info.answers_into.as_ref()?;
+        let entry = self.nodes.get(node)?;
+        if let Body::Leaf(asks) = &entry.body
+            && let Err(refused) = asks.admits(answer)
+        {
+            return Some(Err(refused));
+        }
+        let name = entry.info.answers_into.as_ref()?;
         let channel = self.channels.get(name.as_str())?;
         Some(if channel.kind.admits(answer) || channel.reducer.is_some() {
             Ok(())
@@ -186,6 +192,17 @@ impl CompiledGraph {
                 "commit_point": entry.policy.commit_point,
             }),
             Body::Subgraph(inner) => inner.describe(),
+        };
+        // Named only where they are used: a graph that has none keeps the fingerprint that it had before they were known.
+        let node = |entry: &NodeEntry| {
+            let mut told = node(entry);
+            if let Some(by) = &entry.policy.on_error {
+                told["on_error"] = json!(by);
+            }
+            if entry.policy.defer {
+                told["defer"] = Value::Bool(true);
+            }
+            told
         };
         let leaving = |l: &Leaving| {
             let routers: Vec<Value> = l

@@ -1,6 +1,6 @@
 //! Checkpoints: a line of rows per namespace, changes on snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -170,10 +170,12 @@ fn empty() -> Checkpoint {
         parent: None,
         ns: Name::default(),
         step: 0,
+        fork: 0,
         source: Source::Loop,
         values: State::new(),
         written: State::new(),
         barriers: BTreeMap::new(),
+        deferred: BTreeSet::new(),
         frontier: Vec::new(),
         visits: BTreeMap::new(),
         at: DateTime::UNIX_EPOCH,
@@ -259,10 +261,12 @@ fn source_word(source: Source) -> &'static str {
         Source::Loop => "loop",
         Source::Update => "update",
         Source::Fork => "fork",
+        Source::Input => "input",
     }
 }
 
 fn parse_source(word: &str) -> Done<Source> {
-    let known = [Source::Loop, Source::Update, Source::Fork].into_iter().find(|s| source_word(*s) == word);
+    let known =
+        [Source::Loop, Source::Update, Source::Fork, Source::Input].into_iter().find(|s| source_word(*s) == word);
     known.ok_or_else(|| StoreError::Damaged(format!("`{word}` is no source of a checkpoint")).into())
 }

@@ -85,10 +85,12 @@ pub(super) fn checkpoint(id: &str, parent: Option<&str>, ns: &str, step: i64, va
         parent: parent.map(CheckpointId::from),
         ns: ns.into(),
         step,
+        fork: 0,
         source: Source::Loop,
         written: values.clone(),
         values,
         barriers: BTreeMap::new(),
+        deferred: Default::default(),
         frontier: vec![Task { path: TaskPath::Pull("a".into()), node: "a".into(), visit: 1, input: None }],
         visits: [("a".into(), 1)].into(),
         at: at(step),
@@ -117,6 +119,7 @@ pub(super) fn thread(id: &str, created: i64) -> Thread {
         owner: None,
         epoch: 0,
         attendant: None,
+        wake: None,
         created_at: at(created),
         updated_at: at(created),
     }
@@ -172,7 +175,7 @@ async fn leases_fence(harness: &dyn Harness) -> Checked {
     refused("a lease is held by one", store.acquire(&id, &owner(2)).await, held.clone())?;
     let again = store.acquire(&id, &owner(1)).await?;
     same("every acquire counts the epoch up", (again.epoch, again.owner), (2, Some(owner(1))))?;
-    let stale = store.commit(transaction("leased", 1, 2, vec![Record::Undone])).await;
+    let stale = store.commit(transaction("leased", 1, 2, vec![Record::Undone(true)])).await;
     refused("an old epoch writes nothing", stale, StoreError::Fenced { thread: id.clone(), ours: 1, current: 2 })?;
     store.release(&id, 1).await?;
     refused("an old epoch releases nothing", store.acquire(&id, &owner(2)).await, held)?;
@@ -199,7 +202,7 @@ async fn commits_are_whole(harness: &dyn Harness) -> Checked {
         failure: Some(failure.clone()),
         unwinding: Some(unwinding.clone()),
     };
-    let records = vec![status, Record::CommitPoint(7), Record::Undone];
+    let records = vec![status, Record::CommitPoint(7), Record::Undone(true)];
     store.commit(transaction("whole", 1, 5, records)).await?;
     drop(store);
     let row = harness.open().thread(&id).await?;

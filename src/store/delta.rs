@@ -20,6 +20,8 @@ enum ChangeRef<'a> {
 struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<Option<&'a CheckpointId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fork: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     both: Vec<ChangeRef<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -30,6 +32,8 @@ struct Written<'a> {
     visits: BTreeMap<&'a str, u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     barriers: &'a BTreeMap<Name, BTreeSet<Name>>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    deferred: &'a BTreeSet<Name>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     due: Vec<&'a str>,
     #[serde(skip_serializing_if = "<[Task]>::is_empty")]
@@ -43,6 +47,9 @@ pub(super) struct Body {
     /// Absent: the row before; null: none.
     #[serde(default, deserialize_with = "present")]
     parent: Option<Option<CheckpointId>>,
+    /// Absent: as in the row before; in a snapshot: 0.
+    #[serde(default)]
+    fork: Option<u32>,
     #[serde(default)]
     both: Vec<Change>,
     #[serde(default)]
@@ -53,6 +60,8 @@ pub(super) struct Body {
     visits: BTreeMap<Name, u64>,
     #[serde(default)]
     barriers: BTreeMap<Name, BTreeSet<Name>>,
+    #[serde(default)]
+    deferred: BTreeSet<Name>,
     /// The frontier, where it is nothing but triggered nodes (the usual case): their names.
     #[serde(default)]
     due: Vec<Name>,
@@ -74,7 +83,8 @@ pub(super) fn changes(before: &Checkpoint, now: &Checkpoint) -> Option<serde_jso
     let changed = |(node, count): (&'_ Name, &u64)| before.visits.get(node) != Some(count);
     let visits = now.visits.iter().filter(|(n, c)| changed((n, c))).map(|(n, c)| (n.as_str(), *c)).collect();
     let parent = if now.parent.as_ref() == Some(&before.id) { None } else { Some(now.parent.as_ref()) };
-    Some(body(now, parent, values, written, visits))
+    let fork = (now.fork != before.fork).then_some(now.fork);
+    Some(body(now, (parent, fork), values, written, visits))
 }
 
 /// The body of `now` by itself.
@@ -82,12 +92,13 @@ pub(super) fn snapshot(now: &Checkpoint) -> serde_json::Result<String> {
     let nothing = State::new();
     let all = |state| since(&nothing, state).unwrap_or_default();
     let visits = now.visits.iter().map(|(n, c)| (n.as_str(), *c)).collect();
-    body(now, Some(now.parent.as_ref()), all(&now.values), all(&now.written), visits)
+    let fork = (now.fork != 0).then_some(now.fork);
+    body(now, (Some(now.parent.as_ref()), fork), all(&now.values), all(&now.written), visits)
 }
 
 fn body<'a>(
     now: &'a Checkpoint,
-    parent: Option<Option<&'a CheckpointId>>,
+    (parent, fork): (Option<Option<&'a CheckpointId>>, Option<u32>),
     values: Vec<ChangeRef<'a>>,
     mut written: Vec<ChangeRef<'a>>,
     visits: BTreeMap<&'a str, u64>,
@@ -97,7 +108,9 @@ fn body<'a>(
     let due: Option<Vec<&str>> = now.frontier.iter().map(|task| plain(task, &now.visits)).collect();
     let frontier = if due.is_some() { &[] } else { now.frontier.as_slice() };
     let due = due.unwrap_or_default();
-    serde_json::to_string(&Written { parent, both, values, written, visits, barriers: &now.barriers, due, frontier })
+    let (barriers, deferred) = (&now.barriers, &now.deferred);
+    let row = Written { parent, fork, both, values, written, visits, barriers, deferred, due, frontier };
+    serde_json::to_string(&row)
 }
 
 /// The node's name, where the rest of the task follows from it.
@@ -133,12 +146,14 @@ impl Body {
             Some(named) => named,
             None => Some(to.id.clone()),
         };
+        to.fork = self.fork.unwrap_or(to.fork);
         apply_changes(&mut to.values, self.both.clone());
         apply_changes(&mut to.written, self.both);
         apply_changes(&mut to.values, self.values);
         apply_changes(&mut to.written, self.written);
         to.visits.extend(self.visits);
         to.barriers = self.barriers;
+        to.deferred = self.deferred;
         to.frontier = self.frontier;
         let visits = &to.visits;
         to.frontier.extend(self.due.into_iter().map(|node| {

@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::fault::{Done, count, decode_opt, encode, uncount};
+use super::fault::{Done, count, decode, decode_opt, encode, uncount};
 use super::writer::Tx;
 use super::{audit, threads};
-use crate::graph::{Event, Inbox, StopAsk, StoreError, ThreadId};
+use crate::graph::{Alarm, Event, Inbox, MOST_SIGNALS, Signal, StopAsk, StoreError, ThreadId};
 
 /// Leaves a request to let go, for the owner of the current epoch.
 pub(super) fn ask_stop(tx: &mut Tx<'_>, id: &ThreadId, ask: &StopAsk) -> Done<()> {
@@ -21,16 +21,62 @@ pub(super) fn ask_stop(tx: &mut Tx<'_>, id: &ThreadId, ask: &StopAsk) -> Done<()
 pub(super) fn read(conn: &Connection, id: &ThreadId) -> Done<Inbox> {
     let mut select = conn.prepare_cached(
         "SELECT epoch, CASE WHEN stop_epoch = epoch THEN stop END,
-           seen < (SELECT count(*) FROM interrupts i WHERE i.thread = threads.n AND i.answer IS NOT NULL)
+           seen < (SELECT count(*) FROM interrupts i WHERE i.thread = threads.n AND i.answer IS NOT NULL),
+           EXISTS (SELECT 1 FROM signals s WHERE s.thread = threads.n AND s.taken = 0 AND s.seq > threads.heard)
          FROM threads WHERE id = ?1",
     )?;
-    let found = select.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-    let (epoch, stop, answered): (i64, Option<String>, bool) = found.ok_or_else(|| StoreError::NoThread(id.clone()))?;
-    Ok(Inbox { epoch: uncount(epoch)?, stop: decode_opt(stop, "a request to stop")?, answered })
+    let found =
+        select.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()?;
+    let found: Option<(i64, Option<String>, bool, bool)> = found;
+    let (epoch, stop, answered, signalled) = found.ok_or_else(|| StoreError::NoThread(id.clone()))?;
+    Ok(Inbox { epoch: uncount(epoch)?, stop: decode_opt(stop, "a request to stop")?, answered, signalled })
 }
 
 /// A run has begun that knows so many answers.
 pub(super) fn seen(conn: &Connection, thread: i64, answers: u64) -> Done<()> {
     conn.prepare_cached("UPDATE threads SET seen = ?2 WHERE n = ?1")?.execute(params![thread, count(answers)?])?;
+    Ok(())
+}
+
+/// Leaves a signal.
+pub(super) fn signal(tx: &mut Tx<'_>, id: &ThreadId, signal: &Signal) -> Done<u64> {
+    let mut head = threads::head(tx.conn, id)?;
+    let mut counts = tx.conn.prepare_cached(
+        "SELECT coalesce(max(seq), 0), count(*) FILTER (WHERE taken = 0) FROM signals WHERE thread = ?1",
+    )?;
+    let (newest, waiting): (i64, i64) = counts.query_row([head.n], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if uncount(waiting)? >= MOST_SIGNALS as u64 {
+        return Err(StoreError::InboxFull(id.clone()).into());
+    }
+    let signal = Signal { seq: uncount(newest + 1)?, ..signal.clone() };
+    tx.conn.prepare_cached("INSERT INTO signals (thread, seq, body) VALUES (?1, ?2, ?3)")?.execute(params![
+        head.n,
+        newest + 1,
+        encode(&signal)?
+    ])?;
+    let event = Event::Signalled { seq: signal.seq, name: signal.name.clone(), by: signal.by.clone() };
+    audit::event(tx.conn, id, &mut head, signal.at, &event)?;
+    threads::save_head(tx.conn, &head, signal.at)?;
+    Ok(signal.seq)
+}
+
+/// Signals that no wait has taken, oldest first.
+pub(super) fn signals(conn: &Connection, thread: i64) -> Done<Vec<Signal>> {
+    let mut select = conn.prepare_cached("SELECT body FROM signals WHERE thread = ?1 AND taken = 0 ORDER BY seq")?;
+    let bodies = select.query_map([thread], |row| row.get::<_, String>(0))?;
+    bodies.map(|body| decode(&body?, "a signal")).collect()
+}
+
+/// A wait has taken a signal.
+pub(super) fn took(conn: &Connection, thread: i64, seq: u64) -> Done<()> {
+    let mut update = conn.prepare_cached("UPDATE signals SET taken = 1 WHERE thread = ?1 AND seq = ?2")?;
+    update.execute(params![thread, count(seq)?])?;
+    Ok(())
+}
+
+/// What the thread waits for when a run ends.
+pub(super) fn sleeps(conn: &Connection, thread: i64, wake: Option<&Alarm>, heard: u64) -> Done<()> {
+    let mut update = conn.prepare_cached("UPDATE threads SET wake = ?2, heard = ?3 WHERE n = ?1")?;
+    update.execute(params![thread, threads::encode_opt(wake)?, count(heard)?])?;
     Ok(())
 }

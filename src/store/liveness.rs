@@ -5,7 +5,9 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::graph::{Liveness, Owner};
+use chrono::{DateTime, Utc};
+
+use crate::graph::{Clock, Liveness, Owner, Uptime};
 
 /// Looks the owner up under `/proc`: alive are the processes with its pid, its start time, in its boot, that are no zombies.
 ///
@@ -39,6 +41,24 @@ pub fn this_process(label: &str) -> Owner {
         boot_id: boot_id().unwrap_or_default().to_owned(),
         nonce: NONCE.fetch_add(1, Ordering::Relaxed),
         label: label.to_owned(),
+    }
+}
+
+/// The machine's clock, with its uptime: what durable timers go by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MachineClock;
+
+impl Clock for MachineClock {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    fn uptime(&self) -> Option<Uptime> {
+        // Seconds since the boot with two decimals, sleep included.
+        let text = fs::read_to_string("/proc/uptime").ok()?;
+        let (seconds, hundredths) = text.split_ascii_whitespace().next()?.split_once('.')?;
+        let (seconds, hundredths): (u64, u64) = (seconds.parse().ok()?, hundredths.parse().ok()?);
+        Some(Uptime { boot_id: boot_id()?.to_owned(), ms: seconds * 1_000 + hundredths * 10 })
     }
 }
 

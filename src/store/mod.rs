@@ -4,6 +4,7 @@
 //! file at once: every check that a write depends on happens inside the writing transaction.
 
 mod audit;
+mod cache;
 mod checkpoints;
 mod conformance;
 mod delta;
@@ -26,6 +27,6 @@ mod writer;
 
 pub use audit::AuditError;
 pub use conformance::{Harness, StoreViolation, store_conformance};
-pub use liveness::{ProcLiveness, this_process};
+pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
 pub use sqlite::SqliteStore;

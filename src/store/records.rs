@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::fault::{Done, count};
 use super::threads::{self, Head, encode_opt};
 use super::writer::Tx;
-use super::{audit, checkpoints, inbox, interrupts, journal};
+use super::{audit, cache, checkpoints, inbox, interrupts, journal};
 use crate::graph::{Record, StoreError, Thread, ThreadId};
 
 /// Adds a thread with its first records.
@@ -59,10 +59,13 @@ fn apply(tx: &mut Tx<'_>, id: &ThreadId, head: &mut Head, at: DateTime<Utc>, rec
                 .execute(params![n, count(*seq)?])?;
             Ok(())
         }
-        Record::Undone => {
-            tx.conn.prepare_cached("UPDATE threads SET undone = 1 WHERE n = ?1")?.execute([n])?;
+        Record::Undone(undone) => {
+            tx.conn.prepare_cached("UPDATE threads SET undone = ?2 WHERE n = ?1")?.execute(params![n, undone])?;
             Ok(())
         }
+        Record::Took(seq) => inbox::took(tx.conn, n, *seq),
+        Record::Sleeps { wake, heard } => inbox::sleeps(tx.conn, n, wake.as_ref(), *heard),
+        Record::Cached { key, produced, expires_at } => cache::put(tx.conn, key, produced, *expires_at, at),
         Record::Event(event) => audit::event(tx.conn, id, head, at, event),
     }
 }

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use super::open::{self, Options};
 use super::quiet::Quiet;
 use super::readers::Readers;
 use super::records;
 use super::writer::Writer;
-use super::{AuditError, audit, checkpoints, inbox, interrupts, journal, threads};
+use super::{AuditError, audit, cache, checkpoints, inbox, interrupts, journal, threads};
 use crate::graph::{
     Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Liveness, Name, Owner, Partial,
-    Record, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Produced, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// A store in one SQLite file. Several handles, in one process or in several, may be open on the same file.
@@ -105,6 +106,21 @@ impl Store for SqliteStore {
         self.writer.run(move |tx| threads::attend(tx, &id, attendant.as_ref())).await
     }
 
+    async fn signal(&self, id: &ThreadId, signal: &Signal) -> Result<u64, StoreError> {
+        let (id, signal) = (id.clone(), signal.clone());
+        self.writer.run(move |tx| inbox::signal(tx, &id, &signal)).await
+    }
+
+    async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |conn| inbox::signals(conn, threads::number(conn, &id)?)).await
+    }
+
+    async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
+        let key = key.to_owned();
+        self.readers.read(move |conn| cache::get(conn, &key, now)).await
+    }
+
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
         let (id, ask) = (id.clone(), ask.clone());
         self.writer.run(move |tx| inbox::ask_stop(tx, &id, &ask)).await
@@ -192,7 +208,10 @@ fn partial_ns(record: &Record) -> Option<&Name> {
         | Record::Status { .. }
         | Record::Seen(_)
         | Record::CommitPoint(_)
-        | Record::Undone
+        | Record::Undone(_)
+        | Record::Took(_)
+        | Record::Sleeps { .. }
+        | Record::Cached { .. }
         | Record::Event(_) => None,
     }
 }

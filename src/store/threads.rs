@@ -101,7 +101,7 @@ pub(super) fn encode_opt<T: Serialize>(value: Option<&T>) -> Done<Option<String>
 
 const COLUMNS: &str =
     "t.id, t.status, t.epoch, t.owner, t.attendant, t.failure, t.unwinding, t.committed_seq, t.undone, t.created_at,
-     t.updated_at, o.body FROM threads t JOIN thread_origins o ON o.thread = t.n";
+     t.updated_at, o.body, t.wake FROM threads t JOIN thread_origins o ON o.thread = t.n";
 
 struct Stored {
     id: String,
@@ -109,6 +109,7 @@ struct Stored {
     epoch: i64,
     owner: Option<String>,
     attendant: Option<String>,
+    wake: Option<String>,
     failure: Option<String>,
     unwinding: Option<String>,
     committed_seq: i64,
@@ -133,6 +134,7 @@ impl Stored {
             created_at: row.get(9)?,
             updated_at: row.get(10)?,
             origin: row.get(11)?,
+            wake: row.get(12)?,
         })
     }
 
@@ -153,6 +155,7 @@ impl Stored {
             owner: decode_opt(self.owner, "a thread's owner")?,
             epoch: uncount(self.epoch)?,
             attendant: decode_opt(self.attendant, "a thread's attendant")?,
+            wake: decode_opt(self.wake, "a thread's timer")?,
             created_at: time(self.created_at),
             updated_at: time(self.updated_at),
             id: self.id.into(),

@@ -19,30 +19,45 @@ pub(super) const KIND: &str = "ask";
 pub(super) struct AskSpec {
     pub prompt: String,
     pub into: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<String>,
 }
 
 pub(super) struct Ask {
     prompt: Expression,
     into: String,
+    answer: Option<jsonschema::Validator>,
+    expired: Option<Expression>,
     parameters: Value,
 }
 
 impl Ask {
     pub fn new(spec: AskSpec) -> Result<Self, Failure> {
         let parameters = json!(spec);
-        Ok(Self { prompt: Expression::compile(&spec.prompt)?, into: spec.into, parameters })
+        let answer = spec.answer.as_ref().map(validator).transpose()?;
+        let expired = spec.expired.as_deref().map(Expression::compile).transpose()?;
+        Ok(Self { prompt: Expression::compile(&spec.prompt)?, into: spec.into, answer, expired, parameters })
     }
+}
+
+fn validator(schema: &Value) -> Result<jsonschema::Validator, Failure> {
+    jsonschema::validator_for(schema)
+        .map_err(|error| Failure::new("bad_schema", "`answer` is no JSON Schema").because(error.to_string()))
 }
 
 #[async_trait]
 impl DynNode for Ask {
     fn info(&self) -> NodeInfo {
         let any = Field { kind: ChannelType::Any, required: false };
-        let names = self.prompt.names();
+        let (asked, expired) = (self.prompt.names(), self.expired.as_ref().map(Expression::names));
+        let whole = asked.whole || expired.as_ref().is_some_and(|names| names.whole);
+        let names = || asked.all().chain(expired.iter().flat_map(|names| names.all()));
         NodeInfo {
             kind: KIND.to_owned(),
             version: 1,
-            reads: (!names.whole).then(|| names.all().map(|name| (name.clone(), any)).collect()),
+            reads: (!whole).then(|| names().map(|name| (name.clone(), any)).collect()),
             writes: Some(BTreeMap::from([(self.into.clone(), any)])),
             always_writes: vec![self.into.clone()],
             answers_into: Some(self.into.clone()),
@@ -51,8 +66,22 @@ impl DynNode for Ask {
         }
     }
 
+    fn admits(&self, answer: &Value) -> Result<(), Failure> {
+        let Some(Err(wrong)) = self.answer.as_ref().map(|schema| schema.validate(answer)) else { return Ok(()) };
+        let place = match wrong.instance_path().to_string() {
+            path if path.is_empty() => String::new(),
+            path => format!(" at {path}"),
+        };
+        Err(Failure::new("bad_answer", format!("the answer does not meet the question's schema{place}"))
+            .because(wrong.to_string())
+            .hint("nothing was recorded: answer again"))
+    }
+
     async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError> {
-        let answer = cx.interrupt(&self.prompt.value(&view.0)?).await?;
+        let answer = match (cx.interrupt(&self.prompt.value(&view.0)?).await, &self.expired) {
+            (Err(NodeError::Failed(failure)), Some(expired)) if failure.code == "expired" => expired.value(&view.0)?,
+            (answer, _) => answer?,
+        };
         Ok(Produced { writes: vec![Write::new(self.into.clone(), answer)], goto: Vec::new() })
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::graph::{Channel, CompiledGraph, DynNode, Failure, NodePolicy, StateGraph};
+use crate::graph::{CachePolicy, Channel, CompiledGraph, DynNode, Failure, NodePolicy, StateGraph};
 
 use super::check::check;
 use super::deep;
 use super::fault::{Faults, Path, under};
 use super::registry::{SUBGRAPH, Unknown};
-use super::{NodeSpec, NodeTypes, Site, TextDuration, WorkflowFile, ask, edges, expr, input};
+use super::{Handler, NodeSpec, NodeTypes, Site, TextDuration, WorkflowFile, ask, edges, expr, input};
 
 /// Deepest nesting of subgraphs; a build goes down once for each.
 pub(super) const MAX_NESTING: usize = 16;
@@ -110,6 +110,13 @@ fn add_node(
         timeout: spec.timeout.map(|TextDuration(limit)| limit),
         commit_point: spec.commit_point,
         interrupt_ttl: spec.ttl.map(|TextDuration(ttl)| ttl),
+        idle_timeout: spec.idle_timeout.map(|TextDuration(limit)| limit),
+        cache: spec
+            .cache
+            .as_ref()
+            .map(|cache| CachePolicy { ttl: cache.ttl.map(|TextDuration(ttl)| ttl), by: cache.by.clone() }),
+        on_error: spec.on_error.as_ref().map(Handler::policy),
+        defer: spec.defer,
     };
     graph.policy(name, policy)
 }
@@ -152,6 +159,8 @@ fn own_keys(spec: &NodeSpec) -> Value {
     own.extend(spec.set.as_ref().map(|set| ("set", json!(set))));
     own.extend(spec.goto.as_ref().map(|goto| ("goto", json!(goto))));
     own.extend(spec.prompt.as_ref().map(|prompt| ("prompt", json!(prompt))));
+    own.extend(spec.answer.as_ref().map(|answer| ("answer", answer.clone())));
+    own.extend(spec.expired.as_ref().map(|expired| ("expired", json!(expired))));
     own.extend(spec.into.as_ref().map(|into| ("into", json!(into))));
     Value::Object(own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>())
 }

@@ -52,24 +52,14 @@ fn check_channel(name: &str, channel: &Channel, path: &Path, faults: &mut Faults
 }
 
 fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
-    let later = [
-        ("idle_timeout", node.idle_timeout.is_some()),
-        ("cache", node.cache.is_some()),
-        ("on_error", node.on_error.is_some()),
-        ("defer", node.defer.is_some()),
-    ];
-    for (key, _) in later.into_iter().filter(|(_, given)| *given) {
-        let failure =
-            Failure::new("not_supported_yet", format!("node `{name}` has `{key}`, which is not supported yet"));
-        faults
-            .push(under(path, [key]), failure.hint("remove it; it would be ignored, and that must not pass silently"));
-    }
     let kind = node.kind.as_str();
     let own = [
         ("set", node.set.is_some(), kind == expr::KIND),
         ("goto", node.goto.is_some(), kind == expr::KIND),
         ("prompt", node.prompt.is_some(), kind == ask::KIND),
         ("into", node.into.is_some(), kind == ask::KIND),
+        ("answer", node.answer.is_some(), kind == ask::KIND),
+        ("expired", node.expired.is_some(), kind == ask::KIND && node.ttl.is_some()),
         ("graph", node.graph.is_some(), kind == SUBGRAPH),
         ("file", node.file.is_some(), kind == SUBGRAPH),
         ("with", node.with.is_some(), ![expr::KIND, ask::KIND, SUBGRAPH].contains(&kind)),

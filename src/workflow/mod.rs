@@ -14,6 +14,7 @@ mod duration;
 mod edges;
 mod expr;
 mod fault;
+mod handler;
 mod input;
 mod load;
 mod names;
@@ -22,14 +23,17 @@ mod place;
 mod registry;
 mod route;
 mod schema;
+mod sleep;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 pub use build::build;
 pub use cel::Expression;
 pub use duration::TextDuration;
+pub use handler::Handler;
 pub use input::accept_input;
 pub use load::{MAX_BYTES, ReadFile, ResolvedWorkflow, Source, load, no_files};
 pub use one_or_many::OneOrMany;
 pub use registry::{NodeTypes, Site};
-pub use schema::{Case, EdgeSpec, InputSpec, NodeSpec, RetrySpec, SendSpec, WorkflowFile, json_schema};
+pub use schema::{CacheSpec, Case, EdgeSpec, InputSpec, NodeSpec, RetrySpec, SendSpec, WorkflowFile, json_schema};

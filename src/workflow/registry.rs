@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::graph::{Channel, Context, DynNode, Failure, Node, NodeError, NodeInfo, Produced, Typed, View};
 
-use super::{ask, expr};
+use super::{ask, expr, sleep, wait};
 
 /// The node type that is built in: it has no constructor.
 pub(super) const SUBGRAPH: &str = "subgraph";
@@ -53,11 +53,13 @@ pub struct NodeTypes {
 }
 
 impl NodeTypes {
-    /// The types that know nothing of any domain: `expr` and `ask`.
+    /// The types that know nothing of any domain: `expr`, `ask`, `sleep` and `wait`.
     pub fn generic() -> Self {
         Self::default()
             .with_erased::<expr::ExprSpec>(expr::KIND, |spec, _| Ok(Arc::new(expr::Expr::new(spec)?)))
             .with_erased::<ask::AskSpec>(ask::KIND, |spec, _| Ok(Arc::new(ask::Ask::new(spec)?)))
+            .with_erased::<sleep::SleepSpec>(sleep::KIND, |spec, _| Ok(Arc::new(sleep::Sleep::new(&spec)?)))
+            .with_erased::<wait::WaitSpec>(wait::KIND, |spec, _| Ok(Arc::new(wait::Wait::new(&spec)?)))
     }
 
     /// Adds a typed node under its [`Node::KIND`], made from the raw `with`.
@@ -139,6 +141,10 @@ impl DynNode for Parameterised {
         let parameters =
             if info.parameters.is_null() { self.with.clone() } else { json!([info.parameters, self.with]) };
         NodeInfo { parameters, ..info }
+    }
+
+    fn admits(&self, answer: &Value) -> Result<(), Failure> {
+        self.node.admits(answer)
     }
 
     async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::graph::{Channel, RetryPolicy};
 
-use super::{OneOrMany, TextDuration};
+use super::{Handler, OneOrMany, TextDuration};
 
 /// A workflow: a graph of nodes over named channels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +82,12 @@ pub struct NodeSpec {
     /// `ask`: CEL expression of the question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// `ask`: JSON Schema that an answer must meet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Value>,
+    /// `ask`: CEL expression of the answer that counts when nobody gave one within `ttl`; without it the node fails then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<String>,
     /// `ask`: the channel that gets the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
@@ -106,22 +112,30 @@ pub struct NodeSpec {
     /// What has been done up to this node's end is never undone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub commit_point: bool,
-    /// Known, not supported yet; refused instead of ignored.
+    /// Longest time of one attempt without a sign of life: progress, an effect, a question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(skip)]
-    pub idle_timeout: Option<Value>,
-    /// Known, not supported yet; refused instead of ignored.
+    pub idle_timeout: Option<TextDuration>,
+    /// Gives what the node gave before for the same input, instead of running it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(skip)]
-    pub cache: Option<Value>,
-    /// Known, not supported yet; refused instead of ignored.
+    pub cache: Option<CacheSpec>,
+    /// The node that handles the failure of this one, after its retries; nothing is undone then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(skip)]
-    pub on_error: Option<Value>,
-    /// Known, not supported yet; refused instead of ignored.
+    pub on_error: Option<Handler>,
+    /// Runs when nothing else is due any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub defer: bool,
+}
+
+/// When a node's earlier result serves again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSpec {
+    /// How long (for good).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(skip)]
-    pub defer: Option<Value>,
+    pub ttl: Option<TextDuration>,
+    /// The channels that must be the same (everything that the node reads).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<String>,
 }
 
 /// A node's retry policy; what is left out is as in LangGraph.

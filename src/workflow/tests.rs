@@ -81,7 +81,11 @@ fn every_error_has_its_place() {
         (", { to: END } ]", " ]", "route_open", &["w.yaml:15:", "to: END"]),
         ("reducer: add", "reducer: append", "bad_reducer", &["w.yaml:5:6"]),
         ("version: 1", "version: 2", "unsupported_version", &["w.yaml:2:10"]),
-        ("    timeout: 90s", "    idle_timeout: 90s", "not_supported_yet", &["w.yaml:11:19", "idle_timeout"]),
+        ("    timeout: 90s", "    idle_timeout: 90", "bad_workflow", &["w.yaml:11:19", "500ms"]),
+        ("    timeout: 90s", "    on_error: nobody", "unknown_node", &["w.yaml", "nobody", "ada"]),
+        ("    timeout: 90s", "    on_error: [ask]", "bad_workflow", &["w.yaml:11:", "{to, into}"]),
+        ("    timeout: 90s", "    cache: {ttl: 1h, by: [y]}", "undeclared_channel", &["w.yaml", "`y`"]),
+        ("    timeout: 90s", "    expired: '1'", "misplaced_key", &["w.yaml:11:14", "expired"]),
         ("  n: {", "  state: {", "reserved_name", &["w.yaml:5:10"]),
         ("required: [x]", "required: [y]", "bad_input_schema", &["w.yaml:3:"]),
         ("name: good\n", "", "missing_key", &["w.yaml:1:1", "`name`"]),
@@ -105,7 +109,11 @@ fn all_errors_are_told_at_once() {
 #[test]
 fn an_unknown_type_lists_the_known_ones() {
     let text = GOOD.replace("type: ask, prompt: \"'go?'\", into: x,", "type: pakager,");
-    assert_told(&refused(&text), "unknown_node_type", &["w.yaml:12:16", "`pakager`", "ask, expr, subgraph"]);
+    assert_told(
+        &refused(&text),
+        "unknown_node_type",
+        &["w.yaml:12:16", "`pakager`", "ask, expr, sleep, subgraph, wait"],
+    );
 }
 
 #[test]
@@ -181,7 +189,7 @@ impl Node for Greet {
 #[test]
 fn other_rooms_add_their_types() {
     let types = NodeTypes::generic().with_parameters::<Greet, Greeting>(|with, _| Ok(Greet(with.word)));
-    assert_eq!(types.names(), ["ask", "expr", "greet", "subgraph"]);
+    assert_eq!(types.names(), ["ask", "expr", "greet", "sleep", "subgraph", "wait"]);
     assert!(types.parameters("greet").is_some());
     let text = |with: &str, channel: &str| {
         format!(

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tidegate::graph::{
     Advance, Answer, Checkpoint, CheckpointId, CompiledGraph, END, Engine, Entry, EventRow, Export, Failure, Goto,
-    Inbox, Interrupt, InterruptId, NewThread, NodePolicy, Outcome, Owner, Partial, Record, RetryPolicy, START, StopAsk,
-    Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
+    Inbox, Interrupt, InterruptId, NewThread, NodePolicy, Outcome, Owner, Partial, Produced, Record, RetryPolicy,
+    START, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
 };
 
 use crate::support::*;
@@ -324,6 +325,20 @@ impl<S: Store> Store for Deadly<S> {
 
     async fn threads(&self, filter: &ThreadFilter) -> Result<Vec<Thread>, StoreError> {
         self.0.threads(filter).await
+    }
+
+    async fn signal(&self, id: &ThreadId, signal: &Signal) -> Result<u64, StoreError> {
+        let done = self.0.signal(id, signal).await;
+        point();
+        done
+    }
+
+    async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
+        self.0.signals(id).await
+    }
+
+    async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
+        self.0.cached(key, now).await
     }
 
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {

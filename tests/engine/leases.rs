@@ -115,7 +115,7 @@ async fn a_stale_epoch_commits_nothing() {
         let (id, _) = rig.run(&graph).await;
         let epoch = rig.engine.store().thread(&id).await.unwrap().unwrap().epoch;
         rig.advance(&graph, &id).await;
-        let records = vec![Record::Undone];
+        let records = vec![Record::Undone(true)];
         let late = Transaction { thread: id.clone(), epoch, at: chrono::Utc::now(), records };
         let refused = rig.engine.store().commit(late).await.unwrap_err();
         assert!(matches!(refused, StoreError::Fenced { .. }));

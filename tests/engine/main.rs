@@ -3,8 +3,11 @@
 mod compile;
 mod crash;
 mod effects;
+mod flow;
 mod interrupts;
 mod leases;
 mod limits;
 mod saga;
 mod support;
+mod travel;
+mod waits;

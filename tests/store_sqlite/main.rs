@@ -55,6 +55,8 @@ fn checkpoint(step: i64, values: State) -> Checkpoint {
         written: values.clone(),
         values,
         barriers: BTreeMap::new(),
+        deferred: Default::default(),
+        fork: 0,
         frontier: vec![task],
         visits: [("a".into(), visit)].into(),
         at: at(step),
@@ -78,6 +80,7 @@ fn thread(id: &str) -> Thread {
         owner: None,
         epoch: 0,
         attendant: None,
+        wake: None,
         created_at: at(0),
         updated_at: at(0),
     }

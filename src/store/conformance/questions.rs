@@ -58,7 +58,7 @@ pub(super) async fn the_inbox_is_the_next_owners(harness: &dyn Harness) -> Check
     let store = harness.open();
     let id = ThreadId::from("inbox");
     begun(&*store, "inbox").await?;
-    let nothing = |epoch| Inbox { epoch, stop: None, answered: false };
+    let nothing = |epoch| Inbox { epoch, stop: None, answered: false, signalled: false };
     same("an inbox begins empty", store.inbox(&id).await?, nothing(1))?;
     let ask = |hold, n| StopAsk { hold, by: "down".into(), at: at(n) };
     store.ask_stop(&id, &ask(true, 1)).await?;
@@ -68,14 +68,14 @@ pub(super) async fn the_inbox_is_the_next_owners(harness: &dyn Harness) -> Check
     store.answer(&question.id, &answered("ada", 4), None).await?;
     drop(store);
     let store = harness.open();
-    let expected = Inbox { epoch: 1, stop: Some(ask(false, 2)), answered: true };
+    let expected = Inbox { epoch: 1, stop: Some(ask(false, 2)), answered: true, signalled: false };
     same("the newest request and the answer are kept", store.inbox(&id).await?, expected)?;
     let events = store.events(&id, 0, 9).await?;
     let told = events.first().map(|row| (row.at, row.event.clone()));
     same("an event tells who asked", told, Some((at(1), Event::StopAsked { by: "down".into(), hold: true })))?;
     store.release(&id, 1).await?;
     store.acquire(&id, &owner(2)).await?;
-    let taken = Inbox { epoch: 2, stop: None, answered: true };
+    let taken = Inbox { epoch: 2, stop: None, answered: true, signalled: false };
     same("a request is for one owner; an answer waits for a run that begins", store.inbox(&id).await?, taken)?;
     store.commit(transaction("inbox", 2, 5, vec![Record::Seen(1)])).await?;
     same("which has seen it then", store.inbox(&id).await?, nothing(2))?;

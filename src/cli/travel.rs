@@ -1,0 +1,113 @@
+//! `run state|history|update|fork|signal`: a run's state, and what is done to it from outside.
+
+use serde_json::{Map, Value, json};
+
+use super::out::{Out, pretty};
+use super::run_args::{ForkArgs, SignalArgs, StateArgs, ThreadArg, UpdateArgs};
+use super::runs::{object, parse};
+use super::show::table;
+use super::{Exit, Failed, plain, prompt};
+use crate::app::App;
+use crate::graph::{Checkpoint, Failure, StateSnapshot, ThreadId};
+
+/// The state of a run, as it is or as it was at a checkpoint.
+pub async fn state(app: App, args: StateArgs, out: &Out) -> Result<Exit, Failed> {
+    let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
+    let of = |failure: Failure| (failure, Some(id.clone()));
+    let state = app.state(&id, args.checkpoint.as_deref()).await.map_err(of)?;
+    out.data_of(&id, &state_value(&state), || state_text(&state))?;
+    Ok(Exit::Done)
+}
+
+/// A run's checkpoints, newest first.
+pub async fn history(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
+    let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
+    let history = app.checkpoints(&id).await.map_err(|f| (f, Some(id.clone())))?;
+    let rows: Vec<Value> = history.iter().map(checkpoint_value).collect();
+    out.data_of(&id, &rows, || {
+        let mut lines = table(["checkpoint", "step", "source", "next", "values"]);
+        for checkpoint in &history {
+            let next: Vec<&str> = checkpoint.frontier.iter().map(|task| task.node.as_str()).collect();
+            let values: String = json!(checkpoint.values).to_string().chars().take(60).collect();
+            let source = json!(checkpoint.source).as_str().unwrap_or_default().to_owned();
+            lines.add_row([checkpoint.id.to_string(), checkpoint.step.to_string(), source, next.join(", "), values]);
+        }
+        lines.to_string()
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Changes a run's state as if one of its nodes had written it.
+pub async fn update(app: App, args: UpdateArgs, out: &Out) -> Result<Exit, Failed> {
+    let values = object(parse(&args.values, "--values")?, "--values")?;
+    let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
+    app.update(&id, &values, &args.as_node).await.map_err(|f| (f, Some(id.clone())))?;
+    changed(&app, &id, out).await
+}
+
+/// Branches a run off one of its checkpoints.
+pub async fn fork(app: App, args: ForkArgs, out: &Out) -> Result<Exit, Failed> {
+    let values = args.values.as_deref().map_or(Ok(Value::Object(Map::new())), |text| parse(text, "--values"))?;
+    let values = object(values, "--values")?;
+    let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
+    let of = |failure: Failure| (failure, Some(id.clone()));
+    app.fork(&id, &args.checkpoint, &values, args.as_node.as_deref()).await.map_err(of)?;
+    changed(&app, &id, out).await
+}
+
+async fn changed(app: &App, id: &ThreadId, out: &Out) -> Result<Exit, Failed> {
+    let state = app.state(id, None).await.map_err(|f| (f, Some(id.clone())))?;
+    out.data_of(id, &state_value(&state), || format!("{}\n\ngo on: tidegate run continue {id}", state_text(&state)))?;
+    Ok(Exit::Done)
+}
+
+/// Leaves a signal for a run.
+pub async fn signal(app: App, args: SignalArgs, out: &Out) -> Result<Exit, Failed> {
+    let value = args.value.as_deref().map_or(Ok(Value::Null), |text| parse(text, "--value"))?;
+    let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
+    let seq = app.signal(&id, &args.name, value, &prompt::user()).await.map_err(|f| (f, Some(id.clone())))?;
+    out.data_of(&id, &json!({"thread": id, "signal": args.name, "seq": seq}), || {
+        format!("signal `{}` is number {seq} of run {id}", args.name)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// A run's state for machines.
+pub fn state_value(state: &StateSnapshot) -> Value {
+    let interrupts: Vec<Value> =
+        state.interrupts.iter().map(|i| json!({"id": i.id, "node": i.key.node, "value": i.value})).collect();
+    json!({
+        "thread": state.thread.id, "workflow": state.thread.workflow, "status": state.thread.status, "values": state.values,
+        "next": state.next, "interrupts": interrupts, "error": state.thread.failure, "checkpoint": state.checkpoint.id,
+        "wake": state.thread.wake.as_ref().map(|alarm| alarm.at),
+    })
+}
+
+/// One row of a history.
+pub fn checkpoint_value(checkpoint: &Checkpoint) -> Value {
+    let mut next: Vec<&str> = checkpoint.frontier.iter().map(|task| task.node.as_str()).collect();
+    next.sort_unstable();
+    json!({
+        "checkpoint": checkpoint.id, "parent": checkpoint.parent, "step": checkpoint.step, "source": checkpoint.source,
+        "values": checkpoint.values, "next": next, "at": checkpoint.at, "fork": checkpoint.fork,
+    })
+}
+
+/// A run's state for people.
+pub fn state_text(state: &StateSnapshot) -> String {
+    let mut text = format!("thread {} ({}): {}", state.thread.id, state.thread.workflow, state.thread.status.word());
+    if !state.next.is_empty() {
+        text.push_str(&format!("\nnext: {}", state.next.join(", ")));
+    }
+    if let Some(alarm) = &state.thread.wake {
+        text.push_str(&format!("\nsleeps until {}", alarm.at.format("%Y-%m-%d %H:%M:%S UTC")));
+    }
+    for asked in &state.interrupts {
+        text.push_str(&format!("\nasks: {} ({}): {}", asked.id, asked.key.node, asked.value));
+    }
+    if !state.interrupts.is_empty() {
+        text.push_str(&format!("\nanswer: tidegate run resume {} --value JSON", state.thread.id));
+    }
+    text.push_str(&format!("\n{}", pretty(&state.values)));
+    text
+}

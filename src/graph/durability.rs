@@ -1,0 +1,103 @@
+//! When what a superstep leaves becomes durable. LangGraph's three modes; an effect's intent is durable before it is performed in all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Checkpoint, CheckpointId, Event, Name, Record, Store, StoreError, Transaction};
+
+/// When checkpoints are committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Before the next superstep begins.
+    #[default]
+    Sync,
+    /// While the next superstep runs.
+    Async,
+    /// When the run ends, waits or asks for an effect; superseded checkpoints are not kept.
+    Exit,
+}
+
+/// Transactions that wait to be committed; beyond this a run is faster than its disk, and waits.
+const MOST_WAITING: usize = 64;
+
+/// Commits in order, beside whoever asks.
+pub(super) struct Behind {
+    queue: mpsc::Sender<Handed>,
+}
+
+/// A transaction, and who waits until it is durable.
+type Handed = (Transaction, Option<oneshot::Sender<Result<(), StoreError>>>);
+
+impl Behind {
+    /// Begins to commit to `store`. Ends when it is dropped; what was taken by then is still committed.
+    pub fn begin(store: Arc<dyn Store>) -> Self {
+        let (queue, mut waiting) = mpsc::channel::<Handed>(MOST_WAITING);
+        tokio::spawn(async move {
+            let mut failed: Option<StoreError> = None;
+            while let Some((transaction, tell)) = waiting.recv().await {
+                // Nothing may be committed behind a gap.
+                if failed.is_none() {
+                    failed = store.commit(transaction).await.err();
+                }
+                if let Some(tell) = tell {
+                    // Nobody listens any more: the run was dropped.
+                    let _ = tell.send(failed.clone().map_or(Ok(()), Err));
+                }
+            }
+        });
+        Self { queue }
+    }
+
+    /// Hands a transaction over.
+    pub async fn send(&self, transaction: Transaction) -> Result<(), StoreError> {
+        self.queue.send((transaction, None)).await.map_err(|_| gone())
+    }
+
+    /// The same, and waits until it and all before it are durable.
+    pub async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.queue.send((transaction, Some(tell))).await.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Failed("the task that commits has ended".to_owned())
+}
+
+/// Drops checkpoints that a later one in `records` supersedes, with what belongs to them. The later one goes on from the one before the dropped.
+pub(super) fn superseded(records: Vec<Record>) -> Vec<Record> {
+    let mut newest: BTreeMap<Name, (CheckpointId, i64)> = BTreeMap::new();
+    let mut before: BTreeMap<Name, Option<CheckpointId>> = BTreeMap::new();
+    for record in &records {
+        if let Record::Checkpoint(checkpoint) = record {
+            before.entry(checkpoint.ns.clone()).or_insert_with(|| checkpoint.parent.clone());
+            newest.insert(checkpoint.ns.clone(), (checkpoint.id.clone(), checkpoint.step));
+        }
+    }
+    let stays = |ns: &Name, id: &CheckpointId| newest.get(ns).is_none_or(|(newest, _)| newest == id);
+    let kept = records.into_iter().filter_map(|record| match record {
+        Record::Checkpoint(checkpoint) if !stays(&checkpoint.ns, &checkpoint.id) => None,
+        Record::Checkpoint(checkpoint) => {
+            let parent = before.get(&checkpoint.ns).cloned().flatten();
+            let same = parent == checkpoint.parent;
+            let moved = || Arc::new(Checkpoint { parent: parent.clone(), ..(*checkpoint).clone() });
+            Some(Record::Checkpoint(if same { checkpoint } else { moved() }))
+        }
+        Record::Result { ns, checkpoint, .. } | Record::Attempts { ns, checkpoint, .. } if !stays(&ns, &checkpoint) => {
+            None
+        }
+        Record::Event(Event::Checkpointed { ns, step, .. })
+            if newest.get(&ns).is_some_and(|(_, newest)| *newest != step) =>
+        {
+            None
+        }
+        other => Some(other),
+    });
+    kept.collect()
+}

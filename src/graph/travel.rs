@@ -1,0 +1,157 @@
+//! What people do to a thread's state from outside: change it, give it new input, go back and branch off.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::core;
+use super::driver::{latest, refuse_changed, refuse_over};
+use super::namespace::checkpointed;
+use super::{
+    Checkpoint, CheckpointId, CompiledGraph, Engine, EngineError, Event, Failure, Name, Record, StateSnapshot, Thread,
+    ThreadId, ThreadStatus, Transaction,
+};
+
+impl Engine {
+    /// Changes the state, as if `as_node` had written it (LangGraph's `update_state`).
+    pub async fn update(
+        &self,
+        graph: &CompiledGraph,
+        id: &ThreadId,
+        values: &Map<String, Value>,
+        as_node: &str,
+    ) -> Result<(), EngineError> {
+        let thread = self.store.acquire(id, &self.owner).await?;
+        let changed = async {
+            refuse_over(&thread)?;
+            let latest = latest(&*self.store, id).await?;
+            let partial = self.store.partial(id, "", &latest.id).await?;
+            let next = core::update(graph, &latest, &partial.results, values, as_node, self.clock.now())?;
+            self.put(graph, &thread, next, Vec::new()).await
+        };
+        let changed = changed.await;
+        let released = self.store.release(id, thread.epoch).await;
+        released.map_err(EngineError::from).and(changed)
+    }
+
+    /// Gives new input to a thread that has a past: it is applied to the state and the graph begins anew. What was due, or asked, before
+    /// is not any more, and what was done before is not undone any more.
+    pub async fn input(
+        &self,
+        graph: &CompiledGraph,
+        id: &ThreadId,
+        input: &Map<String, Value>,
+    ) -> Result<(), EngineError> {
+        let thread = self.store.acquire(id, &self.owner).await?;
+        let given = async {
+            refuse_over(&thread)?;
+            let before = latest(&*self.store, id).await?;
+            let next = core::start(graph, &Name::default(), Some(&before), input, self.clock.now())?;
+            let done = self.store.journal(id).await?.iter().map(|entry| entry.seq).max().unwrap_or(0);
+            self.put(graph, &thread, next, vec![Record::CommitPoint(done)]).await
+        };
+        let given = given.await;
+        let released = self.store.release(id, thread.epoch).await;
+        released.map_err(EngineError::from).and(given)
+    }
+
+    /// Goes back to a checkpoint of the root and branches off it, with `values` applied. What `as_node`'s edges lead to is due then,
+    /// without it what was due there. The branch owns none of what was done before (none of it is undone by its failure) and inherits no
+    /// answer; its own effects are new ones. Returns the branch's first checkpoint.
+    pub async fn fork(
+        &self,
+        graph: &CompiledGraph,
+        id: &ThreadId,
+        from: &CheckpointId,
+        values: &Map<String, Value>,
+        as_node: Option<&str>,
+    ) -> Result<CheckpointId, EngineError> {
+        let thread = self.store.acquire(id, &self.owner).await?;
+        let forked = async {
+            let history = self.store.history(id, "").await?;
+            let number = history.iter().map(|c| c.fork).max().unwrap_or(0) + 1;
+            let from = history.iter().find(|c| c.id == *from).ok_or_else(|| no_checkpoint(id, from.as_str()))?;
+            let next = core::fork(graph, from, number, values, as_node, self.clock.now())?;
+            let done = self.store.journal(id).await?.iter().map(|entry| entry.seq).max().unwrap_or(0);
+            let forked = next.id.clone();
+            let event = Event::Forked { from: from.id.clone(), fork: number };
+            let records = vec![Record::CommitPoint(done), Record::Undone(false), Record::Event(event)];
+            self.put(graph, &thread, next, records).await?;
+            Ok(forked)
+        };
+        let forked = forked.await;
+        let released = self.store.release(id, thread.epoch).await;
+        released.map_err(EngineError::from).and(forked)
+    }
+
+    /// Makes a thread that sleeps wait for a person: neither its timer nor a runner goes on with it until somebody resumes it.
+    pub async fn hold(&self, id: &ThreadId) -> Result<(), EngineError> {
+        let thread = self.store.acquire(id, &self.owner).await?;
+        let held = async {
+            if thread.status != ThreadStatus::Sleeping {
+                return Ok(());
+            }
+            let status = ThreadStatus::Interrupted;
+            let heard = self.store.signals(id).await?.last().map_or(0, |newest| newest.seq);
+            let records = vec![
+                Record::Sleeps { wake: None, heard },
+                Record::Status { status, failure: None, unwinding: None },
+                Record::Event(Event::StatusChanged { status, failure: None }),
+            ];
+            let at = self.clock.now();
+            let transaction = Transaction { thread: id.clone(), epoch: thread.epoch, at, records };
+            self.store.commit(transaction).await.map_err(EngineError::from)
+        };
+        let held = held.await;
+        let released = self.store.release(id, thread.epoch).await;
+        released.map_err(EngineError::from).and(held)
+    }
+
+    /// The thread as it stood at a checkpoint of the root.
+    pub async fn state_at(
+        &self,
+        graph: &CompiledGraph,
+        id: &ThreadId,
+        checkpoint: &CheckpointId,
+    ) -> Result<StateSnapshot, EngineError> {
+        let now = self.state(graph, id).await?;
+        if now.checkpoint.id == *checkpoint {
+            return Ok(now);
+        }
+        let history = self.store.history(id, "").await?;
+        let then = history.into_iter().find(|c| c.id == *checkpoint);
+        let then = then.ok_or_else(|| no_checkpoint(id, checkpoint.as_str()))?;
+        let seen = core::look(graph, &then, &[]);
+        Ok(StateSnapshot { checkpoint: then, values: seen.values, next: seen.next, interrupts: Vec::new(), ..now })
+    }
+
+    /// Makes `next` the thread's newest checkpoint; what was asked before is withdrawn.
+    async fn put(
+        &self,
+        graph: &CompiledGraph,
+        thread: &Thread,
+        next: Checkpoint,
+        mut records: Vec<Record>,
+    ) -> Result<(), EngineError> {
+        refuse_changed(graph, thread)?;
+        if thread.unwinding.is_some() {
+            let message = format!("thread {} is being undone: its state cannot be changed", thread.id);
+            return Err(Failure::new("thread_unwinding", message).hint("resume or cancel it").into());
+        }
+        let status = if next.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
+        records.extend([
+            Record::Withdraw { ns: Name::default() },
+            checkpointed(&next),
+            Record::Status { status, failure: None, unwinding: None },
+        ]);
+        let at = next.at;
+        records.push(Record::Checkpoint(Arc::new(next)));
+        let transaction = Transaction { thread: thread.id.clone(), epoch: thread.epoch, at, records };
+        Ok(self.store.commit(transaction).await?)
+    }
+}
+
+fn no_checkpoint(id: &ThreadId, checkpoint: &str) -> EngineError {
+    let failure = Failure::new("no_checkpoint", format!("thread {id} has no checkpoint {checkpoint}"));
+    failure.hint(format!("`tidegate run history {id}` lists them")).into()
+}
