@@ -52,6 +52,9 @@ impl Exit {
             | "release_in_progress"
             | "decision_outdated"
             | "thread_over"
+            | "workflow_changed"
+            | "inbox_full"
+            | "release_state"
             | "release_over"
             | "route_generation_conflict"
             | "host_is_down" => Self::Refused,
@@ -66,6 +69,11 @@ impl Exit {
             | "request_incomplete"
             | "no_thread"
             | "no_interrupt"
+            | "no_checkpoint"
+            | "checkpoint_ambiguous"
+            | "bad_thread_id"
+            | "bad_schema"
+            | "bad_parameters"
             | "workflow_unknown"
             | "workflow_unreadable"
             | "unknown_input"
@@ -92,7 +100,10 @@ impl Exit {
             | "bad_expression"
             | "path_not_utf8"
             | "is_an_approval"
-            | "no_files" => Self::Usage,
+            | "no_files"
+            | "undeclared_channel"
+            | "unknown_node"
+            | "channel_type" => Self::Usage,
             _ => Self::Failed,
         }
     }
@@ -105,6 +116,8 @@ impl Exit {
             (ThreadStatus::Stuck, _) => Self::Stuck,
             // A release that met a full disk, and could be undone and recorded as failed, is over: nobody can resume it.
             (ThreadStatus::Failed | ThreadStatus::Cancelled, Self::Resumable) => Self::Failed,
+            // What was begun is no mistake of the command line's any more.
+            (ThreadStatus::Failed | ThreadStatus::Cancelled, Self::Usage) => Self::Failed,
             // Nobody decided in time: the release failed, while an answer that comes too late is refused.
             (ThreadStatus::Failed, _) if failure.code == "expired" => Self::Failed,
             (_, exit) => exit,

@@ -1,0 +1,302 @@
+//! `run …` on any workflow, as people and programs use it: through the binary, on files, with a database that outlives every command.
+
+mod release_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use release_support::{Home, Ran};
+use serde_json::{Value, json};
+
+/// A workflow file beside the home.
+fn workflow(home: &Home, name: &str, text: &str) -> String {
+    let path = home.path().join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn state(home: &Home, thread: &str) -> Value {
+    home.ok(&["run", "state", thread, "--json"]).json()
+}
+
+/// Waits until a run that others advance is as it should be.
+fn until(home: &Home, thread: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        // Whoever begins it may not have yet.
+        let seen = home.run(&["run", "state", thread, "--json"]).json();
+        if seen["error"]["code"] != "no_thread" && is(&seen) {
+            return seen;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "never {what}: {seen}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Every twelfth of the vectors that hold the engine, done by commands.
+#[test]
+fn commands_do_what_langgraph_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/engine");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let vectors = texts.iter().flat_map(|text| text.lines()).step_by(12);
+    let home = Home::bare();
+    for (number, line) in vectors.enumerate() {
+        let vector: Value = serde_json::from_str(line).unwrap();
+        let file = workflow(&home, "vector.yaml", &vector["graph"].to_string());
+        hold(&home, &file, &format!("t{number}"), &vector);
+    }
+}
+
+fn hold(home: &Home, file: &str, thread: &str, vector: &Value) {
+    let (ops, expected) = (vector["ops"].as_array().unwrap(), vector["expected"].as_array().unwrap());
+    let name = &vector["graph"]["name"];
+    for (number, (op, expected)) in ops.iter().zip(expected).enumerate() {
+        let ran = act(home, file, thread, op);
+        let refused = number == 0 && ran.code != Some(0) && ran.error_code() == "invalid_concurrent_update";
+        if refused && expected["error"] == "invalid_concurrent_update" {
+            return;
+        }
+        let seen = state(home, thread);
+        let status = match seen["status"].as_str().unwrap() {
+            "succeeded" => "done",
+            "failed" => "error",
+            other => other,
+        };
+        let mut asked: Vec<String> = seen["interrupts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| json!({"node": i["node"], "value": i["value"]}).to_string())
+            .collect();
+        asked.sort();
+        asked.dedup();
+        let mut wanted: Vec<String> =
+            expected["interrupts"].as_array().unwrap().iter().map(ToString::to_string).collect();
+        wanted.sort();
+        wanted.dedup();
+        let place = format!("{name}, op {number} {op}: {ran:?}");
+        assert_eq!(status, expected["status"], "{place}");
+        assert_eq!(seen["error"].get("code").unwrap_or(&Value::Null), &expected["error"], "{place}");
+        assert_eq!((&seen["values"], &seen["next"]), (&expected["values"], &expected["next"]), "{place}");
+        assert_eq!(asked, wanted, "{place}");
+    }
+    if vector["history"].is_null() {
+        return;
+    }
+    let mut history = home.ok(&["run", "history", thread, "--json"]).json().as_array().unwrap().clone();
+    history.reverse();
+    for (seen, expected) in history.iter().zip(vector["history"].as_array().unwrap()) {
+        for key in ["step", "source", "values", "next"] {
+            assert_eq!(seen[key], expected[key], "{name}, {key} of {seen}");
+        }
+    }
+    assert_eq!(history.len(), vector["history"].as_array().unwrap().len(), "{name}");
+}
+
+fn act(home: &Home, file: &str, thread: &str, op: &Value) -> Ran {
+    let limit = op["recursion_limit"].as_u64().unwrap_or(100).to_string();
+    let text = |key: &str| op[key].to_string();
+    match op["op"].as_str().unwrap() {
+        "run" => {
+            let input = text("input");
+            let args = ["run", "start", file, "--thread", thread, "--input", &input, "--recursion-limit", &limit, "--json"];
+            home.run(&args)
+        }
+        "continue" => home.run(&["run", "continue", thread, "--recursion-limit", &limit, "--json"]),
+        "resume" if op.get("value").is_some() => {
+            home.run(&["run", "resume", thread, "--value", &text("value"), "--recursion-limit", &limit, "--json"])
+        }
+        "resume" => {
+            home.run(&["run", "resume", thread, "--answers", &text("values"), "--recursion-limit", &limit, "--json"])
+        }
+        "update" => {
+            let node = op["as_node"].as_str().unwrap();
+            home.run(&["run", "update", thread, "--values", &text("values"), "--as-node", node, "--json"])
+        }
+        other => panic!("unknown op {other}"),
+    }
+}
+
+const NAP: &str = r#"
+name: nap
+channels:
+  log: { type: array, reducer: append }
+  woke: { type: object }
+nodes:
+  nap: { type: sleep, with: { for: 1s } }
+  hear: { type: wait, with: { signal: [go, stop], for: 1h, into: woke } }
+  say: { type: expr, set: { log: "[woke.signal]" } }
+edges:
+  - { from: START, to: nap }
+  - { from: nap, to: hear }
+  - { from: hear, to: say }
+"#;
+
+#[test]
+fn a_detached_run_sleeps_and_hears_with_nobody_there() {
+    let home = Home::bare();
+    let file = workflow(&home, "nap.yaml", NAP);
+    let started = home.ok(&["run", "start", &file, "--thread", "nap", "--detach", "--json"]).json();
+    assert_eq!(started["thread"], "nap");
+    until(&home, "nap", "waits for a signal", |seen| seen["next"] == json!(["hear"]) && seen["status"] == "sleeping");
+    let sent = home.ok(&["run", "signal", "nap", "stop", "--value", "{\"share\": 1}", "--json"]).json();
+    assert_eq!((&sent["thread"], &sent["seq"]), (&json!("nap"), &json!(1)));
+    let ended = until(&home, "nap", "ends", |seen| seen["status"] == "succeeded");
+    assert_eq!(ended["values"]["log"], json!(["stop"]));
+    assert_eq!(ended["values"]["woke"]["value"], json!({"share": 1}));
+    let late = home.run(&["run", "signal", "nap", "go", "--json"]);
+    assert_eq!((late.code, late.error_code().as_str()), (Some(4), "thread_over"), "{late:?}");
+    let replayed = home.ok(&["run", "replay", "nap", "--json"]).json();
+    assert_eq!(replayed["replayed"], true);
+}
+
+#[test]
+fn who_waits_at_the_terminal_sees_it_through_and_ctrl_c_holds() {
+    let home = Home::bare();
+    let file = workflow(&home, "nap.yaml", NAP);
+    let child = home.command(&["run", "start", &file, "--thread", "nap", "--json"]);
+    let mut child = { child }.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    until(&home, "nap", "waits for a signal", |seen| seen["next"] == json!(["hear"]) && seen["status"] == "sleeping");
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let held = state(&home, "nap");
+    assert_eq!((&held["status"], &held["wake"]), (&json!("interrupted"), &Value::Null));
+
+    home.ok(&["run", "signal", "nap", "go"]);
+    until(&home, "nap", "ends", |seen| seen["status"] == "succeeded");
+}
+
+const STEPS: &str = r#"
+name: steps
+channels:
+  x: { type: integer }
+  log: { type: array, reducer: append }
+nodes:
+  ada: { type: expr, set: { x: "x + 1", log: "['ada ' + string(x)]" } }
+  bob: { type: expr, set: { x: "x * 10", log: "['bob ' + string(x)]" } }
+edges:
+  - { from: START, to: ada }
+  - { from: ada, to: bob }
+"#;
+
+#[test]
+fn going_back_and_branching_off() {
+    let home = Home::bare();
+    let file = workflow(&home, "steps.yaml", STEPS);
+    let ended = home.ok(&["run", "start", &file, "--thread", "s", "--input", "{\"x\": 1}", "--json"]).json();
+    assert_eq!(ended["values"]["x"], 20);
+    let history = home.ok(&["run", "history", "s", "--json"]).json();
+    let newest_first: Vec<i64> = history.as_array().unwrap().iter().map(|c| c["step"].as_i64().unwrap()).collect();
+    assert_eq!(newest_first, [2, 1, 0]);
+    let middle = history[1]["checkpoint"].as_str().unwrap();
+    let then = home.ok(&["run", "state", "s", "--checkpoint", middle, "--json"]).json();
+    assert_eq!((&then["values"]["x"], &then["next"]), (&json!(2), &json!(["bob"])));
+
+    let forked = home.ok(&["run", "fork", "s", "--checkpoint", middle, "--values", "{\"x\": 7}", "--json"]).json();
+    assert_eq!((&forked["next"], &forked["values"]["x"]), (&json!(["bob"]), &json!(7)));
+    assert_eq!(home.ok(&["run", "history", "s", "--json"]).json()[0]["parent"], middle);
+    let ended = home.ok(&["run", "continue", "s", "--json"]).json();
+    assert_eq!((&ended["status"], &ended["values"]["x"]), (&json!("succeeded"), &json!(70)));
+    assert_eq!(home.ok(&["run", "replay", "s", "--json"]).json()["replayed"], true);
+
+    for (args, code) in [
+        (&["run", "fork", "s", "--checkpoint", "nowhere"][..], "no_checkpoint"),
+        (&["run", "state", "s", "--checkpoint", "nowhere"], "no_checkpoint"),
+        (&["run", "update", "s", "--values", "{\"y\": 1}", "--as-node", "ada"], "undeclared_channel"),
+        (&["run", "update", "s", "--values", "{}", "--as-node", "eve"], "unknown_node"),
+        (&["run", "update", "s", "--values", "[]", "--as-node", "ada"], "bad_json"),
+        (&["run", "start", &file, "--thread", "a/b"], "bad_thread_id"),
+        (&["run", "signal", "nobody", "go"], "no_thread"),
+    ] {
+        let ran = home.run(&[args, &["--json"]].concat());
+        assert_eq!((ran.code, ran.error_code().as_str()), (Some(2), code), "{args:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_thread_takes_new_input_and_only_by_the_workflow_it_began_with() {
+    let home = Home::bare();
+    let file = workflow(&home, "steps.yaml", STEPS);
+    home.ok(&["run", "start", &file, "--thread", "s", "--input", "{\"x\": 1}"]);
+    let again = home.ok(&["run", "start", &file, "--thread", "s", "--input", "{\"x\": 2}", "--json"]).json();
+    assert_eq!(again["values"], json!({"x": 30, "log": ["ada 1", "bob 2", "ada 2", "bob 3"]}));
+    let other = workflow(&home, "steps.yaml", &STEPS.replace("* 10", "* 100"));
+    let refused = home.run(&["run", "start", &other, "--thread", "s", "--input", "{\"x\": 2}", "--json"]);
+    assert_eq!((refused.code, refused.error_code().as_str()), (Some(4), "workflow_changed"), "{refused:?}");
+    // What has begun goes on by its own copy.
+    home.ok(&["run", "update", "s", "--values", "{\"x\": 5}", "--as-node", "ada"]);
+    assert_eq!(home.ok(&["run", "continue", "s", "--json"]).json()["values"]["x"], 50);
+}
+
+#[test]
+fn what_a_run_does_as_lines_while_it_does_it() {
+    let home = Home::bare();
+    let file = workflow(&home, "steps.yaml", STEPS);
+    let modes = "values,updates,tasks,checkpoints,debug,custom,events";
+    let args = ["run", "start", &file, "--thread", "s", "--input", "{\"x\": 1}", "--stream", modes];
+    let lines: Vec<Value> =
+        home.ok(&args).stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |mode: &str| lines.iter().filter(|l| l["event"] == mode).map(|l| l["data"].clone()).collect::<Vec<_>>();
+    let updates = [json!({"ada": {"x": 2, "log": ["ada 1"]}}), json!({"bob": {"x": 20, "log": ["bob 2"]}})];
+    assert_eq!(of("updates"), updates);
+    let xs: Vec<Value> = of("values").iter().map(|values| values["x"].clone()).collect();
+    assert_eq!(xs, [json!(1), json!(2), json!(20)]);
+    let steps: Vec<Value> = of("checkpoints").iter().map(|c| c["step"].clone()).collect();
+    assert_eq!(steps, [json!(1), json!(2)]);
+    let tasks: Vec<String> =
+        of("tasks").iter().map(|t| format!("{} {}", t["node"].as_str().unwrap(), t["state"].as_str().unwrap())).collect();
+    assert_eq!(tasks, ["ada started", "ada finished", "bob started", "bob finished"]);
+    assert!(!of("events").is_empty() && of("debug").len() == 6);
+
+    // Nothing is left to do: where it stands is all there is to see.
+    let ended = home.ok(&["run", "stream", "s", "--mode", "values"]);
+    assert_eq!(serde_json::from_str::<Value>(ended.stdout.trim()).unwrap()["data"]["x"], 20, "{ended:?}");
+}
+
+#[test]
+fn the_durability_is_the_callers_choice() {
+    let home = Home::bare();
+    let file = workflow(&home, "steps.yaml", STEPS);
+    for (durability, checkpoints) in [("sync", 3), ("async", 3), ("exit", 2)] {
+        let args = ["run", "start", &file, "--thread", durability, "--input", "{\"x\": 1}", "--durability", durability];
+        home.ok(&args);
+        let history = home.ok(&["run", "history", durability, "--json"]).json();
+        assert_eq!(history.as_array().unwrap().len(), checkpoints, "{durability}");
+        assert_eq!(home.ok(&["run", "replay", durability, "--json"]).json()["replayed"], true);
+    }
+}
+
+#[test]
+fn an_answer_is_held_against_its_schema_and_silence_has_its_declared_outcome() {
+    let home = Home::bare();
+    let text = r#"
+name: ask
+channels: { answer: { type: string } }
+nodes:
+  ask:
+    type: ask
+    prompt: "'go?'"
+    into: answer
+    answer: { type: string, enum: ["yes", "no"] }
+    ttl: 1s
+    expired: "'no'"
+edges: [ { from: START, to: ask } ]
+"#;
+    let file = workflow(&home, "ask.yaml", text);
+    let asked = home.run(&["run", "start", &file, "--thread", "a", "--json"]);
+    assert_eq!(asked.code, Some(3), "{asked:?}");
+    let bad = home.run(&["run", "resume", "a", "--value", "\"maybe\"", "--json"]);
+    assert_eq!((bad.code, bad.error_code().as_str()), (Some(2), "bad_answer"), "{bad:?}");
+    let ended = until(&home, "a", "ends by itself", |seen| seen["status"] == "succeeded");
+    assert_eq!(ended["values"]["answer"], "no");
+    assert_eq!(home.ok(&["run", "replay", "a", "--json"]).json()["replayed"], true);
+    let late = home.run(&["run", "resume", "a", "--value", "\"yes\"", "--json"]);
+    assert!(late.code != Some(0), "{late:?}");
+    let broken = workflow(&home, "broken.yaml", &text.replace("{ type: string, enum", "{ type: text, enum"));
+    let refused = home.run(&["run", "start", &broken, "--json"]);
+    assert_eq!((refused.code, refused.error_code().as_str()), (Some(2), "bad_schema"), "{refused:?}");
+}
