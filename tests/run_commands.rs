@@ -102,7 +102,8 @@ fn act(home: &Home, file: &str, thread: &str, op: &Value) -> Ran {
     match op["op"].as_str().unwrap() {
         "run" => {
             let input = text("input");
-            let args = ["run", "start", file, "--thread", thread, "--input", &input, "--recursion-limit", &limit, "--json"];
+            let args =
+                ["run", "start", file, "--thread", thread, "--input", &input, "--recursion-limit", &limit, "--json"];
             home.run(&args)
         }
         "continue" => home.run(&["run", "continue", thread, "--recursion-limit", &limit, "--json"]),
@@ -238,8 +239,7 @@ fn what_a_run_does_as_lines_while_it_does_it() {
     let file = workflow(&home, "steps.yaml", STEPS);
     let modes = "values,updates,tasks,checkpoints,debug,custom,events";
     let args = ["run", "start", &file, "--thread", "s", "--input", "{\"x\": 1}", "--stream", modes];
-    let lines: Vec<Value> =
-        home.ok(&args).stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = home.ok(&args).stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |mode: &str| lines.iter().filter(|l| l["event"] == mode).map(|l| l["data"].clone()).collect::<Vec<_>>();
     let updates = [json!({"ada": {"x": 2, "log": ["ada 1"]}}), json!({"bob": {"x": 20, "log": ["bob 2"]}})];
     assert_eq!(of("updates"), updates);
@@ -247,8 +247,10 @@ fn what_a_run_does_as_lines_while_it_does_it() {
     assert_eq!(xs, [json!(1), json!(2), json!(20)]);
     let steps: Vec<Value> = of("checkpoints").iter().map(|c| c["step"].clone()).collect();
     assert_eq!(steps, [json!(1), json!(2)]);
-    let tasks: Vec<String> =
-        of("tasks").iter().map(|t| format!("{} {}", t["node"].as_str().unwrap(), t["state"].as_str().unwrap())).collect();
+    let tasks: Vec<String> = of("tasks")
+        .iter()
+        .map(|t| format!("{} {}", t["node"].as_str().unwrap(), t["state"].as_str().unwrap()))
+        .collect();
     assert_eq!(tasks, ["ada started", "ada finished", "bob started", "bob finished"]);
     assert!(!of("events").is_empty() && of("debug").len() == 6);
 

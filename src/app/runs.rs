@@ -226,6 +226,26 @@ impl App {
         Ok(end)
     }
 
+    /// Tries an undo again that is stuck.
+    pub async fn retry_undo(&self, id: &ThreadId) -> Result<RunEnd, Failure> {
+        let thread = self.thread(id).await?;
+        if thread.status != ThreadStatus::Stuck {
+            let message = format!("run {id} is not stuck: it is {}", thread.status.word());
+            return Err(Failure::new("not_stuck", message).hint("`tidegate run show` tells how it stands"));
+        }
+        self.advance(id, Advance::default()).await
+    }
+
+    /// Accepts what an undo is stuck at as it is, and undoes the rest.
+    pub async fn accept_undo(&self, id: &ThreadId, by: &str) -> Result<RunEnd, Failure> {
+        let thread = self.thread(id).await?;
+        if needs_host(&thread) {
+            self.refuse_while_down()?;
+        }
+        let graph = self.graph_of(&thread)?;
+        self.engine().accept_undo(&graph, id, by).await.map_err(|e| e.failure())
+    }
+
     async fn cancel_thread(&self, id: &ThreadId, undo: bool, why: Failure) -> Result<RunEnd, Failure> {
         let thread = self.thread(id).await?;
         if needs_host(&thread) {

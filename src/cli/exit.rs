@@ -53,6 +53,7 @@ impl Exit {
             | "decision_outdated"
             | "thread_over"
             | "workflow_changed"
+            | "not_stuck"
             | "inbox_full"
             | "release_state"
             | "release_over"

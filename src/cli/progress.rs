@@ -87,11 +87,13 @@ impl EventSink for Live {
             | Event::EffectDone { .. }
             | Event::EffectFailed { .. }
             | Event::UndoFailed { .. }
+            | Event::UndoAccepted { .. }
             | Event::Answered { .. }
             | Event::StopAsked { .. }
             | Event::Signalled { .. }
             | Event::Woke { .. }
             | Event::Forked { .. }
+            | Event::Migrated { .. }
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }

@@ -46,6 +46,12 @@ pub enum RunCommand {
     /// Send it a signal
     #[command(after_help = "Example:\n  tidegate run signal 01a1fd52 go --value '{\"share\": 0.5}'")]
     Signal(SignalArgs),
+    /// Go on with an undo that is stuck
+    Undo {
+        /// How
+        #[command(subcommand)]
+        command: UndoCommand,
+    },
     /// Stop it and undo what it did since its commit point
     #[command(
         after_help = "Examples:\n  tidegate run cancel iris --reason 'wrong data'\n  tidegate run cancel iris --no-undo"
@@ -216,6 +222,17 @@ pub struct ResumeArgs {
     /// How to take it on
     #[command(flatten)]
     pub how: HowArgs,
+}
+
+/// How to go on with an undo that is stuck.
+#[derive(Debug, Subcommand)]
+pub enum UndoCommand {
+    /// Try again: what stood in the way is mended
+    #[command(after_help = "Example:\n  tidegate run undo retry iris")]
+    Retry(ThreadArg),
+    /// Leave as it is what cannot be undone, and undo the rest
+    #[command(after_help = "Example:\n  tidegate run undo accept iris")]
+    Accept(ThreadArg),
 }
 
 /// Which thread to stop.

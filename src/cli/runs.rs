@@ -11,6 +11,7 @@ use super::out::Out;
 use super::progress::Live;
 use super::run_args::{
     CancelArgs, ContinueArgs, HowArgs, ReplayArgs, ResumeArgs, RunCommand, StartArgs, StreamArgs, ThreadArg,
+    UndoCommand,
 };
 use super::show::{ago, event_line, table};
 use super::stream::Stream;
@@ -18,7 +19,7 @@ use super::timeline::{UnderWay, timeline};
 use super::travel::{self, state_text, state_value};
 use super::{Exit, Failed, deploy, plain, prompt};
 use crate::app::{App, OpenQuestion, read_text, spawn_detached};
-use crate::graph::{Advance, Export, Failure, StateSnapshot, ThreadFilter, ThreadId};
+use crate::graph::{Advance, Export, Failure, RunEnd, StateSnapshot, ThreadFilter, ThreadId, ThreadStatus};
 
 /// Largest `@FILE`, in bytes: an input is kept in the database with every run.
 const MAX_ARGUMENT_BYTES: u64 = 1024 * 1024;
@@ -72,6 +73,7 @@ pub async fn run(app: App, command: RunCommand, out: &Out) -> Result<Exit, Faile
         RunCommand::History(args) => travel::history(app, args, out).await,
         RunCommand::Update(args) => travel::update(app, args, out).await,
         RunCommand::Fork(args) => travel::fork(app, args, out).await,
+        RunCommand::Undo { command } => undo(app, command, out).await,
         RunCommand::Signal(args) => travel::signal(app, args, out).await,
         RunCommand::Cancel(args) => cancel(app, args, out).await,
         RunCommand::Export(args) => export(app, args).await,
@@ -347,11 +349,26 @@ async fn cancel(app: App, args: CancelArgs, out: &Out) -> Result<Exit, Failed> {
     }
     let why = Failure::new("cancelled", format!("cancelled by {}{reason}", prompt::user()));
     let end = app.cancel(&id, !args.no_undo, why).await.map_err(|f| (f, Some(id.clone())))?;
-    if end.status == crate::graph::ThreadStatus::Stuck {
+    undone(&id, end, out)
+}
+
+async fn undo(app: App, command: UndoCommand, out: &Out) -> Result<Exit, Failed> {
+    let (UndoCommand::Retry(ThreadArg { thread }) | UndoCommand::Accept(ThreadArg { thread })) = &command;
+    let id = app.find_thread(thread).await.map_err(plain)?.id;
+    let app = app.with_sink(Arc::new(Live::new(out.is_json())));
+    let end = match command {
+        UndoCommand::Retry(_) => app.retry_undo(&id).await,
+        UndoCommand::Accept(_) => app.accept_undo(&id, &prompt::user()).await,
+    };
+    undone(&id, end.map_err(|f| (f, Some(id.clone())))?, out)
+}
+
+fn undone(id: &ThreadId, end: RunEnd, out: &Out) -> Result<Exit, Failed> {
+    if end.status == ThreadStatus::Stuck {
         let failure = end.failure.unwrap_or_else(|| Failure::new("stuck", "an undo failed"));
-        return Ok(out.failed_as(&failure, Some(&id), Exit::Stuck));
+        return Ok(out.failed_as(&failure, Some(id), Exit::Stuck));
     }
-    out.data_of(&id, &json!({"thread": id, "status": end.status}), || format!("{id} is {}", end.status.word()))?;
+    out.data_of(id, &json!({"thread": id, "status": end.status}), || format!("{id} is {}", end.status.word()))?;
     Ok(Exit::Done)
 }
 

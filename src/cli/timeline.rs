@@ -191,8 +191,10 @@ impl Account {
             }
             Event::Accepted { .. }
             | Event::StopAsked { .. }
+            | Event::UndoAccepted { .. }
             | Event::Signalled { .. }
             | Event::Forked { .. }
+            | Event::Migrated { .. }
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }

@@ -195,6 +195,7 @@ impl Engine {
         how: Advance,
         recorded: Option<Arc<Recorded>>,
     ) -> Result<RunEnd, EngineError> {
+        let thread = if recorded.is_some() { thread } else { self.migrate(graph, thread).await? };
         refuse_changed(graph, &thread)?;
         if thread.status == ThreadStatus::Succeeded && recorded.is_none() {
             return Ok(RunEnd { status: thread.status, failure: None });
@@ -252,11 +253,34 @@ impl Engine {
         why: Failure,
     ) -> Result<RunEnd, EngineError> {
         let thread = self.store.acquire(id, &self.owner).await?;
-        let end = self.cancel_held(graph, &thread, undo, why).await;
-        let released = self.store.release(id, thread.epoch).await;
+        let epoch = thread.epoch;
+        let end = async { self.cancel_held(graph, &self.migrate(graph, thread).await?, undo, why).await }.await;
+        let released = self.store.release(id, epoch).await;
         let end = end?;
         released?;
         Ok(end)
+    }
+
+    /// Accepts what an undo is stuck at as it is, and undoes the rest.
+    pub async fn accept_undo(
+        &self,
+        graph: &Arc<CompiledGraph>,
+        id: &ThreadId,
+        by: &str,
+    ) -> Result<RunEnd, EngineError> {
+        let thread = self.store.acquire(id, &self.owner).await?;
+        let accepted = async {
+            refuse_changed(graph, &thread)?;
+            let Some(unwinding) = thread.unwinding.clone().filter(|_| thread.status == ThreadStatus::Stuck) else {
+                let message = format!("thread {id} is not stuck in an undo: it is {}", thread.status.word());
+                return Err(Failure::new("not_stuck", message).hint("`tidegate run show` tells how it stands").into());
+            };
+            let scope = self.scope(&thread, Advance::default(), false, None).await?;
+            Ok(super::saga::accept(&scope, unwinding, thread.committed_seq, by).await?)
+        };
+        let accepted = accepted.await;
+        let released = self.store.release(id, thread.epoch).await;
+        released.map_err(EngineError::from).and(accepted)
     }
 
     async fn cancel_held(

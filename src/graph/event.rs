@@ -123,6 +123,15 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// Somebody accepted what could not be undone, or settled, as it is.
+    UndoAccepted {
+        /// Its place.
+        place: String,
+        /// Its kind.
+        effect: String,
+        /// Who.
+        by: String,
+    },
     /// A question was asked.
     Interrupted {
         /// The question's id.
@@ -169,6 +178,11 @@ pub enum Event {
         /// The branch's number.
         fork: u32,
     },
+    /// The thread goes on with other versions of its nodes than it began with.
+    Migrated {
+        /// Kinds with their versions: `packager 1 -> 2`.
+        changes: Vec<String>,
+    },
     /// Effects up to here are never undone any more.
     CommitPoint {
         /// The node that set it.
@@ -209,12 +223,14 @@ impl Event {
             | Self::UndoStarted { .. }
             | Self::EffectUndone { .. }
             | Self::UndoFailed { .. }
+            | Self::UndoAccepted { .. }
             | Self::Interrupted { .. }
             | Self::Answered { .. }
             | Self::StopAsked { .. }
             | Self::Signalled { .. }
             | Self::Woke { .. }
             | Self::Forked { .. }
+            | Self::Migrated { .. }
             | Self::CommitPoint { .. }
             | Self::StatusChanged { .. } => true,
             Self::Checkpointed { .. }

@@ -102,6 +102,8 @@ pub enum EntryStatus {
     Undone,
     /// The undo failed; a person must look.
     UndoFailed,
+    /// Somebody accepted that it stays as it is: its undo failed, or nobody can tell whether it happened.
+    Accepted,
 }
 
 /// What happens to an effect's entry.
@@ -119,9 +121,19 @@ pub enum EntryEvent {
     Undone,
     /// Undo failed.
     UndoFail,
+    /// Somebody accepts it as it is.
+    Accept,
 }
 
 impl EntryStatus {
+    /// Whether nothing of it is left to be undone.
+    pub fn is_settled(self) -> bool {
+        match self {
+            Self::Undone | Self::Accepted => true,
+            Self::Intent | Self::Done | Self::Failed | Self::Undoing | Self::UndoFailed => false,
+        }
+    }
+
     /// The one place where an entry's status changes. `None`: the event does not fit.
     pub fn on(self, event: EntryEvent) -> Option<Self> {
         use EntryEvent as E;
@@ -133,9 +145,10 @@ impl EntryStatus {
             (S::Done | S::Undoing | S::UndoFailed, E::Undo) => Some(S::Undoing),
             (S::Undoing, E::Undone) => Some(S::Undone),
             (S::Undoing, E::UndoFail) => Some(S::UndoFailed),
+            (S::Intent | S::Failed | S::UndoFailed, E::Accept) => Some(S::Accepted),
             (
-                S::Intent | S::Done | S::Failed | S::Undoing | S::Undone | S::UndoFailed,
-                E::Attempt | E::Receipt | E::Fail | E::Undo | E::Undone | E::UndoFail,
+                S::Intent | S::Done | S::Failed | S::Undoing | S::Undone | S::UndoFailed | S::Accepted,
+                E::Attempt | E::Receipt | E::Fail | E::Undo | E::Undone | E::UndoFail | E::Accept,
             ) => None,
         }
     }

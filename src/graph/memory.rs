@@ -94,6 +94,9 @@ impl Kept {
             Record::Seen(answers) => self.seen = answers,
             Record::CommitPoint(seq) => self.row.committed_seq = seq,
             Record::Undone(undone) => self.row.undone = undone,
+            Record::Migrated { fingerprint, node_versions } => {
+                (self.row.fingerprint, self.row.node_versions) = (fingerprint, node_versions);
+            }
             Record::Took(seq) => {
                 self.signals.iter_mut().filter(|(signal, _)| signal.seq == seq).for_each(|(_, taken)| *taken = true);
             }

@@ -22,6 +22,7 @@ mod ids;
 mod inbox;
 mod journal;
 mod memory;
+mod migrate;
 mod namespace;
 mod node;
 mod question;

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ChannelType, Context, Failure, Name, State, StoreError, Write};
+use super::{ChannelType, Context, Entry, Failure, Name, State, StoreError, Write};
 
 /// Why a node did not end well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -80,6 +80,13 @@ pub trait Node: Send + Sync + 'static {
     type Reads: DeserializeOwned + JsonSchema + Send;
     /// Channels it writes: a struct whose fields are channels; use `Option` for those that it may leave alone.
     type Writes: Serialize + JsonSchema + Send;
+    /// Older versions whose threads this one takes on, by [`Node::migrate`].
+    const MIGRATES_FROM: &'static [u32] = &[];
+
+    /// What a version in [`Node::MIGRATES_FROM`] left in a thread's journal, as this one reads it; its place must stay.
+    fn migrate(_from: u32, entry: Entry) -> Result<Entry, Failure> {
+        Ok(entry)
+    }
 
     /// Does its work. Runs again from its top after an interrupt or a crash; what it asked of `cx` before is remembered.
     async fn run(&self, cx: &Context, reads: Self::Reads) -> Result<Outcome<Self::Writes>, NodeError>;
@@ -111,6 +118,8 @@ pub struct NodeInfo {
     pub answers_into: Option<String>,
     /// Destinations of its gotos.
     pub gotos: Vec<String>,
+    /// Versions whose threads this one takes on, by [`DynNode::migrate`].
+    pub migrates_from: Vec<u32>,
     /// Parameters that belong to the graph's fingerprint.
     pub parameters: Value,
 }
@@ -133,6 +142,10 @@ pub struct View(pub State);
 pub trait DynNode: Send + Sync + 'static {
     /// What it is, reads and writes.
     fn info(&self) -> NodeInfo;
+    /// What an older version, one of `NodeInfo.migrates_from`, left in a thread's journal, as this one reads it; its place must stay.
+    fn migrate(&self, _from: u32, entry: Entry) -> Result<Entry, Failure> {
+        Ok(entry)
+    }
     /// Whether it can take this answer to its question; nothing is recorded of one that it cannot take.
     fn admits(&self, _answer: &Value) -> Result<(), Failure> {
         Ok(())
@@ -245,11 +258,16 @@ impl<N: Node> DynNode for Typed<N> {
         NodeInfo {
             kind: N::KIND.to_owned(),
             version: N::VERSION,
+            migrates_from: N::MIGRATES_FROM.to_vec(),
             reads: Some(self.reads.clone()),
             writes: Some(self.writes.clone()),
             always_writes: self.writes.iter().filter(always).map(|(name, _)| name.clone()).collect(),
             ..NodeInfo::default()
         }
+    }
+
+    fn migrate(&self, from: u32, entry: Entry) -> Result<Entry, Failure> {
+        N::migrate(from, entry)
     }
 
     async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError> {

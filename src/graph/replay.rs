@@ -190,9 +190,13 @@ impl Recorded {
         // What was undone afterwards had happened when the node asked for it.
         entry.status = match entry.status {
             EntryStatus::Intent | EntryStatus::Failed => entry.status,
-            EntryStatus::Done | EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed => {
-                EntryStatus::Done
-            }
+            // Accepted while nobody could tell whether it had happened.
+            EntryStatus::Accepted if entry.receipt.is_none() => EntryStatus::Intent,
+            EntryStatus::Done
+            | EntryStatus::Undoing
+            | EntryStatus::Undone
+            | EntryStatus::UndoFailed
+            | EntryStatus::Accepted => EntryStatus::Done,
         };
         Ok(entry)
     }

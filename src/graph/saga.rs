@@ -38,6 +38,37 @@ pub(super) async fn unwind(scope: &Scope, unwinding: Unwinding, committed: u64) 
     Ok(RunEnd { status, failure: Some(failure) })
 }
 
+/// Accepts what the thread is stuck at, and undoes the rest.
+pub(super) async fn accept(
+    scope: &Scope,
+    unwinding: Unwinding,
+    committed: u64,
+    by: &str,
+) -> Result<RunEnd, StoreError> {
+    for mut entry in scope.undoable(committed) {
+        let stuck = match entry.status {
+            EntryStatus::UndoFailed => true,
+            EntryStatus::Intent | EntryStatus::Failed => match scope.settle(entry.clone()).await {
+                Ok(_) => false,
+                Err(NodeError::Store(error)) => return Err(error),
+                Err(_) => true,
+            },
+            EntryStatus::Done | EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::Accepted => false,
+        };
+        if !stuck {
+            continue;
+        }
+        let (place, effect) = (entry.key.place(), entry.effect.clone());
+        let accepted = Event::UndoAccepted { place, effect, by: by.to_owned() };
+        match scope.step(&mut entry, EntryEvent::Accept, Some(accepted)).await {
+            Ok(()) => {}
+            Err(NodeError::Store(error)) => return Err(error),
+            Err(error) => return self::stuck(scope, unwinding, error).await,
+        }
+    }
+    unwind(scope, unwinding, committed).await
+}
+
 async fn stuck(scope: &Scope, unwinding: Unwinding, error: NodeError) -> Result<RunEnd, StoreError> {
     let failure = match error {
         NodeError::Failed(failure) | NodeError::Stuck(failure) | NodeError::Diverged(failure) => failure,
@@ -64,7 +95,7 @@ async fn undo_all(scope: &Scope, committed: u64, reason: &Failure) -> Result<(),
             EntryStatus::Done | EntryStatus::Undoing | EntryStatus::UndoFailed => {
                 undo_one(scope, entry, reason).await?;
             }
-            EntryStatus::Intent | EntryStatus::Failed | EntryStatus::Undone => {}
+            EntryStatus::Intent | EntryStatus::Failed | EntryStatus::Undone | EntryStatus::Accepted => {}
         }
     }
     Ok(())
@@ -81,7 +112,9 @@ async fn undo_one(scope: &Scope, mut entry: Entry, reason: &Failure) -> Result<(
         Err(failure) => {
             let failure = Failure::new("undo_failed", format!("{effect} at {place} could not be undone"))
                 .because(failure.cause.map_or(failure.message.clone(), |c| format!("{}: {c}", failure.message)))
-                .hint("mend what stands in the way, then `tidegate run resume` the thread");
+                .hint(
+                    "mend what stands in the way, then `tidegate run undo retry`; `run undo accept` leaves it as it is",
+                );
             entry.failure = Some(failure.clone());
             let event = Event::UndoFailed { place, effect, failure: failure.clone() };
             scope.step(&mut entry, EntryEvent::UndoFail, Some(event)).await?;

@@ -226,7 +226,7 @@ impl Scope {
         let mut entries: Vec<Entry> = memory
             .entries
             .values()
-            .filter(|e| e.kind == EntryKind::Effect && e.seq > committed && e.status != EntryStatus::Undone)
+            .filter(|e| e.kind == EntryKind::Effect && e.seq > committed && !e.status.is_settled())
             .cloned()
             .collect();
         entries.sort_by_key(|e| std::cmp::Reverse(e.seq));
@@ -313,7 +313,7 @@ impl Scope {
                 same_call(&entry, kind, &input)?;
                 match entry.status {
                     EntryStatus::Done => return Ok(entry.receipt.unwrap_or(Value::Null)),
-                    EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed => {
+                    EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed | EntryStatus::Accepted => {
                         return Err(undone(&entry).into());
                     }
                     EntryStatus::Intent | EntryStatus::Failed => match self.settle(entry).await? {

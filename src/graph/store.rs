@@ -1,6 +1,7 @@
 //! What the engine asks of a store. A store is a reducer over [`Record`]s plus a few reads; `store/` holds the SQLite one,
 //! [`super::MemoryStore`] is for tests and replay, and one conformance suite holds both.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -177,6 +178,13 @@ pub enum Record {
     CommitPoint(u64),
     /// Whether something was undone: then the thread cannot be continued, unless in a branch of its own.
     Undone(bool),
+    /// The thread goes on with other versions of its nodes.
+    Migrated {
+        /// The graph's fingerprint.
+        fingerprint: String,
+        /// Node kinds with their versions.
+        node_versions: BTreeMap<String, u32>,
+    },
     /// A wait has taken the signal of this number.
     Took(u64),
     /// What the thread waits for beside answers, as its run ends.

@@ -140,6 +140,28 @@ impl CompiledGraph {
         &self.interrupt_after
     }
 
+    /// The node that runs in namespace `ns` under this name.
+    pub(super) fn node_at(&self, ns: &str, node: &str) -> Option<&NodeEntry> {
+        let (here, inner) = ns.split_once('|').unwrap_or((ns, ""));
+        if here.is_empty() {
+            return self.nodes.get(node);
+        }
+        match &self.nodes.get(here.split(':').next()?)?.body {
+            Body::Subgraph(graph) => graph.node_at(inner, node),
+            Body::Leaf(_) => None,
+        }
+    }
+
+    /// Shows every node that is no subgraph, those inside subgraphs too.
+    pub(super) fn each_leaf(&self, see: &mut dyn FnMut(&NodeEntry)) {
+        for entry in self.nodes.values() {
+            match &entry.body {
+                Body::Leaf(_) => see(entry),
+                Body::Subgraph(inner) => inner.each_leaf(see),
+            }
+        }
+    }
+
     /// Whether the channel that takes the answer of the node that asks in namespace `ns` admits this one; `None`: nothing is known of it.
     pub fn admits_answer(&self, ns: &str, node: &str, answer: &Value) -> Option<Result<(), Failure>> {
         let (here, inner) = ns.split_once('|').unwrap_or((ns, ""));
@@ -179,6 +201,11 @@ impl CompiledGraph {
         versions
     }
 
+    /// The same as if its nodes had these versions.
+    pub(super) fn fingerprint_as(&self, versions: &BTreeMap<String, u32>) -> String {
+        digest(&self.describe_as(Some(versions)))
+    }
+
     /// Digest of everything that decides how a thread runs.
     pub fn fingerprint(&self) -> String {
         self.fingerprint.get_or_init(|| digest(&self.describe())).clone()
@@ -186,12 +213,17 @@ impl CompiledGraph {
 
     /// The graph as data: what the fingerprint is made of.
     pub fn describe(&self) -> Value {
+        self.describe_as(None)
+    }
+
+    fn describe_as(&self, versions: Option<&BTreeMap<String, u32>>) -> Value {
+        let version = |info: &NodeInfo| versions.and_then(|v| v.get(&info.kind)).copied().unwrap_or(info.version);
         let node = |entry: &NodeEntry| match &entry.body {
             Body::Leaf(_) => json!({
-                "kind": entry.info.kind, "version": entry.info.version, "parameters": entry.info.parameters,
+                "kind": entry.info.kind, "version": version(&entry.info), "parameters": entry.info.parameters,
                 "commit_point": entry.policy.commit_point,
             }),
-            Body::Subgraph(inner) => inner.describe(),
+            Body::Subgraph(inner) => inner.describe_as(versions),
         };
         // Named only where they are used: a graph that has none keeps the fingerprint that it had before they were known.
         let node = |entry: &NodeEntry| {

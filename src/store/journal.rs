@@ -36,5 +36,6 @@ fn status_word(status: EntryStatus) -> &'static str {
         EntryStatus::Undoing => "undoing",
         EntryStatus::Undone => "undone",
         EntryStatus::UndoFailed => "undo_failed",
+        EntryStatus::Accepted => "accepted",
     }
 }

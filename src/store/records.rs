@@ -63,6 +63,7 @@ fn apply(tx: &mut Tx<'_>, id: &ThreadId, head: &mut Head, at: DateTime<Utc>, rec
             tx.conn.prepare_cached("UPDATE threads SET undone = ?2 WHERE n = ?1")?.execute(params![n, undone])?;
             Ok(())
         }
+        Record::Migrated { fingerprint, node_versions } => threads::migrated(tx.conn, n, fingerprint, node_versions),
         Record::Took(seq) => inbox::took(tx.conn, n, *seq),
         Record::Sleeps { wake, heard } => inbox::sleeps(tx.conn, n, wake.as_ref(), *heard),
         Record::Cached { key, produced, expires_at } => cache::put(tx.conn, key, produced, *expires_at, at),

@@ -210,6 +210,7 @@ fn partial_ns(record: &Record) -> Option<&Name> {
         | Record::CommitPoint(_)
         | Record::Undone(_)
         | Record::Took(_)
+        | Record::Migrated { .. }
         | Record::Sleeps { .. }
         | Record::Cached { .. }
         | Record::Event(_) => None,

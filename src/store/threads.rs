@@ -95,6 +95,22 @@ pub(super) fn insert(conn: &Connection, thread: &Thread) -> Done<Head> {
     Ok(Head { n, epoch: thread.epoch, last_event: 0 })
 }
 
+/// Notes that a thread goes on with other versions of its nodes.
+pub(super) fn migrated(
+    conn: &Connection,
+    thread: i64,
+    fingerprint: &str,
+    node_versions: &BTreeMap<String, u32>,
+) -> Done<()> {
+    let mut select = conn.prepare_cached("SELECT body FROM thread_origins WHERE thread = ?1")?;
+    let body: String = select.query_row([thread], |row| row.get(0))?;
+    let origin: Origin = decode(&body, "a thread's origin")?;
+    let origin = Origin { fingerprint: fingerprint.to_owned(), node_versions: node_versions.clone(), ..origin };
+    let mut update = conn.prepare_cached("UPDATE thread_origins SET body = ?2 WHERE thread = ?1")?;
+    update.execute(params![thread, encode(&origin)?])?;
+    Ok(())
+}
+
 pub(super) fn encode_opt<T: Serialize>(value: Option<&T>) -> Done<Option<String>> {
     value.map(encode).transpose()
 }

@@ -63,6 +63,7 @@ impl DynNode for Ask {
             answers_into: Some(self.into.clone()),
             gotos: Vec::new(),
             parameters: self.parameters.clone(),
+            ..NodeInfo::default()
         }
     }
 

@@ -62,6 +62,7 @@ impl DynNode for Expr {
             answers_into: None,
             gotos: self.goto.destinations().map(|(to, _)| to.to_string()).collect(),
             parameters: self.parameters.clone(),
+            ..NodeInfo::default()
         }
     }
 

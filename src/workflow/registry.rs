@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::graph::{Channel, Context, DynNode, Failure, Node, NodeError, NodeInfo, Produced, Typed, View};
+use crate::graph::{Channel, Context, DynNode, Entry, Failure, Node, NodeError, NodeInfo, Produced, Typed, View};
 
 use super::{ask, expr, sleep, wait};
 
@@ -141,6 +141,10 @@ impl DynNode for Parameterised {
         let parameters =
             if info.parameters.is_null() { self.with.clone() } else { json!([info.parameters, self.with]) };
         NodeInfo { parameters, ..info }
+    }
+
+    fn migrate(&self, from: u32, entry: Entry) -> Result<Entry, Failure> {
+        self.node.migrate(from, entry)
     }
 
     fn admits(&self, answer: &Value) -> Result<(), Failure> {

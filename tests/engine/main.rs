@@ -10,4 +10,5 @@ mod limits;
 mod saga;
 mod support;
 mod travel;
+mod versions;
 mod waits;

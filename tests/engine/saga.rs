@@ -100,6 +100,45 @@ async fn a_stuck_undo_can_be_accepted() {
 }
 
 #[tokio::test]
+async fn what_an_undo_is_stuck_at_can_be_accepted_and_the_rest_is_undone() {
+    each(async |rig| {
+        let graph = chain("accept", vec![("a", maker()), ("b", maker()), ("c", maker()), ("d", failing())]);
+        rig.world.next("undo b", Act::Fail { retryable: false });
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Stuck);
+        let end = rig.engine.accept_undo(&graph, &id, "ada").await.unwrap();
+        assert_eq!((end.status, code(&end)), (ThreadStatus::Failed, "boom"));
+        assert_eq!(
+            (rig.world.calls("undo"), rig.world.things()),
+            (vec!["c".into(), "b".into(), "a".into()], vec!["b".into()])
+        );
+        let statuses: Vec<EntryStatus> = rig.journal(&id).await.into_iter().map(|(_, status)| status).collect();
+        assert_eq!(statuses, [EntryStatus::Undone, EntryStatus::Accepted, EntryStatus::Undone]);
+        rig.replays(&graph, &id).await;
+        let over = rig.engine.accept_undo(&graph, &id, "ada").await.unwrap_err();
+        assert_eq!(over.failure().code, "not_stuck");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_nobody_can_tell_can_be_accepted_too() {
+    each(async |rig| {
+        let graph = chain("tell", vec![("a", maker()), ("b", maker()), ("c", maker())]);
+        rig.world.next("perform b", Act::DoAndHang);
+        rig.world.next("probe b", Act::Unknown);
+        rig.world.next("probe b", Act::Unknown);
+        let id = rig.create(&graph).await;
+        assert_eq!(stopped_after(&rig, &graph, &id, "perform b", Stop::Cancel).await, ThreadStatus::Stuck);
+        let end = rig.engine.accept_undo(&graph, &id, "ada").await.unwrap();
+        assert_eq!((end.status, rig.world.calls("undo")), (ThreadStatus::Cancelled, vec!["a".to_owned()]));
+        assert_eq!(rig.world.things(), ["b"]);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn siblings_come_to_their_end_before_anything_is_undone() {
     each(async |rig| {
         let slow = step(|cx, _| {
