@@ -90,6 +90,7 @@ impl Exit {
             | "path_escapes"
             | "subgraph_circle"
             | "bad_expression"
+            | "bad_parameters"
             | "path_not_utf8"
             | "is_an_approval"
             | "no_files" => Self::Usage,

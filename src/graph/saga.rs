@@ -56,7 +56,7 @@ async fn stuck(scope: &Scope, unwinding: Unwinding, error: NodeError) -> Result<
 async fn undo_all(scope: &Scope, committed: u64, reason: &Failure) -> Result<(), NodeError> {
     for entry in scope.undoable(committed) {
         if matches!(entry.status, EntryStatus::Intent | EntryStatus::Failed) {
-            scope.settle(entry).await?;
+            scope.settle(entry, Some(reason)).await?;
         }
     }
     for entry in scope.undoable(committed) {

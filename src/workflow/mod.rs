@@ -8,12 +8,14 @@ mod ask;
 mod build;
 mod cel;
 mod check;
+mod command;
 mod convert;
 mod deep;
 mod duration;
 mod edges;
 mod expr;
 mod fault;
+mod http;
 mod input;
 mod load;
 mod names;
@@ -24,6 +26,7 @@ mod route;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use build::build;
 pub use cel::Expression;
@@ -33,3 +36,4 @@ pub use load::{MAX_BYTES, ReadFile, ResolvedWorkflow, Source, load, no_files};
 pub use one_or_many::OneOrMany;
 pub use registry::{NodeTypes, Site};
 pub use schema::{Case, EdgeSpec, InputSpec, NodeSpec, RetrySpec, SendSpec, WorkflowFile, json_schema};
+pub use tools::{Cel, parameter_schema};
