@@ -400,16 +400,16 @@ fn a_replay_runs_nothing() {
 }
 
 #[test]
-fn a_guard_that_is_killed_is_not_missed() {
+fn without_its_guard_a_program_does_not_go_on() {
     let flows = Flows::new();
     let running = flows.home.start(&["run", "start", &slow(&flows, ""), "--json"]);
     let pid = busy(&flows, 1);
     let guards =
         flows.home.processes().into_iter().filter(|pid| process::command_line(*pid).contains("tidegate-guard"));
-    for guard in guards {
-        kill(Pid::from_raw(guard.cast_signed()), Signal::SIGKILL).unwrap();
-    }
-    running.kill9();
+    guards.for_each(|guard| kill(Pid::from_raw(guard.cast_signed()), Signal::SIGKILL).unwrap());
+    let ran = running.end();
+    assert_eq!((ran.code, ran.error_code().as_str()), (Some(1), "command_killed"), "{ran:?}");
+    assert!(ran.error()["cause"].as_str().unwrap().contains("guard"), "{ran:?}");
     flows.gone(pid);
 }
 

@@ -157,16 +157,16 @@ fn spawn(command: &CommandLine) -> io::Result<(PipeReader, Child)> {
         builder.env_remove(name);
     }
     builder.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-    die_with_us(&mut builder, Signal::SIGKILL);
+    die_with_us(&mut builder);
     Ok((reader, builder.spawn()?))
 }
 
-/// Asks the kernel to signal the child when we are killed: it must not go on unseen.
+/// Asks the kernel to kill the child when we are killed: a build must not go on unseen.
 #[cfg(target_os = "linux")]
-pub(super) fn die_with_us(builder: &mut Command, signal: Signal) {
+fn die_with_us(builder: &mut Command) {
     let us = std::process::id();
     let set = move || {
-        nix::sys::prctl::set_pdeathsig(signal)?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // We may have been killed between the fork and the line above: then nobody would be told.
         if nix::unistd::getppid().as_raw() as u32 == us { Ok(()) } else { Err(io::Error::from_raw_os_error(3)) }
     };
@@ -178,7 +178,7 @@ pub(super) fn die_with_us(builder: &mut Command, signal: Signal) {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn die_with_us(_builder: &mut Command, _signal: Signal) {}
+fn die_with_us(_builder: &mut Command) {}
 
 /// Copies output until the pipe closes or the child is gone; kills the group when it must not go on. Whether time was up.
 fn copy_until_end(

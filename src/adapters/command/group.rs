@@ -1,8 +1,9 @@
 //! The process group of one program, and the guard that ends it when the process that owns it is gone.
 //!
 //! The guard leads the group: a few lines of shell that read from a pipe which only the owner holds. End-of-file means that the owner
-//! is dead, however it died, and then the whole group goes, grandchildren too (`PR_SET_PDEATHSIG` reaches the first child only). The
-//! guard exists before the program does, so there is no moment in which nobody watches.
+//! is dead, however it died, and then the whole group goes, grandchildren too. The guard exists before the program does, so there is
+//! no moment in which nobody watches. (`PR_SET_PDEATHSIG` reaches the first child only; and beside a guard it would be a second
+//! SIGTERM, which hits what the program has just started to clean up with.)
 
 use std::fs;
 use std::io::{self, PipeWriter};
@@ -30,19 +31,28 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Starts the guard of a new group. What is started with [`Group::id`] as its process group belongs to it.
-    pub fn begin(token: &str) -> io::Result<Self> {
+    /// Starts the guard of a new group. What is started with [`Group::id`] as its process group belongs to it. `held`: the ends from
+    /// which the program's output is read; while the guard has them too, a program that is asked to end because its owner is dead can
+    /// still say what it is doing, and is not ended by SIGPIPE instead.
+    pub fn begin(token: &str, held: [Stdio; 2]) -> io::Result<Self> {
         let (reader, owner) = io::pipe()?;
         let mut command = Command::new("/bin/sh");
         // The token is its name for those who look at the list of processes.
         command.args(["-c", GUARD, &format!("tidegate-guard-{token}")]).current_dir("/");
-        let guard = command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
+        let [stdout, stderr] = held;
+        let guard = command.stdin(reader).stdout(stdout).stderr(stderr).process_group(0).spawn()?;
         Ok(Self { guard, _owner: owner })
     }
 
     /// The group's number.
     pub fn id(&self) -> i32 {
         self.guard.id().cast_signed()
+    }
+
+    /// Whether the guard lives. It is not waited for before [`Group::end`], so that its number stays ours.
+    pub fn is_guarded(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.guard.id()));
+        !stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
     }
 
     /// Ends everything in the group, politely first; `meanwhile` is called while one waits.
@@ -119,6 +129,10 @@ fn lives_in(pid: i32, group: i32) -> bool {
 mod tests {
     use super::*;
 
+    fn begin(token: &str) -> io::Result<Group> {
+        Group::begin(token, [Stdio::null(), Stdio::null()])
+    }
+
     fn join(group: &Group, script: &str) -> Child {
         Command::new("sh").args(["-c", script]).process_group(group.id()).stdout(Stdio::piped()).spawn().unwrap()
     }
@@ -129,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_group_ends_with_all_that_is_in_it() {
-        let group = Group::begin("t1").unwrap();
+        let group = begin("t1").unwrap();
         let mut child = join(&group, "sleep 60 & sleep 60 & wait");
         assert!(!members(group.id()).is_empty());
         let (began, id) = (Instant::now(), group.id());
@@ -141,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_guard_ends_its_group_when_its_owner_is_gone() {
-        let group = Group::begin("t2").unwrap();
+        let group = begin("t2").unwrap();
         let mut child = join(&group, "sleep 60 & wait");
         let Group { mut guard, _owner: owner } = group;
         drop(owner);
@@ -153,7 +167,7 @@ mod tests {
 
     #[test]
     fn only_the_group_that_was_meant_is_ended() {
-        let group = Group::begin("t3").unwrap();
+        let group = begin("t3").unwrap();
         let mut child = join(&group, "sleep 60");
         end_left(group.id(), "another").unwrap();
         end(1, &mut || ()).unwrap();

@@ -5,15 +5,13 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
-use super::super::process::die_with_us;
 use super::group::Group;
 use super::lines::Lines;
 use crate::ports::{Secrets, Stdout};
@@ -76,8 +74,9 @@ pub(super) fn run(
     lines: mpsc::Sender<String>,
     cancelled: &AtomicBool,
 ) -> Result<Ended, Failed> {
-    let group = Group::begin(token).map_err(Failed::Start)?;
-    let started = on_group(group.id()).and_then(|()| Running::start(job, &group, lines));
+    let pipes = Pipes::open().map_err(Failed::Start)?;
+    let group = pipes.held().and_then(|held| Group::begin(token, held)).map_err(Failed::Start)?;
+    let started = on_group(group.id()).and_then(|()| Running::start(job, &group, pipes, lines));
     let mut running = match started {
         Ok(running) => running,
         Err(error) => {
@@ -85,7 +84,7 @@ pub(super) fn run(
             return Err(Failed::Start(error));
         }
     };
-    let watched = running.watch(cancelled);
+    let watched = running.watch(&group, cancelled);
     // What it left in its group must not outlive it. Its pipes are emptied meanwhile: it may have something to say when it is asked to
     // end, and must not wait for us.
     let ended = group.end(&mut || {
@@ -94,6 +93,23 @@ pub(super) fn run(
     let status = running.child.wait().map_err(Failed::Lost)?;
     watched.and(ended).map_err(Failed::Lost)?;
     Ok(Ended { code: status.code(), signal: status.signal(), tail: running.lines.tail(), ..running.seen })
+}
+
+/// Each with the end that is read and the end that is written.
+struct Pipes {
+    stdin: (PipeReader, PipeWriter),
+    stdout: (PipeReader, PipeWriter),
+    stderr: (PipeReader, PipeWriter),
+}
+
+impl Pipes {
+    fn open() -> io::Result<Self> {
+        Ok(Self { stdin: io::pipe()?, stdout: io::pipe()?, stderr: io::pipe()? })
+    }
+
+    fn held(&self) -> io::Result<[Stdio; 2]> {
+        Ok([self.stdout.0.try_clone()?.into(), self.stderr.0.try_clone()?.into()])
+    }
 }
 
 struct Running {
@@ -111,19 +127,15 @@ struct Running {
 }
 
 impl Running {
-    fn start(job: Job, group: &Group, lines: mpsc::Sender<String>) -> io::Result<Self> {
+    fn start(job: Job, group: &Group, pipes: Pipes, lines: mpsc::Sender<String>) -> io::Result<Self> {
         let (program, arguments) = job.argv.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
-        let (its_stdin, stdin) = io::pipe()?;
-        let (stdout, its_stdout) = io::pipe()?;
-        let (stderr, its_stderr) = io::pipe()?;
+        let Pipes { stdin: (its_stdin, stdin), stdout: (stdout, its_stdout), stderr: (stderr, its_stderr) } = pipes;
         let mut command = Command::new(program);
         command.args(arguments).envs(&job.env).process_group(group.id());
         command.stdin(its_stdin).stdout(its_stdout).stderr(its_stderr);
         if let Some(cwd) = &job.cwd {
             command.current_dir(cwd);
         }
-        // The guard does it too, and for all of the group; should it be gone, this is left.
-        die_with_us(&mut command, Signal::SIGTERM);
         let child = command.spawn()?;
         let lines = Lines::new(lines, job.secrets);
         Ok(Self {
@@ -140,8 +152,16 @@ impl Running {
     }
 
     /// Until it has ended, writes without end, or nobody waits for it.
-    fn watch(&mut self, cancelled: &AtomicBool) -> io::Result<()> {
+    fn watch(&mut self, group: &Group, cancelled: &AtomicBool) -> io::Result<()> {
+        let mut looked = Instant::now();
         loop {
+            if looked.elapsed() >= Duration::from_millis(TICK_MS.into()) {
+                looked = Instant::now();
+                if !group.is_guarded() {
+                    // Were we to die now, nobody would end it.
+                    return Err(io::Error::other("the guard of its process group was killed"));
+                }
+            }
             if cancelled.load(Ordering::Relaxed) {
                 return Err(io::Error::other("nobody waits for it any more"));
             }

@@ -161,7 +161,7 @@ async fn supervised(job: Job, token: &str, path: &Path, progress: &dyn Progress)
     let cancelled = Arc::new(AtomicBool::new(false));
     let _cancel_on_drop = CancelOnDrop(cancelled.clone());
     let (token, path) = (token.to_owned(), path.to_owned());
-    // A thread for the program's whole life: PR_SET_PDEATHSIG fires when the *thread* that forked ends.
+    // A thread of its own: it polls the program's pipes for the program's whole life.
     let thread = std::thread::Builder::new().name("command".to_owned());
     let body = move || {
         let on_group = Box::new(move |group| Record::running(group).write(&path));
