@@ -13,7 +13,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ("host", &["ports"]),
     ("nodes", &["graph", "ports", "release"]),
     ("adapters", &["ports", "release", "host"]),
-    ("workflow", &["graph"]),
+    ("workflow", &["graph", "nodes", "ports"]),
     ("cli", &["app", "graph", "release", "host", "nodes", "ports", "workflow"]),
 ];
 

@@ -1,6 +1,7 @@
 //! The ports' implementations, one folder each. Adapters know the ports and the machine, and nothing of graphs, nodes or stores.
 
 pub mod bentoml;
+pub mod command;
 pub mod http;
 pub mod local;
 pub mod local_registry;
@@ -9,3 +10,4 @@ pub mod uv;
 
 mod files;
 mod process;
+mod secret_value;

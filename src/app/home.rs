@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use crate::graph::Failure;
 
 /// What Tidegate makes in a home.
-const OURS: [&str; 17] = [
+const OURS: [&str; 18] = [
     "tidegate.db",
     "tidegate.db-wal",
     "tidegate.db-shm",
@@ -23,6 +23,7 @@ const OURS: [&str; 17] = [
     "slots",
     "generated",
     "builds",
+    "commands",
     "locks",
     "tools",
     "runner.log",

@@ -177,6 +177,7 @@ impl App {
         let listening = Listening::begin(self, &thread, how.stop).await?;
         let how = Advance { stop: listening.stop.clone(), ..how };
         let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())?;
+        self.forget_ended(id, end.status).await;
         match end.status {
             ThreadStatus::Running => Ok(RunEnd { failure: listening.why(), ..end }),
             _ => Ok(end),
@@ -258,7 +259,18 @@ impl App {
             // It may have gone down meanwhile; from here on our lease is what `down` waits for.
             self.refuse_while_down()?;
         }
-        self.engine().cancel(&graph, id, undo, why).await.map_err(|e| e.failure())
+        let end = self.engine().cancel(&graph, id, undo, why).await.map_err(|e| e.failure())?;
+        self.forget_ended(id, end.status).await;
+        Ok(end)
+    }
+
+    /// What is remembered of a thread's programs is needed only while it may go on.
+    async fn forget_ended(&self, id: &ThreadId, status: ThreadStatus) {
+        if status.is_terminal()
+            && let Err(error) = self.tools.commands.forget(id.as_str()).await
+        {
+            tracing::warn!(thread = %id, code = error.code, "records of programs stay: {error}");
+        }
     }
 
     /// A thread's row.

@@ -11,7 +11,8 @@ use super::crash::with_crash_points;
 use super::text_file::read_text;
 use super::{Home, Settings, workflows};
 use crate::adapters::bentoml::BentomlPackager;
-use crate::adapters::http::HttpServices;
+use crate::adapters::command::LocalCommands;
+use crate::adapters::http::{HttpCalls, HttpServices};
 use crate::adapters::local::LocalHost;
 use crate::adapters::local_registry::LocalRegistry;
 use crate::adapters::machine::ThisMachine;
@@ -20,13 +21,14 @@ use crate::graph::{
     Clock, CompiledGraph, Engine, EventSink, Failure, NewThread, NoSink, Owner, Store, Thread, ThreadId,
 };
 use crate::host::HostError;
+use crate::nodes::effects::HttpWorld;
 use crate::nodes::{
-    ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, TrafficShift,
+    ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, Tools, TrafficShift,
     Validation, Watch, World, effects,
 };
 use crate::release::ReleaseLedger;
 use crate::store::{MachineClock, SqliteStore, this_process};
-use crate::workflow::{NodeTypes, ResolvedWorkflow, Source, accept_input, build, load};
+use crate::workflow::{Cel, NodeTypes, ResolvedWorkflow, Source, accept_input, build, load};
 
 /// One home, wired and ready. Opening it reads and migrates the database; it starts no process.
 pub struct App {
@@ -34,6 +36,7 @@ pub struct App {
     pub(super) store: Arc<dyn Store>,
     pub(super) sqlite: Arc<SqliteStore>,
     pub(super) world: Arc<World>,
+    pub(super) tools: Tools,
     pub(super) host: LocalHost,
     pub(super) types: NodeTypes,
     pub(super) owner: Owner,
@@ -62,12 +65,15 @@ impl App {
             policy: settings.policy,
             slots_dir: home.slots(),
         });
-        let types = node_types(&world);
+        let http = HttpWorld { caller: Arc::new(HttpCalls::default()), expressions: Arc::new(Cel) };
+        let tools = Tools { commands: Arc::new(LocalCommands::new(home.dir())), http: Arc::new(http) };
+        let types = node_types(&world).with_tools(tools.http.caller.clone());
         Ok(Self {
             home,
             store,
             sqlite,
             world,
+            tools,
             host,
             types,
             owner: this_process(label),
@@ -120,7 +126,7 @@ impl App {
 
     /// The engine over this home.
     pub fn engine(&self) -> Engine {
-        let effects = effects::effects(&self.world);
+        let effects = self.tools.effects(effects::effects(&self.world));
         let engine = Engine::new(self.store.clone(), effects, self.owner.clone());
         engine.with_sink(self.sink.clone()).with_clock(self.clock.clone())
     }
@@ -141,7 +147,8 @@ impl App {
             };
             return load(&text, &format!("{name}.yaml"), &read);
         }
-        load(&read_file(path)?, name, &read_beside)
+        let folder = std::path::absolute(path).map_err(|e| unreadable(path, &e))?;
+        load(&read_file(path)?, name, &read_beside)?.in_folder(folder.parent().unwrap_or(Path::new("/")))
     }
 
     /// The graph of a resolved workflow.
@@ -195,11 +202,13 @@ fn node_types(world: &Arc<World>) -> NodeTypes {
 }
 
 fn read_file(path: &Path) -> Result<String, Failure> {
-    read_text(path, crate::workflow::MAX_BYTES as u64).map_err(|e| {
-        Failure::new("workflow_unreadable", format!("{} cannot be read", path.display()))
-            .because(e.to_string())
-            .hint("name a workflow file, or a built-in workflow: model_deployer, rollback")
-    })
+    read_text(path, crate::workflow::MAX_BYTES as u64).map_err(|e| unreadable(path, &e))
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    Failure::new("workflow_unreadable", format!("{} cannot be read", path.display()))
+        .because(why.to_string())
+        .hint("name a workflow file, or a built-in workflow: model_deployer, rollback")
 }
 
 /// A subgraph's file, which stands beside the file that names it, or below.

@@ -28,7 +28,7 @@ pub fn graph(app: &App, args: &GraphArgs, out: &Out) -> Result<Exit, Failed> {
 /// Prints a JSON Schema, or the names of all.
 pub fn schema(args: &SchemaArgs, out: &Out) -> Result<Exit, Failed> {
     let mut names: Vec<&str> = schema::names().to_vec();
-    names.extend(["workflow", "settings"]);
+    names.extend(["workflow", "settings", "command", "http"]);
     let Some(name) = &args.name else {
         out.data(&names, || names.join("\n"))?;
         return Ok(Exit::Done);
@@ -36,7 +36,7 @@ pub fn schema(args: &SchemaArgs, out: &Out) -> Result<Exit, Failed> {
     let found: Option<Value> = match name.as_str() {
         "workflow" => Some(crate::workflow::json_schema()),
         "settings" => Some(schemars::schema_for!(Settings).to_value()),
-        other => schema::schema(other),
+        other => crate::workflow::parameter_schema(other).or_else(|| schema::schema(other)),
     };
     let unknown =
         || Failure::new("usage", format!("there is no schema `{name}`")).hint(format!("one of: {}", names.join(", ")));

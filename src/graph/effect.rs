@@ -21,8 +21,10 @@ pub struct EffectCx {
     pub thread: ThreadId,
     /// The lease epoch of the thread's owner: what a fenced world checks.
     pub epoch: u64,
-    /// Why it is undone; `None` while performing or probing.
+    /// Why it is undone, or probed to be undone; `None` while performing, or probing to go on.
     pub reason: Option<Failure>,
+    /// How the attempt before failed, while probing; `None` where nobody saw its end.
+    pub failed: Option<Failure>,
     /// Where to say what is going on.
     pub progress: Arc<dyn Fn(&str) + Send + Sync>,
 }

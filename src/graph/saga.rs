@@ -48,11 +48,13 @@ pub(super) async fn accept(
     for mut entry in scope.undoable(committed) {
         let stuck = match entry.status {
             EntryStatus::UndoFailed => true,
-            EntryStatus::Intent | EntryStatus::Failed => match scope.settle(entry.clone()).await {
-                Ok(_) => false,
-                Err(NodeError::Store(error)) => return Err(error),
-                Err(_) => true,
-            },
+            EntryStatus::Intent | EntryStatus::Failed => {
+                match scope.settle(entry.clone(), Some(&unwinding.failure)).await {
+                    Ok(_) => false,
+                    Err(NodeError::Store(error)) => return Err(error),
+                    Err(_) => true,
+                }
+            }
             EntryStatus::Done | EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::Accepted => false,
         };
         if !stuck {
@@ -87,7 +89,7 @@ async fn stuck(scope: &Scope, unwinding: Unwinding, error: NodeError) -> Result<
 async fn undo_all(scope: &Scope, committed: u64, reason: &Failure) -> Result<(), NodeError> {
     for entry in scope.undoable(committed) {
         if matches!(entry.status, EntryStatus::Intent | EntryStatus::Failed) {
-            scope.settle(entry).await?;
+            scope.settle(entry, Some(reason)).await?;
         }
     }
     for entry in scope.undoable(committed) {

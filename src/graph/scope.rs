@@ -290,6 +290,7 @@ impl Scope {
             thread: self.thread.clone(),
             epoch: self.epoch,
             reason,
+            failed: None,
             progress: Arc::new(progress),
         }
     }
@@ -316,7 +317,7 @@ impl Scope {
                     EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed | EntryStatus::Accepted => {
                         return Err(undone(&entry).into());
                     }
-                    EntryStatus::Intent | EntryStatus::Failed => match self.settle(entry).await? {
+                    EntryStatus::Intent | EntryStatus::Failed => match self.settle(entry, None).await? {
                         entry if entry.status == EntryStatus::Done => return Ok(entry.receipt.unwrap_or(Value::Null)),
                         mut entry => {
                             entry.attempts += 1;
@@ -362,11 +363,12 @@ impl Scope {
         }
     }
 
-    /// Finds out whether an effect without receipt happened; afterwards it is `Done` or `Failed`.
-    pub async fn settle(&self, mut entry: Entry) -> Result<Entry, NodeError> {
+    /// Finds out whether an effect without receipt happened; afterwards it is `Done` or `Failed`. `reason`: why it is to be undone.
+    pub async fn settle(&self, mut entry: Entry, reason: Option<&Failure>) -> Result<Entry, NodeError> {
         let world = self.effects.get(&entry.effect)?;
         let began = Instant::now();
-        let cx = self.effect_cx(&entry.key, None);
+        let failed = entry.failure.clone().filter(|_| entry.status == EntryStatus::Failed);
+        let cx = EffectCx { failed, ..self.effect_cx(&entry.key, reason.cloned()) };
         let probe = unless_panicked("the probe", world.probe(entry.input.clone(), &cx)).await;
         let (place, effect) = (entry.key.place(), entry.effect.clone());
         match probe {

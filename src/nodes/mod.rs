@@ -1,4 +1,4 @@
-//! The nodes of a release: each its own file, each readable alone. They speak to ports and to the journal, never to adapters.
+//! The nodes of a release, and the effects of the generic ones: each its own file, each readable alone. They speak to ports and to the journal, never to adapters.
 
 mod approval_gate;
 mod deployment_executor;
@@ -10,6 +10,7 @@ mod readiness;
 mod retire;
 mod rollback;
 mod state;
+mod tools;
 mod traffic_shift;
 mod validation;
 mod ward;
@@ -24,6 +25,7 @@ pub use packager::PackagerNode;
 pub use retire::Retire;
 pub use rollback::{Rollback, RollbackRequest};
 pub use state::{BakeReport, LiveSlot, RouteState, Situation, Validated};
+pub use tools::Tools;
 pub use traffic_shift::TrafficShift;
 pub use validation::Validation;
 pub use watch::Watch;

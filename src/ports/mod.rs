@@ -3,19 +3,27 @@
 //! Nodes speak to these traits only; `adapters/` implements them. Every call is safe to repeat under the same `token`
 //! (an idempotency key that the engine derives from the effect's key), because a crash may repeat it.
 
+mod command;
 mod env;
 mod error;
+mod expressions;
+mod http_call;
 mod machine;
 mod packager;
 mod progress;
 mod registry;
 mod router;
+mod secret_source;
 mod secrets;
 mod service;
+mod statuses;
 mod target;
 
+pub use command::{CUT_OFF, CommandRunner, LastRun, Program, ProgramCall, ProgramEnd, Purpose, Stdout};
 pub use env::{EnvBackend, EnvRequest, PythonEnv};
 pub use error::PortError;
+pub use expressions::Expressions;
+pub use http_call::{HttpAnswer, HttpCall, HttpCaller, HttpMethod};
 pub use machine::MachineFacts;
 pub use packager::{
     GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute,
@@ -23,6 +31,8 @@ pub use packager::{
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
 pub use router::{Fence, LatencySummary, Route, SwitchRequest, TrafficRouter, VersionTraffic};
+pub use secret_source::SecretSource;
 pub use secrets::{SecretFiles, Secrets, parse_env_file};
 pub use service::{ServiceAnswer, ServiceCall, ServiceClient};
+pub use statuses::Statuses;
 pub use target::{STARTED_ANEW, Slot, SlotRequest, SlotState, Target};

@@ -7,7 +7,7 @@ use crate::graph::{Channel, ChannelType, END, Failure, Reducer, START};
 use super::fault::{Faults, Path, under};
 use super::names::{Names, STATE};
 use super::registry::SUBGRAPH;
-use super::{Case, Expression, NodeSpec, WorkflowFile, ask, expr};
+use super::{Case, Expression, NodeSpec, WorkflowFile, ask, expr, tools};
 
 /// Names that CEL itself gives a meaning.
 const CEL_TYPES: [&str; 11] =
@@ -80,6 +80,7 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
             faults.push(path.clone(), Failure::new("missing_key", format!("`{name}` asks, but has no `{key}`")));
         }
     }
+    tools::check(node, path, faults);
     check_retry(node, path, faults);
     check_cases(node.goto.as_deref().unwrap_or_default(), &under(path, ["goto"]), faults);
 }
@@ -150,7 +151,8 @@ fn names_of_nodes(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
 /// Compiles every expression for its faults, and holds its names against the channels it can see.
 fn expressions(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
     let declared: BTreeSet<&str> = channels.keys().map(String::as_str).collect();
-    let foreign = file.nodes.values().any(|node| ![expr::KIND, ask::KIND, SUBGRAPH].contains(&node.kind.as_str()));
+    let own = |kind: &str| [expr::KIND, ask::KIND, SUBGRAPH].contains(&kind) || tools::is_tool(kind);
+    let foreign = file.nodes.values().any(|node| !own(&node.kind));
     for (name, node) in &file.nodes {
         let at = under(path, ["nodes", name]);
         let sent = file.edges.iter().filter_map(|edge| edge.send.as_ref()).filter(|send| send.to == *name);
@@ -168,6 +170,14 @@ fn expressions(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: 
                 Err(failure) => faults.push(source_at, failure),
             }
         }
+        tools::each_source(node, &at, |source_at, source, more| match Expression::compile(source) {
+            Ok(compiled) if !foreign => {
+                let seen: BTreeSet<&str> = seen.iter().chain(more).copied().collect();
+                check_names(compiled.names(), &seen, &source_at, faults);
+            }
+            Ok(_) => {}
+            Err(failure) => faults.push(source_at, failure),
+        });
         if !foreign {
             case_names(node.goto.as_deref().unwrap_or_default(), &seen, &under(&at, ["goto"]), faults);
         }

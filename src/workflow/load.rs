@@ -11,7 +11,7 @@ use super::build::{MAX_NESTING, lower};
 use super::deep;
 use super::fault::{Fault, Faults, Path, under};
 use super::place::{Place, find};
-use super::{NodeTypes, WorkflowFile};
+use super::{NodeTypes, WorkflowFile, tools};
 
 /// Largest workflow file: a hundred times what anybody writes by hand.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -50,6 +50,13 @@ pub struct ResolvedWorkflow {
 }
 
 impl ResolvedWorkflow {
+    /// Makes the relative paths of its nodes (`cwd`, files of secrets) count from `folder`, wherever it is run.
+    pub fn in_folder(mut self, folder: &std::path::Path) -> Result<Self, Failure> {
+        settle(&mut self.file, folder);
+        self.document = document(&self.file)?;
+        Ok(self)
+    }
+
     /// Builds its graph. Errors name file, line and column.
     pub fn build(&self, types: &NodeTypes) -> Result<Arc<CompiledGraph>, Failure> {
         let mut faults = Faults::default();
@@ -72,10 +79,21 @@ pub fn load(text: &str, file_name: &str, read: ReadFile<'_>) -> Result<ResolvedW
     let mut faults = Faults::default();
     deep::run(|| lower(&file, &name, None, &Path::new(), &mut faults))?;
     faults.into_result(&name, |fault| sources.show(fault))?;
-    let document = serde_json::to_value(&file).map_err(|e| {
-        Failure::new("document_not_json", "the workflow cannot be written as JSON").because(e.to_string())
-    })?;
-    Ok(ResolvedWorkflow { name, document, file, sources })
+    Ok(ResolvedWorkflow { name, document: document(&file)?, file, sources })
+}
+
+fn document(file: &WorkflowFile) -> Result<Value, Failure> {
+    serde_json::to_value(file)
+        .map_err(|e| Failure::new("document_not_json", "the workflow cannot be written as JSON").because(e.to_string()))
+}
+
+fn settle(file: &mut WorkflowFile, folder: &std::path::Path) {
+    for node in file.nodes.values_mut() {
+        tools::settle(node, folder);
+        if let Some(inner) = &mut node.graph {
+            settle(inner, folder);
+        }
+    }
 }
 
 /// How YAML is read: as YAML 1.2, bounded.

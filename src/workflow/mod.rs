@@ -8,6 +8,7 @@ mod ask;
 mod build;
 mod cel;
 mod check;
+mod command;
 mod convert;
 mod deep;
 mod duration;
@@ -15,6 +16,7 @@ mod edges;
 mod expr;
 mod fault;
 mod handler;
+mod http;
 mod input;
 mod load;
 mod names;
@@ -26,6 +28,7 @@ mod schema;
 mod sleep;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod wait;
 
 pub use build::build;
@@ -37,3 +40,4 @@ pub use load::{MAX_BYTES, ReadFile, ResolvedWorkflow, Source, load, no_files};
 pub use one_or_many::OneOrMany;
 pub use registry::{NodeTypes, Site};
 pub use schema::{CacheSpec, Case, EdgeSpec, InputSpec, NodeSpec, RetrySpec, SendSpec, WorkflowFile, json_schema};
+pub use tools::{Cel, parameter_schema};

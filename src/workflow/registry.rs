@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::graph::{Channel, Context, DynNode, Entry, Failure, Node, NodeError, NodeInfo, Produced, Typed, View};
 
-use super::{ask, expr, sleep, wait};
+use crate::ports::HttpCaller;
+
+use super::{ask, command, expr, http, sleep, wait};
 
 /// The node type that is built in: it has no constructor.
 pub(super) const SUBGRAPH: &str = "subgraph";
@@ -60,6 +62,17 @@ impl NodeTypes {
             .with_erased::<ask::AskSpec>(ask::KIND, |spec, _| Ok(Arc::new(ask::Ask::new(spec)?)))
             .with_erased::<sleep::SleepSpec>(sleep::KIND, |spec, _| Ok(Arc::new(sleep::Sleep::new(&spec)?)))
             .with_erased::<wait::WaitSpec>(wait::KIND, |spec, _| Ok(Arc::new(wait::Wait::new(&spec)?)))
+    }
+
+    /// Adds `command` and `http`, which need a world: the effects of [`crate::nodes::Tools`].
+    #[must_use]
+    pub fn with_tools(self, caller: Arc<dyn HttpCaller>) -> Self {
+        self.with_erased::<command::CommandSpec>(command::KIND, |spec, _| {
+            Ok(Arc::new(command::CommandNode::new(spec)?))
+        })
+        .with_erased::<http::HttpSpec>(http::KIND, move |spec, _| {
+            Ok(Arc::new(http::HttpNode::new(spec, caller.clone())?))
+        })
     }
 
     /// Adds a typed node under its [`Node::KIND`], made from the raw `with`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::graph::{Channel, RetryPolicy};
 
@@ -216,5 +216,13 @@ pub struct SendSpec {
 
 /// The JSON Schema of a workflow file, for editors and for `tidegate schema workflow`.
 pub fn json_schema() -> Value {
-    schemars::schema_for!(WorkflowFile).to_value()
+    let mut generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
+    let tools = super::tools::subschemas(&mut generator);
+    let mut schema = generator.into_root_schema_for::<WorkflowFile>().to_value();
+    let parameters = |(kind, parameters): (&str, schemars::Schema)| {
+        let of_kind = json!({"properties": {"type": {"const": kind}}});
+        json!({"if": of_kind, "then": {"properties": {"with": parameters}, "required": ["with"]}})
+    };
+    schema["$defs"]["NodeSpec"]["allOf"] = tools.into_iter().map(parameters).collect();
+    schema
 }

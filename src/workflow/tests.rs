@@ -219,3 +219,67 @@ fn the_schema_admits_what_is_loaded() {
     wrong["nodes"]["ada"]["tiemout"] = json!("1s");
     assert!(!validator.is_valid(&wrong));
 }
+
+const TOOLS: &str = "\
+name: tools
+channels: { x: { type: any } }
+nodes:
+  a:
+    type: command
+    with: { run: [sh, a.sh], stdin: x, env_from: { K: { file: k } }, into: x }
+  b:
+    type: http
+    with: { method: POST, url: 'https://h/', expect: [2xx, 409], undo: { method: DELETE, url_expr: answer.body } }
+edges:
+  - { from: START, to: a }
+  - { from: a, to: b }
+";
+
+struct Nobody;
+
+#[async_trait]
+impl crate::ports::HttpCaller for Nobody {
+    async fn call(
+        &self,
+        _: &crate::ports::HttpCall,
+        _: Option<&str>,
+    ) -> Result<crate::ports::HttpAnswer, crate::ports::PortError> {
+        Err(crate::ports::PortError::new("http_unreachable", "nobody is there"))
+    }
+}
+
+#[test]
+fn tools_are_part_of_a_file_like_all_types() {
+    let types = NodeTypes::generic().with_tools(std::sync::Arc::new(Nobody));
+    let workflow = load(TOOLS, "w.yaml", &no_files).unwrap();
+    let first = workflow.build(&types).unwrap();
+    assert_eq!(first.nodes()["b"].info.writes, Some(std::collections::BTreeMap::new()));
+    assert_eq!(build(&workflow.document, &types).unwrap().fingerprint(), first.fingerprint());
+    let settled = workflow.in_folder(std::path::Path::new("/flows")).unwrap();
+    let with = &settled.document["nodes"]["a"]["with"];
+    assert_eq!((&with["cwd"], &with["env_from"]["K"]["file"]), (&json!("/flows"), &json!("/flows/k")));
+    let second = settled.build(&types).unwrap().fingerprint();
+    assert_eq!(build(&settled.document, &types).unwrap().fingerprint(), second);
+
+    let validator = jsonschema::validator_for(&json_schema()).unwrap();
+    let mut document = settled.document;
+    assert!(validator.is_valid(&document), "{:?}", validator.iter_errors(&document).collect::<Vec<_>>());
+    document["nodes"]["a"]["with"]["rnu"] = json!(1);
+    assert!(!validator.is_valid(&document));
+}
+
+#[test]
+fn faults_of_tools_have_their_places() {
+    for (from, to, code, place, part) in [
+        ("stdin: x", "stdn: x", "bad_parameters", "w.yaml:6:36", "stdn"),
+        ("stdin: x", "stdin: y", "unknown_name", "w.yaml:6:37", "`y`"),
+        ("[sh, a.sh]", "sh", "bad_parameters", "w.yaml:6:18", "sequence"),
+        ("answer.body", "answr.body", "unknown_name", "w.yaml:9:", "`answr`"),
+        ("[2xx, 409]", "[2xx, 4]", "bad_parameters", "w.yaml:9:", "`4`"),
+        ("{ file: k }", "{ fill: k }", "bad_parameters", "w.yaml:6:", "fill"),
+    ] {
+        assert!(TOOLS.contains(from), "{from}");
+        let failure = load(&TOOLS.replacen(from, to, 1), "w.yaml", &no_files).unwrap_err();
+        assert_told(&failure, code, &[place, part]);
+    }
+}

@@ -1,4 +1,8 @@
-//! Calls to services over plain HTTP.
+//! Calls to services over plain HTTP, and the requests that workflows make.
+
+mod calls;
+
+pub use calls::HttpCalls;
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,9 @@
-//! The side effects of a release, one file each: what is performed, how one finds out whether it happened, how it is taken back.
+//! The side effects of a release, and those of the generic nodes, one file each: what is performed, how one finds out whether it happened, how it is taken back.
 
 mod build;
+mod command;
 mod env;
+mod http;
 mod ledger;
 mod registry;
 mod retire;
@@ -9,7 +11,9 @@ mod slot;
 mod switch;
 
 pub use build::BuildModel;
+pub use command::{PROBE_NOT_DONE, RunCommand};
 pub use env::EnsureEnv;
+pub use http::{HttpWorld, LaterCall, SendHttp, expected, query_of, result, url_of};
 pub use ledger::{CompleteRelease, OpenRelease, UpdateRelease};
 pub use registry::RegisterModel;
 pub use retire::RemoveSlots;
