@@ -443,3 +443,16 @@ fn the_examples_of_the_page_work() {
         assert!(flows.home.json(&["schema", kind])["properties"].is_object());
     }
 }
+
+#[test]
+fn a_fan_out_runs_one_program_for_each_item() {
+    let flows = Flows::new();
+    let path = flows.file(
+        "fan.yaml",
+        "name: fan\nchannels: { items: { type: array }, sum: { type: integer, reducer: add } }\nnodes:\n  one:\n    type: \
+         command\n    with: { run: [sh, -c, 'read n; echo $n'], stdin: i, into: sum }\nedges:\n  - { from: START, send: { \
+         to: one, each: items, as: i } }\n",
+    );
+    let items: Vec<u32> = (1..=100).collect();
+    assert_eq!(flows.values(path.to_str().unwrap(), &json!({"items": items}))["sum"], 5050);
+}

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use release_support::{Home, Ran, Running};
@@ -412,4 +413,55 @@ fn a_replay_asks_nobody() {
     let ran = Home::bare().run(&["run", "replay", export.to_str().unwrap(), "--json"]);
     assert_eq!((ran.code, &ran.json()["replayed"]), (Some(0), &json!(true)), "{ran:?}");
     assert_eq!(server.lines(), ["GET /a", "POST /a"]);
+}
+
+/// Answers `{"tls": true}` to everybody, on a port that it writes to `port`.
+const TLS_SERVER: &str = "
+import http.server, os, ssl
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('content-type', 'application/json')
+        self.send_header('content-length', '13')
+        self.end_headers()
+        self.wfile.write(b'{\"tls\": true}')
+
+server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain('cert.pem', 'key.pem')
+server.socket = context.wrap_socket(server.socket, server_side=True)
+open('port.new', 'w').write(str(server.server_port))
+os.rename('port.new', 'port')
+server.serve_forever()
+";
+
+#[test]
+fn tls_is_spoken_with_whom_the_system_trusts() {
+    let flows = Flows::new();
+    let folder = flows.home.beside("");
+    let mut make = Command::new("openssl");
+    make.args([
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2",
+    ]);
+    make.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+    let made = make.args(["-addext", "basicConstraints=critical,CA:FALSE"]).current_dir(&folder).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let mut python = Command::new("python3");
+    python.args(["-c", TLS_SERVER]).current_dir(&folder);
+    let _server = Running::start(python);
+    let port = flows.home.until("the server listens", || fs::read_to_string(folder.join("port")).ok());
+    let start = |trusted: bool| {
+        let workflow = flows.workflow(&[(&format!("url: 'https://localhost:{port}/', into: r"), "")]);
+        let mut command = flows.home.command(&["run", "start", &workflow, "--json"]);
+        if trusted {
+            command.env("SSL_CERT_FILE", folder.join("cert.pem"));
+        }
+        Running::start(command).end()
+    };
+    let trusted = start(true);
+    assert_eq!((trusted.code, &trusted.json()["values"]["r"]["body"]), (Some(0), &json!({"tls": true})), "{trusted:?}");
+    let unknown = start(false);
+    assert_eq!((unknown.code, unknown.error_code().as_str()), (Some(1), "http_unreachable"), "{unknown:?}");
+    assert!(unknown.error()["cause"].as_str().unwrap().contains("certificate"), "{unknown:?}");
 }

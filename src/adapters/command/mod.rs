@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::job::{Ended, Failed, Job, MAX_STDOUT};
 use self::lines::cut;
@@ -24,6 +24,8 @@ use crate::ports::{
     CommandRunner, LastRun, PortError, Program, ProgramCall, ProgramEnd, Progress, Purpose, Secrets, Stdout,
 };
 
+/// Programs at once: a fan-out over a long list must not fill the machine. Each has a guard, a thread and five descriptors.
+const MOST_AT_ONCE: usize = 64;
 /// Lines on their way to the progress sink; more are not shown.
 const QUEUE_LINES: usize = 256;
 /// So much of an output that cannot be read is shown.
@@ -34,12 +36,13 @@ const EXCERPT_BYTES: usize = 400;
 pub struct LocalCommands {
     /// Folder of the records, absolute.
     records: PathBuf,
+    turns: Arc<Semaphore>,
 }
 
 impl LocalCommands {
     /// Runs programs for the home at `home`.
     pub fn new(home: &Path) -> Self {
-        Self { records: home.join("commands") }
+        Self { records: home.join("commands"), turns: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
     }
 
     fn record(&self, call: &ProgramCall) -> PathBuf {
@@ -50,6 +53,8 @@ impl LocalCommands {
 #[async_trait]
 impl CommandRunner for LocalCommands {
     async fn run(&self, call: &ProgramCall, progress: &dyn Progress) -> Result<ProgramEnd, PortError> {
+        // Closed by nobody.
+        let _turn = self.turns.acquire().await;
         let path = self.record(call);
         end_left_over(&path, &call.token).await?;
         let (job, secrets) = prepare(call)?;

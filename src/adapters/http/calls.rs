@@ -17,6 +17,7 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::TokioExecutor;
 use reqwest::Url;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::adapters::secret_value;
@@ -28,6 +29,8 @@ const MAX_BODY: usize = 1024 * 1024;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longest silence while waiting for an answer or the rest of it. A node's own `timeout` is for what is shorter.
 const SILENCE: Duration = Duration::from_secs(300);
+/// Requests at once: a fan-out over a long list must not use up all descriptors.
+const MOST_AT_ONCE: usize = 128;
 /// Most redirects that are followed.
 const MOST_HOPS: usize = 5;
 
@@ -38,11 +41,12 @@ pub struct HttpCalls {
     plain: Sender<HttpConnector>,
     /// Made when it is first needed: it reads the system's certificates.
     tls: OnceLock<Result<Sender<HttpsConnector<HttpConnector>>, PortError>>,
+    turns: Semaphore,
 }
 
 impl Default for HttpCalls {
     fn default() -> Self {
-        Self { plain: client(connector()), tls: OnceLock::new() }
+        Self { plain: client(connector()), tls: OnceLock::new(), turns: Semaphore::new(MOST_AT_ONCE) }
     }
 }
 
@@ -82,6 +86,8 @@ struct Prepared {
 #[async_trait]
 impl HttpCaller for HttpCalls {
     async fn call(&self, call: &HttpCall, key: Option<&str>) -> Result<HttpAnswer, PortError> {
+        // Closed by nobody.
+        let _turn = self.turns.acquire().await;
         let (prepared, secrets) = prepare(call, key)?;
         let answered = self.follow(prepared, &call.keep_headers).await;
         answered.map(|answer| cleaned(answer, &secrets)).map_err(|mut error| {
