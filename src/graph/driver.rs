@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::core;
 use super::effect::Effects;
 use super::namespace::{NamespaceEnd, checkpointed, run_namespace};
+use super::opening::{accepting, advancing, begins_at_once, first_records, opening};
 use super::replay::Recorded;
 use super::scope::{Scope, ScopeParts, Stop};
 use super::{
@@ -118,6 +119,12 @@ impl Engine {
         self
     }
 
+    /// The same engine on another store.
+    #[must_use]
+    pub fn on(&self, store: Arc<dyn Store>) -> Self {
+        Self { store, ..self.clone() }
+    }
+
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
@@ -125,33 +132,9 @@ impl Engine {
 
     /// Accepts a thread: when this returns, it is durable and will go on after any crash.
     pub async fn create(&self, graph: &CompiledGraph, new: NewThread) -> Result<ThreadId, EngineError> {
-        let at = self.clock.now();
-        let first = core::start(graph, &Name::default(), None, &new.input, at)?;
-        let id = new.id.unwrap_or_else(ThreadId::new);
-        let thread = Thread {
-            id: id.clone(),
-            workflow: graph.name.clone(),
-            document: new.document,
-            fingerprint: graph.fingerprint(),
-            node_versions: graph.node_versions(),
-            input: Value::Object(new.input),
-            status: ThreadStatus::Pending,
-            failure: None,
-            unwinding: None,
-            committed_seq: 0,
-            undone: false,
-            labels: new.labels,
-            owner: None,
-            epoch: 0,
-            attendant: new.attendant,
-            created_at: at,
-            updated_at: at,
-        };
-        let accepted = Event::Accepted { workflow: thread.workflow.clone() };
-        self.store
-            .create(&thread, vec![Record::Event(accepted), checkpointed(&first), Record::Checkpoint(Arc::new(first))])
-            .await?;
-        Ok(id)
+        let (thread, first) = self.accepted(graph, new)?;
+        self.store.create(&thread, accepting(&thread, &Arc::new(first))).await?;
+        Ok(thread.id)
     }
 
     /// Takes the thread and goes on until it ends, waits or is asked to stop.
@@ -171,58 +154,50 @@ impl Engine {
         how: Advance,
         recorded: Option<Arc<Recorded>>,
     ) -> Result<RunEnd, EngineError> {
-        let thread = self.store.acquire(id, &self.owner).await?;
-        let epoch = thread.epoch;
-        let end = self.drive_held(graph, thread, how, recorded).await;
-        // The result matters more than a lease that could not be given back: its owner's death frees it.
-        let released = self.store.release(id, epoch).await;
-        let end = end?;
-        released?;
-        Ok(end)
+        let at = self.clock.now();
+        let opening = opening(graph, &self.owner, recorded.is_some());
+        let thread = self.store.begin(id, &self.owner, at, opening).await?;
+        if begins_at_once(graph, &thread, recorded.is_some()) {
+            self.sink.event(id, at, &advancing(&self.owner, thread.epoch));
+        }
+        let mut is_over = false;
+        let end = self.drive_held(graph, &thread, how, recorded, &mut is_over).await;
+        self.let_go(&thread, is_over, end).await
     }
 
+    /// `is_over`: set when the lease has been given back.
     async fn drive_held(
         &self,
         graph: &Arc<CompiledGraph>,
-        thread: Thread,
+        thread: &Thread,
         how: Advance,
         recorded: Option<Arc<Recorded>>,
+        is_over: &mut bool,
     ) -> Result<RunEnd, EngineError> {
-        refuse_changed(graph, &thread)?;
+        refuse_changed(graph, thread)?;
         if thread.status == ThreadStatus::Succeeded && recorded.is_none() {
             return Ok(RunEnd { status: thread.status, failure: None });
         }
-        refuse_over(&thread)?;
+        refuse_over(thread)?;
+        let begun = begins_at_once(graph, thread, recorded.is_some());
         let resuming = thread.status != ThreadStatus::Pending;
-        let scope = Arc::new(self.scope(&thread, how, resuming, recorded).await?);
-        if let Some(unwinding) = thread.unwinding.clone() {
-            return Ok(super::saga::unwind(&scope, unwinding, thread.committed_seq).await?);
-        }
-        let running =
-            thread.status.on(ThreadEvent::Advance).map_err(|e| Failure::new("illegal_event", e.to_string()))?;
-        let advancing = Event::Advancing { owner: self.owner.to_string(), epoch: thread.epoch };
-        scope.postpone(vec![
-            Record::Event(advancing),
-            Record::Seen(scope.answers()),
-            Record::Status { status: running, failure: None, unwinding: None },
-        ]);
-        // A thread that is found `running` has passed the static interrupt it stands at: whoever takes it over goes on. One that begins
-        // may have its first stop before its first node, so there the status waits for that decision.
-        if resuming || graph.interrupt_before.is_empty() {
-            scope.commit(Vec::new()).await?;
-        }
-        let ended = run_namespace(&scope, graph, &Name::default(), Map::new()).await;
-        Ok(finish_run(&scope, ended).await?)
+        let recall = self.store.recall(&thread.id).await?;
+        let scope = Arc::new(Scope::new(thread, self.parts(how, resuming, recorded), recall));
+        let end = if let Some(unwinding) = thread.unwinding.clone() {
+            super::saga::unwind(&scope, unwinding, thread.committed_seq).await
+        } else {
+            if !begun {
+                scope.postpone(first_records(&self.owner, thread.epoch, scope.answers()));
+            }
+            let ended = run_namespace(&scope, graph, &Name::default(), Map::new()).await;
+            finish_run(&scope, ended).await
+        };
+        *is_over = scope.is_over();
+        Ok(end?)
     }
 
-    async fn scope(
-        &self,
-        thread: &Thread,
-        how: Advance,
-        resuming: bool,
-        recorded: Option<Arc<Recorded>>,
-    ) -> Result<Scope, StoreError> {
-        let parts = ScopeParts {
+    pub(super) fn parts(&self, how: Advance, resuming: bool, recorded: Option<Arc<Recorded>>) -> ScopeParts {
+        ScopeParts {
             store: self.store.clone(),
             effects: self.effects.clone(),
             clock: self.clock.clone(),
@@ -231,8 +206,7 @@ impl Engine {
             resuming,
             stop: how.stop,
             recorded,
-        };
-        Scope::load(thread, parts).await
+        }
     }
 
     /// Ends a thread that nobody advances: undoes what it did since its commit point (unless `undo` is false).
@@ -244,11 +218,9 @@ impl Engine {
         why: Failure,
     ) -> Result<RunEnd, EngineError> {
         let thread = self.store.acquire(id, &self.owner).await?;
-        let end = self.cancel_held(graph, &thread, undo, why).await;
-        let released = self.store.release(id, thread.epoch).await;
-        let end = end?;
-        released?;
-        Ok(end)
+        let mut is_over = false;
+        let end = self.cancel_held(graph, &thread, undo, why, &mut is_over).await;
+        self.let_go(&thread, is_over, end).await
     }
 
     async fn cancel_held(
@@ -257,13 +229,15 @@ impl Engine {
         thread: &Thread,
         undo: bool,
         why: Failure,
+        is_over: &mut bool,
     ) -> Result<RunEnd, EngineError> {
         refuse_changed(graph, thread)?;
         if thread.status.is_terminal() && !continuable(thread) {
             let message = format!("thread {} has ended: it is {}", thread.id, thread.status.word());
             return Err(Failure::new("thread_over", message).into());
         }
-        let scope = self.scope(thread, Advance::default(), false, None).await?;
+        let recall = self.store.recall(&thread.id).await?;
+        let scope = Scope::new(thread, self.parts(Advance::default(), false, None), recall);
         let unwinding =
             thread.unwinding.clone().unwrap_or(Unwinding { becomes: ThreadStatus::Cancelled, failure: why });
         let committed = if undo { thread.committed_seq } else { scope.last_seq() };
@@ -271,7 +245,9 @@ impl Engine {
             // Durable with the decision: after a crash nobody would know that undoing was declined.
             scope.postpone(vec![Record::CommitPoint(committed)]);
         }
-        Ok(super::saga::begin(&scope, unwinding, committed).await?)
+        let end = super::saga::begin(&scope, unwinding, committed).await;
+        *is_over = scope.is_over();
+        Ok(end?)
     }
 
     /// Changes the state from outside, as if `as_node` had written it.
@@ -347,7 +323,7 @@ async fn latest(store: &dyn Store, id: &ThreadId) -> Result<Checkpoint, StoreErr
     found.ok_or_else(|| StoreError::Damaged(format!("thread {id} has no checkpoint")))
 }
 
-fn refuse_changed(graph: &CompiledGraph, thread: &Thread) -> Result<(), Failure> {
+pub(super) fn refuse_changed(graph: &CompiledGraph, thread: &Thread) -> Result<(), Failure> {
     if graph.fingerprint() == thread.fingerprint {
         return Ok(());
     }
@@ -367,7 +343,7 @@ fn refuse_changed(graph: &CompiledGraph, thread: &Thread) -> Result<(), Failure>
         .hint("use the binary and workflow that began it, or start a new thread"))
 }
 
-fn refuse_over(thread: &Thread) -> Result<(), Failure> {
+pub(super) fn refuse_over(thread: &Thread) -> Result<(), Failure> {
     let over = thread.status == ThreadStatus::Cancelled || (thread.undone && thread.unwinding.is_none());
     if !over {
         return Ok(());
@@ -389,7 +365,10 @@ fn continuable(thread: &Thread) -> bool {
 }
 
 /// The thread's status after a run, committed; a failure or a cancel undoes first.
-async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) -> Result<RunEnd, StoreError> {
+pub(super) async fn finish_run(
+    scope: &Arc<Scope>,
+    ended: Result<NamespaceEnd, NodeError>,
+) -> Result<RunEnd, StoreError> {
     let (event, failure) = match ended {
         Ok(NamespaceEnd::Finished(_)) => (ThreadEvent::Finish, None),
         Ok(NamespaceEnd::Suspended) | Err(NodeError::Suspended) => (ThreadEvent::Interrupt, None),
@@ -415,7 +394,7 @@ async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) 
     }
     records.push(Record::Status { status, failure: failure.clone(), unwinding: None });
     records.push(Record::Event(Event::StatusChanged { status, failure: failure.clone() }));
-    scope.commit(records).await?;
+    scope.end(records).await?;
     Ok(RunEnd { status, failure })
 }
 
@@ -431,7 +410,7 @@ async fn drained(scope: &Scope) -> Result<RunEnd, StoreError> {
     } else {
         Vec::new()
     };
-    scope.commit(records).await?;
+    scope.end(records).await?;
     Ok(RunEnd { status: ThreadStatus::Running, failure: None })
 }
 

@@ -22,6 +22,7 @@ mod journal;
 mod memory;
 mod namespace;
 mod node;
+mod opening;
 mod replay;
 mod saga;
 mod scope;
@@ -53,6 +54,6 @@ pub use node::{
 pub use replay::{replay, replay_with};
 pub use scope::Stop;
 pub use state::State;
-pub use store::{Partial, Record, Store, StoreError, ThreadFilter, Transaction};
+pub use store::{Opening, Partial, Recall, Record, Store, StoreError, ThreadFilter, Transaction};
 pub use thread::{IllegalThreadEvent, Liveness, Owner, Thread, ThreadEvent, ThreadStatus, Unwinding};
 pub use topology::{Barrier, Body, CompiledGraph, Destination, END, Leaving, NodeEntry, Router, START};

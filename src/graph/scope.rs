@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ use super::effect::{EffectCx, Effects, Probe};
 use super::journal::{Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey, digest};
 use super::replay::Recorded;
 use super::{
-    Event, EventSink, Failure, InterruptId, NodeError, Record, Store, StoreError, Thread, ThreadId, Transaction,
+    Checkpoint, Event, EventSink, Failure, InterruptId, NodeError, Partial, Recall, Record, Store, StoreError, Thread,
+    ThreadId, Transaction,
 };
 
 /// Whether and how a run is asked to end early.
@@ -47,6 +49,8 @@ pub(super) struct Scope {
     /// Set in a replay: nothing is performed, everything is looked up here.
     pub recorded: Option<Arc<Recorded>>,
     memory: Mutex<Memory>,
+    /// The lease has been given back.
+    over: AtomicBool,
 }
 
 #[derive(Default)]
@@ -56,6 +60,8 @@ struct Memory {
     interrupts: BTreeMap<InterruptId, Interrupt>,
     /// Events and other records that wait for the next commit.
     waiting: Vec<Record>,
+    /// Where the root stood when the run began.
+    root: Option<(Arc<Checkpoint>, Partial)>,
 }
 
 pub(super) struct ScopeParts {
@@ -70,16 +76,16 @@ pub(super) struct ScopeParts {
 }
 
 impl Scope {
-    pub async fn load(thread: &Thread, parts: ScopeParts) -> Result<Self, StoreError> {
-        let entries = parts.store.journal(&thread.id).await?;
-        let interrupts = parts.store.interrupts(Some(&thread.id), false).await?;
+    pub fn new(thread: &Thread, parts: ScopeParts, recall: Recall) -> Self {
+        let Recall { journal, interrupts, latest, partial } = recall;
         let memory = Memory {
-            next_seq: entries.iter().map(|e| e.seq).max().unwrap_or(0) + 1,
-            entries: entries.into_iter().map(|e| (e.key.clone(), e)).collect(),
+            next_seq: journal.iter().map(|e| e.seq).max().unwrap_or(0) + 1,
+            entries: journal.into_iter().map(|e| (e.key.clone(), e)).collect(),
             interrupts: interrupts.into_iter().map(|i| (i.id.clone(), i)).collect(),
             waiting: Vec::new(),
+            root: latest.map(|latest| (latest, partial)),
         };
-        Ok(Self {
+        Self {
             store: parts.store,
             effects: parts.effects,
             clock: parts.clock,
@@ -91,7 +97,26 @@ impl Scope {
             stop: parts.stop,
             recorded: parts.recorded,
             memory: Mutex::new(memory),
-        })
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Where the root stood when the run began; once.
+    pub fn root(&self) -> Option<(Arc<Checkpoint>, Partial)> {
+        self.memory().root.take()
+    }
+
+    /// Commits the run's last records and gives the lease back with them.
+    pub async fn end(&self, mut records: Vec<Record>) -> Result<(), StoreError> {
+        records.push(Record::Release);
+        self.commit(records).await?;
+        self.over.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the lease has been given back.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -125,7 +150,12 @@ impl Scope {
 
     /// An event that goes along with the next commit.
     pub fn later(&self, event: Event) {
-        self.memory().waiting.push(Record::Event(event));
+        let mut memory = self.memory();
+        if memory.waiting.capacity() == 0 {
+            // What a superstep of one node has.
+            memory.waiting.reserve(6);
+        }
+        memory.waiting.push(Record::Event(event));
     }
 
     /// Records that go along with the next commit.

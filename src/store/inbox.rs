@@ -2,18 +2,19 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::fault::{Done, count, decode_opt, encode, uncount};
-use super::writer::Tx;
-use super::{audit, threads};
+use super::batch::Tx;
+use super::fault::{Done, decode_opt, encode, uncount};
+use super::{events, threads};
 use crate::graph::{Event, Inbox, StopAsk, StoreError, ThreadId};
 
 /// Leaves a request to let go, for the owner of the current epoch.
 pub(super) fn ask_stop(tx: &mut Tx<'_>, id: &ThreadId, ask: &StopAsk) -> Done<()> {
-    let mut head = threads::head(tx.conn, id)?;
+    let mut head = threads::known_head(tx, id)?;
     let event = Event::StopAsked { by: ask.by.clone(), hold: ask.hold };
-    audit::event(tx.conn, id, &mut head, ask.at, &event)?;
-    let sql = "UPDATE threads SET last_event = ?2, stop = ?3, stop_epoch = epoch WHERE n = ?1";
-    tx.conn.prepare_cached(sql)?.execute(params![head.n, head.last_event, encode(ask)?])?;
+    events::add(tx.conn, id, &mut head, ask.at, &[&event])?;
+    let sql = "UPDATE threads SET stop = ?2, stop_epoch = epoch WHERE n = ?1";
+    tx.conn.prepare_cached(sql)?.execute(params![head.n, encode(ask)?])?;
+    tx.lines.put_head(id, head);
     Ok(())
 }
 
@@ -29,8 +30,8 @@ pub(super) fn read(conn: &Connection, id: &ThreadId) -> Done<Inbox> {
     Ok(Inbox { epoch: uncount(epoch)?, stop: decode_opt(stop, "a request to stop")?, answered })
 }
 
-/// A run has begun that knows so many answers.
-pub(super) fn seen(conn: &Connection, thread: i64, answers: u64) -> Done<()> {
-    conn.prepare_cached("UPDATE threads SET seen = ?2 WHERE n = ?1")?.execute(params![thread, count(answers)?])?;
-    Ok(())
+/// How many answers the thread's questions have.
+pub(super) fn answers(conn: &Connection, thread: i64) -> Done<u64> {
+    let sql = "SELECT count(*) FROM interrupts WHERE thread = ?1 AND answer IS NOT NULL";
+    uncount(conn.prepare_cached(sql)?.query_row([thread], |row| row.get(0))?)
 }

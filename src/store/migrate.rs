@@ -8,7 +8,11 @@ use super::fault::{Done, Fault};
 use crate::graph::StoreError;
 
 /// Applied in order, never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql"), include_str!("migrations/0002_inbox.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_init.sql"),
+    include_str!("migrations/0002_inbox.sql"),
+    include_str!("migrations/0003_compact.sql"),
+];
 
 /// Marks a file as ours (`Tide`), so that another program's file is not taken for an empty one.
 const APPLICATION_ID: i64 = 0x5469_6465;
