@@ -1,4 +1,4 @@
-//! Names of things that are stored: opaque strings, time-ordered where order helps.
+//! Names of things that are stored: opaque strings, time-ordered where order helps. Copies share the text.
 
 use std::sync::Arc;
 
@@ -11,13 +11,14 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(String);
+        #[schemars(with = "String")]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// A fresh, time-ordered id (UUIDv7).
             #[expect(clippy::new_without_default, reason = "two calls never give the same value")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7().to_string())
+                Self::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut [0; 36]))
             }
 
             /// The id as text.
@@ -28,13 +29,13 @@ macro_rules! id {
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(text)
+                Self(text.into())
             }
         }
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(text.to_owned())
+                Self(text.into())
             }
         }
 

@@ -25,6 +25,7 @@ mod memory;
 mod migrate;
 mod namespace;
 mod node;
+mod opening;
 mod question;
 mod replay;
 mod saga;
@@ -61,7 +62,7 @@ pub use node::{
 pub use replay::{replay, replay_with};
 pub use scope::Stop;
 pub use state::State;
-pub use store::{MOST_SIGNALS, Partial, Record, Store, StoreError, ThreadFilter, Transaction};
+pub use store::{MOST_SIGNALS, Opening, Partial, Recall, Record, Store, StoreError, ThreadFilter, Transaction};
 pub use thread::{IllegalThreadEvent, Liveness, Owner, Thread, ThreadEvent, ThreadStatus, Unwinding};
 pub use topology::{Barrier, Body, CompiledGraph, Destination, END, Leaving, NodeEntry, Router, START};
 pub use wait::{Alarm, Signal, Until, Uptime, Woken};

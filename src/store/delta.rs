@@ -36,6 +36,8 @@ struct Written<'a> {
     deferred: &'a BTreeSet<Name>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     due: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    next: Vec<&'a str>,
     #[serde(skip_serializing_if = "<[Task]>::is_empty")]
     frontier: &'a [Task],
 }
@@ -65,6 +67,9 @@ pub(super) struct Body {
     /// The frontier, where it is nothing but triggered nodes (the usual case): their names.
     #[serde(default)]
     due: Vec<Name>,
+    /// The same, where each of them is due once more than before and `visits` need not say so.
+    #[serde(default)]
+    next: Vec<Name>,
     #[serde(default)]
     frontier: Vec<Task>,
 }
@@ -80,11 +85,14 @@ pub(super) fn changes(before: &Checkpoint, now: &Checkpoint) -> Option<serde_jso
     }
     let values = since(&before.values, &now.values)?;
     let written = since(&before.written, &now.written)?;
-    let changed = |(node, count): (&'_ Name, &u64)| before.visits.get(node) != Some(count);
-    let visits = now.visits.iter().filter(|(n, c)| changed((n, c))).map(|(n, c)| (n.as_str(), *c)).collect();
+    let changed = |(node, count): &(&Name, &u64)| before.visits.get(*node) != Some(*count);
+    let visits: BTreeMap<&str, u64> = now.visits.iter().filter(changed).map(|(n, c)| (n.as_str(), *c)).collect();
     let parent = if now.parent.as_ref() == Some(&before.id) { None } else { Some(now.parent.as_ref()) };
+    let once_more = |(node, count): (&&str, &u64)| before.visits.get(*node).copied().unwrap_or(0) + 1 == *count;
+    let names: BTreeSet<&str> = now.frontier.iter().map(|task| task.node.as_str()).collect();
+    let counted = names.len() == now.frontier.len() && names.iter().eq(visits.keys()) && visits.iter().all(once_more);
     let fork = (now.fork != before.fork).then_some(now.fork);
-    Some(body(now, (parent, fork), values, written, visits))
+    Some(body(now, (parent, fork), values, written, visits, counted))
 }
 
 /// The body of `now` by itself.
@@ -93,7 +101,7 @@ pub(super) fn snapshot(now: &Checkpoint) -> serde_json::Result<String> {
     let all = |state| since(&nothing, state).unwrap_or_default();
     let visits = now.visits.iter().map(|(n, c)| (n.as_str(), *c)).collect();
     let fork = (now.fork != 0).then_some(now.fork);
-    body(now, (Some(now.parent.as_ref()), fork), all(&now.values), all(&now.written), visits)
+    body(now, (Some(now.parent.as_ref()), fork), all(&now.values), all(&now.written), visits, false)
 }
 
 fn body<'a>(
@@ -102,14 +110,17 @@ fn body<'a>(
     values: Vec<ChangeRef<'a>>,
     mut written: Vec<ChangeRef<'a>>,
     visits: BTreeMap<&'a str, u64>,
+    counted: bool,
 ) -> serde_json::Result<String> {
     let (both, values): (Vec<_>, Vec<_>) = values.into_iter().partition(|change| written.contains(change));
     written.retain(|change| !both.contains(change));
     let due: Option<Vec<&str>> = now.frontier.iter().map(|task| plain(task, &now.visits)).collect();
     let frontier = if due.is_some() { &[] } else { now.frontier.as_slice() };
     let due = due.unwrap_or_default();
+    let (visits, due, next) =
+        if counted && frontier.is_empty() { (BTreeMap::new(), Vec::new(), due) } else { (visits, due, Vec::new()) };
     let (barriers, deferred) = (&now.barriers, &now.deferred);
-    let row = Written { parent, fork, both, values, written, visits, barriers, deferred, due, frontier };
+    let row = Written { parent, fork, both, values, written, visits, barriers, deferred, due, next, frontier };
     serde_json::to_string(&row)
 }
 
@@ -152,11 +163,14 @@ impl Body {
         apply_changes(&mut to.values, self.values);
         apply_changes(&mut to.written, self.written);
         to.visits.extend(self.visits);
+        for node in &self.next {
+            *to.visits.entry(node.clone()).or_default() += 1;
+        }
         to.barriers = self.barriers;
         to.deferred = self.deferred;
         to.frontier = self.frontier;
         let visits = &to.visits;
-        to.frontier.extend(self.due.into_iter().map(|node| {
+        to.frontier.extend(self.due.into_iter().chain(self.next).map(|node| {
             let visit = visits.get(&node).copied().unwrap_or_default();
             Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
         }));

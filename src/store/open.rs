@@ -23,6 +23,16 @@ pub enum Synchronous {
     Normal,
 }
 
+impl Synchronous {
+    /// SQLite's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+        }
+    }
+}
+
 /// How to open a store.
 #[derive(Clone)]
 pub struct Options {
@@ -94,11 +104,7 @@ fn connect(path: &Path, options: &Options) -> Done<Connection> {
     for (name, value) in PRAGMAS {
         patiently(options.busy_timeout, || conn.pragma_update(None, name, value))?;
     }
-    let synchronous = match options.synchronous {
-        Synchronous::Full => "FULL",
-        Synchronous::Normal => "NORMAL",
-    };
-    conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.pragma_update(None, "synchronous", options.synchronous.word())?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }

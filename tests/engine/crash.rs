@@ -15,8 +15,9 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tidegate::graph::{
     Advance, Answer, Checkpoint, CheckpointId, CompiledGraph, END, Engine, Entry, EventRow, Export, Failure, Goto,
-    Inbox, Interrupt, InterruptId, NewThread, NodePolicy, Outcome, Owner, Partial, Produced, Record, RetryPolicy,
-    START, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
+    Inbox, Interrupt, InterruptId, NewThread, NodePolicy, Opening, Outcome, Owner, Partial, Produced, Recall, Record,
+    RetryPolicy, START, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction,
+    replay,
 };
 
 use crate::support::*;
@@ -46,7 +47,7 @@ fn case(name: &str) -> Arc<CompiledGraph> {
         Arc::new(built.edge(START, "x").edge("x", "ask").edge("ask", "y").compile().unwrap())
     };
     let built = match name {
-        "chain" => {
+        "chain" | "invoke" => {
             let twice = step(|cx, _| {
                 Box::pin(async move {
                     cx.effect("make", Make::of("b1")).await?;
@@ -58,7 +59,7 @@ fn case(name: &str) -> Arc<CompiledGraph> {
                     Ok(Outcome::update(says(answer.to_string())))
                 })
             });
-            let built = graph("chain").node("a", maker()).node("b", twice).node("c", maker());
+            let built = graph(name).node("a", maker()).node("b", twice).node("c", maker());
             built.edge(START, "a").edge("a", "b").edge("b", "c")
         }
         "fan" => {
@@ -120,7 +121,11 @@ async fn drive(name: &str, dir: &Path) {
     let store: Arc<dyn Store> = Arc::new(Deadly(sqlite(dir)));
     let engine = engine(store.clone(), &world);
     let (graph, id) = (case(name), ThreadId::from(THREAD));
-    if store.thread(&id).await.unwrap().is_none() {
+    let is_new = store.thread(&id).await.unwrap().is_none();
+    if is_new && name == "invoke" {
+        let new = NewThread { id: Some(id.clone()), ..NewThread::default() };
+        engine.invoke(&graph, new, Advance::default()).await.unwrap();
+    } else if is_new {
         engine.create(&graph, NewThread { id: Some(id.clone()), ..NewThread::default() }).await.unwrap();
     }
     loop {
@@ -273,6 +278,7 @@ macro_rules! matrices {
 
 matrices! {
     a_chain_with_a_question_survives: "chain",
+    a_thread_that_is_born_with_its_lease_survives: "invoke",
     a_fan_out_with_a_question_survives: "fan",
     a_subgraph_with_a_question_survives: "sub",
     static_interrupts_survive: "static",
@@ -298,6 +304,23 @@ impl<S: Store> Store for Deadly<S> {
         let done = self.0.acquire(id, owner).await;
         point();
         done
+    }
+
+    async fn begin(
+        &self,
+        id: &ThreadId,
+        owner: &Owner,
+        at: DateTime<Utc>,
+        opening: Opening,
+    ) -> Result<Thread, StoreError> {
+        point();
+        let done = self.0.begin(id, owner, at, opening).await;
+        point();
+        done
+    }
+
+    async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
+        self.0.recall(id).await
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
