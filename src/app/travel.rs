@@ -96,7 +96,7 @@ impl App {
     fn changeable(&self, thread: &Thread) -> Result<std::sync::Arc<CompiledGraph>, Failure> {
         if needs_host(thread) {
             let message = format!("the state of run {} cannot be changed from outside: it releases a model", thread.id);
-            return Err(Failure::new("release_state", message)
+            return Err(Failure::new("release_thread", message)
                 .because("its checks and approvals belong to the state that they were made on")
                 .hint("cancel it and release again, or roll back"));
         }
