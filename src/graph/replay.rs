@@ -52,6 +52,12 @@ pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<
         return Err(failure.hint(format!("it must be `{}`", super::export::FORMAT)).into());
     }
     let recorded = Arc::new(Recorded::new(export));
+    if let Some(first) =
+        recorded.checkpoints.values().find(|c| c.ns.is_empty() && c.step > 0).filter(|_| !recorded.begins())
+    {
+        let message = format!("the record begins with superstep {}: what was before it has been pruned", first.step);
+        return Err(Failure::new("record_pruned", message).hint("only a whole record can be replayed").into());
+    }
     let Value::Object(input) = export.thread.input.clone() else {
         return Err(Failure::new("export_damaged", "the export's input is no object").into());
     };
@@ -174,6 +180,11 @@ impl Recorded {
         let (_, last) = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back()?;
         let due = last.frontier.iter().any(|task| here.ns == task.inner_ns(outer, here.fork));
         (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
+    }
+
+    /// Whether the record has the root's beginning.
+    fn begins(&self) -> bool {
+        self.checkpoints.range((Name::default(), i64::MIN)..=(Name::default(), 0)).next().is_some()
     }
 
     /// The record of an effect; its receipt, its failure, or nothing when the record ends inside it.

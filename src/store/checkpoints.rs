@@ -278,6 +278,31 @@ pub(super) fn history(conn: &Connection, thread: i64, ns: &str) -> Done<Vec<Chec
     Ok(all)
 }
 
+/// Drops all rows of a line but the `keep` newest; the oldest that stays becomes a snapshot. How many went.
+pub(super) fn cut(conn: &Connection, line: i64, keep: usize, only_count: bool) -> Done<usize> {
+    let rows = rows_of(line);
+    let first: Option<i64> = conn
+        .prepare_cached("SELECT n FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3")?
+        .query_row(params![rows.start, rows.end, i64::try_from(keep).unwrap_or(i64::MAX) - 1], |row| row.get(0))
+        .optional()?;
+    let Some(first) = first else { return Ok(0) };
+    if only_count {
+        let mut count = conn.prepare_cached("SELECT count(*) FROM checkpoints WHERE n > ?1 AND n < ?2")?;
+        let older: i64 = count.query_row([rows.start, first], |row| row.get(0))?;
+        return Ok(usize::try_from(older).unwrap_or(0));
+    }
+    let mut oldest = empty();
+    let mut select = conn.prepare_cached(Stored::OF_LINE)?;
+    for stored in select.query_map([rows.start, first + 1], Stored::read)? {
+        stored?.apply(&mut oldest)?;
+    }
+    let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
+    let body = delta::snapshot(&oldest).map_err(unwritable)?;
+    conn.prepare_cached("UPDATE checkpoints SET base = 1, body = ?2 WHERE n = ?1")?.execute(params![first, body])?;
+    let mut delete = conn.prepare_cached("DELETE FROM checkpoints WHERE n > ?1 AND n < ?2")?;
+    Ok(delete.execute([rows.start, first])?)
+}
+
 /// The namespaces that have checkpoints.
 pub(super) fn namespaces(conn: &Connection, thread: i64) -> Done<Vec<String>> {
     let mut select = conn.prepare_cached(

@@ -96,6 +96,12 @@ pub(super) fn reader(path: &Path, options: &Options) -> Done<Connection> {
     Ok(conn)
 }
 
+/// Rewrites the file without the room that nothing uses.
+pub(super) fn vacuum(path: &Path) -> Result<(), StoreError> {
+    let conn = connect(path, &Options::default()).map_err(|fault| fault.at(path))?;
+    conn.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").map_err(|e| Fault::from(e).at(path))
+}
+
 fn connect(path: &Path, options: &Options) -> Done<Connection> {
     // Without SQLITE_OPEN_CREATE: the file was created with our rights. One thread at a time uses a connection.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::fault::Done;
 use super::open::{self, Options};
+use super::prune::{self, Prune, Pruned};
 use super::readers::Readers;
 use super::records;
 use super::writer::Writer;
@@ -56,6 +57,19 @@ impl SqliteStore {
         let said: String =
             self.readers.read(|conn| Ok(conn.query_row("PRAGMA integrity_check", [], |row| row.get(0))?)).await?;
         if said == "ok" { Ok(()) } else { Err(StoreError::Damaged(said)) }
+    }
+
+    /// Drops what may go of the history; audit and ledger stay.
+    pub async fn prune(&self, what: &Prune) -> Result<Pruned, StoreError> {
+        let what = what.clone();
+        self.writer.run(move |tx| prune::prune(tx, &what)).await
+    }
+
+    /// Gives the room of what was dropped back to the disk; blocks everybody else while it works, and needs as much room again.
+    pub async fn vacuum(&self) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let vacuumed = tokio::task::spawn_blocking(move || open::vacuum(&path)).await;
+        vacuumed.map_err(|e| StoreError::Failed(e.to_string()))?
     }
 
     /// Holds the whole audit against its hashes: the number of rows, or the first broken one.
