@@ -120,18 +120,16 @@ fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
         .hint("continue the thread, or raise the recursion limit")
 }
 
-async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, mut records: Vec<Record>) -> Result<(), NodeError> {
+async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, records: Vec<Record>) -> Result<(), NodeError> {
     if let Some(recorded) = &scope.recorded {
         recorded.checkpoint(checkpoint)?;
     }
-    records.push(checkpointed(checkpoint));
-    records.push(Record::Checkpoint(checkpoint.clone()));
+    scope.postpone(records.into_iter().chain([checkpointed(checkpoint), Record::Checkpoint(checkpoint.clone())]));
     if checkpoint.ns.is_empty() && checkpoint.ended() {
         // The run's end follows at once and commits both together.
-        scope.postpone(records);
         return Ok(());
     }
-    Ok(scope.commit(records).await?)
+    Ok(scope.commit(Vec::new()).await?)
 }
 
 fn commit_points(scope: &Scope, graph: &CompiledGraph, results: &[TaskResult]) -> Vec<Record> {
