@@ -18,7 +18,7 @@ pub const CHAIN: usize = 10;
 /// Sends of the fan-out.
 pub const SENDS: usize = 100;
 /// Supersteps of the long thread.
-pub const STEPS: i64 = 1_000;
+pub const STEPS: usize = 1_000;
 /// What each of them adds to its list.
 pub const ITEM_BYTES: usize = 100;
 
@@ -38,7 +38,7 @@ impl DynNode for Say {
 
     async fn run(&self, _cx: &Context, view: &View) -> Result<Produced, NodeError> {
         let n = view.0["n"].as_i64().unwrap_or(0) + 1;
-        let text = format!("{n:01000}");
+        let text = format!("{n}{}", "x".repeat(1000));
         Ok(Produced { writes: vec![Write::new("n", json!(n)), Write::new("text", json!(text))], goto: Vec::new() })
     }
 }
@@ -70,7 +70,7 @@ impl DynNode for Grow {
 
     async fn run(&self, _cx: &Context, _view: &View) -> Result<Produced, NodeError> {
         let item = json!(["x".repeat(self.bytes)]);
-        Ok(Produced { writes: vec![Write::new("items", item), Write::new("sum", json!(1))], goto: Vec::new() })
+        Ok(Produced { writes: vec![Write::new("items", item)], goto: Vec::new() })
     }
 }
 
@@ -113,7 +113,7 @@ impl Router for Round {
     }
 
     fn route(&self, state: &State) -> Result<Vec<Goto>, Failure> {
-        let again = state["sum"].as_i64().unwrap_or(0) < STEPS;
+        let again = state["items"].as_array().is_some_and(|items| items.len() < STEPS);
         Ok(vec![Goto::Node(if again { "grow".into() } else { self.then.into() })])
     }
 }

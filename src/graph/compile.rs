@@ -70,6 +70,7 @@ pub(super) fn compile(graph: StateGraph) -> Result<CompiledGraph, CompileErrors>
         interrupt_after: graph.interrupt_after,
         warnings,
         fingerprint: std::sync::OnceLock::new(),
+        versions: std::sync::OnceLock::new(),
     })
 }
 

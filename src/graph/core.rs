@@ -107,7 +107,8 @@ pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> Finished 
 
 fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
     let Some(leaving) = graph.leaving.get(node.as_str()) else { return Ok(Vec::new()) };
-    let mut triggers: Vec<Trigger> = leaving.to.iter().filter(|to| *to != END).cloned().map(Trigger::Node).collect();
+    let mut triggers = Vec::with_capacity(leaving.to.len() + leaving.barriers.len());
+    triggers.extend(leaving.to.iter().filter(|to| *to != END).cloned().map(Trigger::Node));
     let arrivals = leaving.barriers.iter();
     triggers.extend(arrivals.map(|id| Trigger::Arrived { barrier: id.clone(), from: node.clone() }));
     for router in &leaving.routers {
@@ -204,7 +205,9 @@ pub(super) fn look(graph: &CompiledGraph, checkpoint: &Checkpoint, finished: &[T
 
 fn in_order(results: &[TaskResult]) -> Vec<&TaskResult> {
     let mut sorted: Vec<&TaskResult> = results.iter().collect();
-    sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    if sorted.len() > 1 {
+        sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    }
     sorted
 }
 
@@ -264,7 +267,8 @@ fn note_written<'w>(
     let mut apart: Vec<(&Name, bool)> = Vec::new();
     for write in writes {
         let reducer: Option<Reducer> = graph.channels.get(write.channel.as_str()).and_then(|c| c.reducer);
-        let Some(reducer) = reducer.filter(|_| !before.written.shares(&write.channel, &before.values)) else {
+        let twin = before.written.shares(&write.channel, &before.values) || is_new(before, &write.channel, reducer);
+        let Some(reducer) = reducer.filter(|_| !twin) else {
             written.share(&write.channel, values);
             continue;
         };
@@ -291,6 +295,18 @@ fn note_written<'w>(
     written
 }
 
+/// Whether neither the input nor a node has written to a channel that begins with nothing in it.
+fn is_new(before: &Checkpoint, channel: &Name, reducer: Option<Reducer>) -> bool {
+    let empty = match before.values.get(channel) {
+        None => true,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(keys)) => keys.is_empty(),
+        Some(_) => false,
+    };
+    let adds = matches!(reducer, Some(Reducer::Append | Reducer::Merge));
+    adds && empty && !before.written.contains_key(channel)
+}
+
 fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {
     if let Trigger::Arrived { barrier, from } = trigger {
         checkpoint.barriers.entry(barrier.clone()).or_default().insert(from.clone());
@@ -299,36 +315,56 @@ fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {
 
 /// Fills `next.frontier`: triggered nodes and nodes behind full barriers by name, then sends by index.
 fn plan<'t>(graph: &CompiledGraph, next: &mut Checkpoint, triggers: impl IntoIterator<Item = &'t Trigger>) {
-    let mut due: BTreeSet<Name> = BTreeSet::new();
+    let mut due: Vec<Name> = Vec::new();
     let mut sends: Vec<(Name, Value)> = Vec::new();
     for trigger in triggers {
         match trigger {
-            Trigger::Node(to) => {
-                due.insert(to.clone());
-            }
+            Trigger::Node(to) => due.push(to.clone()),
             Trigger::Send { to, input } => sends.push((to.clone(), input.clone())),
             Trigger::Arrived { .. } => arrive(next, trigger),
         }
     }
     let full = next.barriers.iter().filter_map(|(id, arrived)| graph.barriers.get(id).filter(|b| b.from == *arrived));
     due.extend(full.map(|b| b.to.clone()));
-    let is_deferred = |node: &Name| graph.nodes.get(node).is_some_and(|entry| entry.policy.defer);
+    due.sort_unstable();
+    due.dedup();
+    let is_deferred = |node: &mut Name| graph.nodes.get(node).is_some_and(|entry| entry.policy.defer);
     next.deferred.extend(due.extract_if(.., is_deferred));
     if due.is_empty() && sends.is_empty() {
-        due = std::mem::take(&mut next.deferred);
+        due = std::mem::take(&mut next.deferred).into_iter().collect();
     }
-    let counted: BTreeSet<Name> = due.iter().cloned().chain(sends.iter().map(|(to, _)| to.clone())).collect();
-    for node in counted {
-        *next.visits.entry(node).or_default() += 1;
+    let mut frontier = Vec::with_capacity(due.len() + sends.len());
+    for node in due {
+        let visit = visited(next, &node);
+        frontier.push(Task { path: TaskPath::Pull(node.clone()), node, visit, input: None });
     }
-    let visits: &BTreeMap<Name, u64> = &next.visits;
-    let pulls = due.into_iter().map(|node| {
-        let visit = visits[&node];
-        Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
-    });
-    let pushes = sends.into_iter().zip(0..).map(|((node, input), index)| {
-        let visit = visits[&node];
-        Task { path: TaskPath::Push(index), node, visit, input: Some(input) }
-    });
-    next.frontier = pulls.chain(pushes).collect();
+    // However often a node is due in one superstep, it is one visit.
+    let mut sent: BTreeMap<Name, u64> = BTreeMap::new();
+    for ((node, input), index) in sends.into_iter().zip(0..) {
+        let visit = match sent.get(&node) {
+            Some(visit) => *visit,
+            None => {
+                let triggered = frontier.iter().find(|task| task.node == node && task.input.is_none());
+                let visit = triggered.map_or_else(|| visited(next, &node), |task| task.visit);
+                sent.insert(node.clone(), visit);
+                visit
+            }
+        };
+        frontier.push(Task { path: TaskPath::Push(index), node, visit, input: Some(input) });
+    }
+    next.frontier = frontier;
+}
+
+/// Counts that a node is due.
+fn visited(next: &mut Checkpoint, node: &Name) -> u64 {
+    match next.visits.get_mut(node) {
+        Some(count) => {
+            *count += 1;
+            *count
+        }
+        None => {
+            next.visits.insert(node.clone(), 1);
+            1
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The local driver: runs what the core says is due on tokio and commits what it leaves to a store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -76,8 +76,9 @@ pub struct Advance {
 
 impl Default for Advance {
     fn default() -> Self {
-        // A closed channel keeps its last value: nobody will ever ask this run to stop.
-        Self { recursion_limit: 100, durability: Durability::Sync, stop: watch::channel(Stop::No).1 }
+        // A closed channel keeps its last value: nobody will ever ask this run to stop. One for all.
+        static NEVER: LazyLock<watch::Receiver<Stop>> = LazyLock::new(|| watch::channel(Stop::No).1);
+        Self { recursion_limit: 100, durability: Durability::Sync, stop: NEVER.clone() }
     }
 }
 

@@ -144,11 +144,11 @@ impl Store for MemoryStore {
         }
         let mut kept = Kept {
             row: thread.clone(),
-            checkpoints: Vec::new(),
+            checkpoints: Vec::with_capacity(16),
             partial: BTreeMap::new(),
             journal: Vec::new(),
             interrupts: Vec::new(),
-            events: Vec::new(),
+            events: Vec::with_capacity(40),
             stop: None,
             seen: 0,
             signals: Vec::new(),

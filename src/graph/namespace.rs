@@ -121,17 +121,14 @@ fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
         .hint("continue the thread, or raise the recursion limit")
 }
 
-async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, mut records: Vec<Record>) -> Result<(), NodeError> {
+async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, records: Vec<Record>) -> Result<(), NodeError> {
     if let Some(recorded) = &scope.recorded {
         recorded.checkpoint(checkpoint)?;
     }
-    records.push(checkpointed(checkpoint));
-    records.push(Record::Checkpoint(checkpoint.clone()));
-    if checkpoint.ns.is_empty() && checkpoint.ended() {
-        // The run's end follows at once and commits both together.
-        scope.postpone(records);
-    } else {
-        scope.commit_step(records).await?;
+    scope.postpone(records.into_iter().chain([checkpointed(checkpoint), Record::Checkpoint(checkpoint.clone())]));
+    // Where the run ends its last records follow at once, and both are committed together.
+    if !(checkpoint.ns.is_empty() && checkpoint.ended()) {
+        scope.commit_step(Vec::new()).await?;
     }
     scope.sink.checkpoint(checkpoint);
     Ok(())

@@ -161,7 +161,7 @@ impl Scope {
     }
 
     /// Records that go along with the next commit.
-    pub fn postpone(&self, records: Vec<Record>) {
+    pub fn postpone(&self, records: impl IntoIterator<Item = Record>) {
         self.memory().waiting.extend(records);
     }
 

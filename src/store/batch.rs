@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::fault::{Done, Fault};
-use super::lines::Lines;
+use super::lines::{Hints, Lines};
 use crate::graph::StoreError;
 
 /// What a request works with.
@@ -91,8 +91,8 @@ enum Lost {
 }
 
 impl Turn {
-    pub fn new(conn: Connection, path: PathBuf, patience: Duration) -> Self {
-        Self { conn, path, patience, waits: None, lines: Lines::default(), data_version: None, transactions: 0 }
+    pub fn new(conn: Connection, path: PathBuf, patience: Duration, hints: Hints) -> Self {
+        Self { conn, path, patience, waits: None, lines: Lines::new(hints), data_version: None, transactions: 0 }
     }
 
     /// Runs and answers all. Returns them untouched if another process holds the file and is not to be waited for.

@@ -20,6 +20,8 @@ use crate::graph::{Checkpoint, CheckpointId, Name, Partial, Source, State, Store
 const DELTAS_PER_BASE: usize = 3;
 /// Below this size rows are read so fast that snapshots would only take room.
 const LEAST_BASE_BYTES: usize = 4096;
+/// A larger row's text is not kept as room for the next one.
+const MOST_TEXT_BYTES: usize = 1 << 20;
 
 /// Appends a checkpoint to its line; what was kept of the superstep before is dropped.
 pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>) -> Done<()> {
@@ -31,13 +33,14 @@ pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>)
         line.partials = false;
     }
     let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
-    let changes =
-        line.last.as_ref().and_then(|last| delta::changes(last, checkpoint)).transpose().map_err(unwritable)?;
-    let most = LEAST_BASE_BYTES.max(line.base_bytes * DELTAS_PER_BASE);
-    let (base, body) = match changes {
-        Some(body) if line.delta_bytes + body.len() <= most => (false, body),
-        _ => (true, delta::snapshot(checkpoint).map_err(unwritable)?),
-    };
+    let most = LEAST_BASE_BYTES.max(line.base_bytes * DELTAS_PER_BASE).saturating_sub(line.delta_bytes);
+    let mut text = std::mem::take(&mut tx.lines.text);
+    let changes = line.last.as_ref().and_then(|last| delta::changes(last, checkpoint, most, &mut text));
+    let base = changes.transpose().map_err(unwritable)?.is_none() || text.len() > most;
+    if base {
+        delta::snapshot(checkpoint, &mut text).map_err(unwritable)?;
+    }
+    let body = std::str::from_utf8(&text).map_err(|e| StoreError::Failed(format!("JSON is no text: {e}")))?;
     if base {
         (line.base_bytes, line.delta_bytes) = (body.len(), 0);
     } else {
@@ -53,6 +56,9 @@ pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>)
     insert.execute(params![n, StoredId(&checkpoint.id), checkpoint.step, source, at, base, body])?;
     line.last = Some(checkpoint.clone());
     tx.lines.put(key, line);
+    if text.capacity() <= MOST_TEXT_BYTES {
+        tx.lines.text = text;
+    }
     Ok(())
 }
 
@@ -96,13 +102,15 @@ fn with_partials(tx: &mut Tx<'_>, thread: i64, ns: &str) -> Done<i64> {
 /// The line from memory if the file still agrees, or from the file; a new one where there is none.
 fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
     let generation = tx.lines.generation();
-    if let Some(known) = tx.lines.get(key) {
-        if known.generation == generation {
-            return Ok(known.clone());
-        }
-        if newest_id(tx.conn, known.id)?.as_ref() == known.last.as_ref().map(|last| &last.id) {
-            return Ok(Line { generation, partials: true, ..known.clone() });
-        }
+    let known = match tx.lines.get(key) {
+        Some(known) if known.generation == generation => return Ok(known.clone()),
+        Some(known) => Some(known.clone()),
+        None => tx.lines.hint(key),
+    };
+    if let Some(known) = known
+        && newest_id(tx.conn, known.id)?.as_ref() == known.last.as_ref().map(|last| &last.id)
+    {
+        return Ok(Line { generation, partials: true, ..known });
     }
     let (thread, ns) = key;
     let Some(id) = line_id(tx.conn, *thread, ns)? else {
@@ -112,12 +120,21 @@ fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
         let id = tx.conn.last_insert_rowid();
         return Ok(Line { id, rows: 0, last: None, base_bytes: 0, delta_bytes: 0, partials: false, generation });
     };
-    Ok(match newest(tx.conn, id, ns)? {
+    read_line(tx.conn, id, ns, generation)
+}
+
+fn read_line(conn: &Connection, id: i64, ns: &str, generation: u64) -> Done<Line> {
+    Ok(match newest(conn, id, ns)? {
         Some(Newest { checkpoint, rows, base_bytes, delta_bytes }) => {
             Line { id, rows, last: Some(Arc::new(checkpoint)), base_bytes, delta_bytes, partials: true, generation }
         }
         None => Line { id, rows: 0, last: None, base_bytes: 0, delta_bytes: 0, partials: true, generation },
     })
+}
+
+/// The root's line, if the thread has one.
+pub(super) fn root(conn: &Connection, thread: i64) -> Done<Option<Line>> {
+    line_id(conn, thread, "")?.map(|id| read_line(conn, id, "", 0)).transpose()
 }
 
 /// The numbers that a line's rows can have; the first one stays free.
@@ -297,7 +314,9 @@ pub(super) fn cut(conn: &Connection, line: i64, keep: usize, only_count: bool) -
         stored?.apply(&mut oldest)?;
     }
     let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
-    let body = delta::snapshot(&oldest).map_err(unwritable)?;
+    let mut text = Vec::new();
+    delta::snapshot(&oldest, &mut text).map_err(unwritable)?;
+    let body = String::from_utf8_lossy(&text);
     conn.prepare_cached("UPDATE checkpoints SET base = 1, body = ?2 WHERE n = ?1")?.execute(params![first, body])?;
     let mut delete = conn.prepare_cached("DELETE FROM checkpoints WHERE n > ?1 AND n < ?2")?;
     Ok(delete.execute([rows.start, first])?)

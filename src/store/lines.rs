@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::threads::Head;
 use crate::graph::{Checkpoint, Name, ThreadId};
@@ -35,6 +35,30 @@ pub(super) struct Lines {
     lines: Layers<LineKey, Line>,
     heads: Layers<ThreadId, (Head, u64)>,
     generation: u64,
+    hints: Hints,
+    /// Room for a row's text.
+    pub text: Vec<u8>,
+}
+
+/// Lines as readers saw them: a run has just read what its first commit builds on. To be held against the file.
+#[derive(Default, Clone)]
+pub(super) struct Hints(Arc<Mutex<HashMap<LineKey, Line>>>);
+
+impl Hints {
+    fn lines(&self) -> MutexGuard<'_, HashMap<LineKey, Line>> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read of a line.
+    pub fn give(&self, key: LineKey, line: Line) {
+        let mut lines = self.lines();
+        if lines.len() >= MOST {
+            // Runs that were read and never went on.
+            lines.clear();
+        }
+        lines.insert(key, line);
+    }
 }
 
 /// As many threads as one process advances at once, several times over.
@@ -43,6 +67,16 @@ const MOST: usize = 256;
 const MOST_BYTES: usize = 64 << 20;
 
 impl Lines {
+    /// Nothing is known but what readers will hint at.
+    pub fn new(hints: Hints) -> Self {
+        Self { hints, ..Self::default() }
+    }
+
+    /// What a reader saw of the line; once.
+    pub fn hint(&self, key: &LineKey) -> Option<Line> {
+        self.hints.lines().remove(key)
+    }
+
     /// Another connection has written: everything must be held against the file before it is used again.
     pub fn foreign_write(&mut self) {
         self.generation += 1;

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::Connection;
 
 use super::fault::Done;
+use super::lines::Hints;
 use super::open::{self, Options};
 use super::prune::{self, Prune, Pruned};
 use super::readers::Readers;
@@ -15,7 +16,7 @@ use super::records;
 use super::writer::Writer;
 use super::{AuditError, audit, cache, checkpoints, events, inbox, interrupts, journal, threads};
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Liveness, Opening, Owner,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Liveness, Name, Opening, Owner,
     Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
@@ -24,6 +25,7 @@ pub struct SqliteStore {
     path: PathBuf,
     pub(super) readers: Readers,
     pub(super) writer: Writer,
+    hints: Hints,
     liveness: Arc<dyn Liveness>,
 }
 
@@ -37,9 +39,10 @@ impl SqliteStore {
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let conn = open::writer(&path, &options)?;
-        let writer = Writer::start(conn, path.clone(), options.busy_timeout)?;
+        let hints = Hints::default();
+        let writer = Writer::start(conn, path.clone(), options.busy_timeout, hints.clone())?;
         let liveness = options.liveness.clone();
-        Ok(Self { readers: Readers::new(path.clone(), options), writer, liveness, path })
+        Ok(Self { readers: Readers::new(path.clone(), options), writer, hints, liveness, path })
     }
 
     /// The file.
@@ -118,8 +121,8 @@ impl Store for SqliteStore {
     }
 
     async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
-        let id = id.clone();
-        self.readers.read(move |conn| recall(conn, &id)).await
+        let (id, hints) = (id.clone(), self.hints.clone());
+        self.readers.read(move |conn| recall(conn, &id, &hints)).await
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
@@ -208,14 +211,18 @@ impl Store for SqliteStore {
     }
 }
 
-fn recall(conn: &Connection, id: &ThreadId) -> Done<Recall> {
+fn recall(conn: &Connection, id: &ThreadId, hints: &Hints) -> Done<Recall> {
     let n = threads::number(conn, id)?;
-    let latest = checkpoints::latest(conn, n, "")?;
+    let root = checkpoints::root(conn, n)?;
+    let latest = root.as_ref().and_then(|line| line.last.clone());
+    if let Some(line) = root {
+        hints.give((n, Name::default()), line);
+    }
     let partial = latest.as_ref().map(|latest| checkpoints::partial(conn, n, "", &latest.id)).transpose()?;
     Ok(Recall {
         journal: journal::all(conn, n)?,
         interrupts: interrupts::list(conn, Some(id), false)?,
-        latest: latest.map(Arc::new),
+        latest,
         partial: partial.unwrap_or_default(),
     })
 }

@@ -16,14 +16,16 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::batch::{Job, Request, Turn, Tx, Wait};
 use super::fault::Done;
+use super::lines::Hints;
 use crate::graph::StoreError;
 
 /// Waiting requests. One batch takes them all, so this is also the largest batch: enough that the fsync is shared by far more
 /// requests than a process has runs, and few enough that the memory they hold stays small. A full queue makes callers wait.
 const QUEUE: usize = 256;
 
-/// A transaction that takes longer than this is nothing for a thread of the runtime: the next one is the standing thread's.
-const SLOW: Duration = Duration::from_millis(1);
+/// Two transactions in a row that take longer than this are nothing for a thread of the runtime: the next one is the standing
+/// thread's. One alone may have met a WAL checkpoint, or a busy processor.
+const SLOW: Duration = Duration::from_millis(2);
 
 /// Takes requests.
 pub(super) struct Writer {
@@ -38,8 +40,9 @@ struct Desk {
     bell: Condvar,
     room: Semaphore,
     turn: Mutex<Turn>,
-    /// How long the newest transaction took, in microseconds.
+    /// How long the newest two transactions took at least, in microseconds; and the newest.
     pace: AtomicU64,
+    newest: AtomicU64,
     transactions: AtomicU64,
 }
 
@@ -53,13 +56,14 @@ struct Waiting {
 
 impl Writer {
     /// Starts the thread on a connection, which waits for another process's transaction for as long as `patience`.
-    pub fn start(conn: Connection, path: PathBuf, patience: Duration) -> Result<Self, StoreError> {
+    pub fn start(conn: Connection, path: PathBuf, patience: Duration, hints: Hints) -> Result<Self, StoreError> {
         let desk = Arc::new(Desk {
             waiting: Mutex::default(),
             bell: Condvar::new(),
             room: Semaphore::new(QUEUE),
-            turn: Mutex::new(Turn::new(conn, path, patience)),
+            turn: Mutex::new(Turn::new(conn, path, patience, hints)),
             pace: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
         });
         let shared = desk.clone();
@@ -185,7 +189,9 @@ impl Desk {
         let begun = Instant::now();
         let before = turn.transactions;
         let held = turn.batch(jobs, wait);
-        self.pace.store(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let last = self.newest.swap(took, Ordering::Relaxed);
+        self.pace.store(took.min(last), Ordering::Relaxed);
         self.transactions.fetch_add(turn.transactions - before, Ordering::Relaxed);
         held
     }
