@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use crate::graph::Failure;
 
 /// What Tidegate makes in a home.
-const OURS: [&str; 17] = [
+const OURS: [&str; 18] = [
     "tidegate.db",
     "tidegate.db-wal",
     "tidegate.db-shm",
@@ -28,6 +28,7 @@ const OURS: [&str; 17] = [
     "runner.log",
     "runner.lock",
     "down.lock",
+    "bench",
 ];
 /// What people put there for Tidegate.
 const PERSONS: [&str; 2] = ["config.yaml", "workflows"];
