@@ -29,6 +29,7 @@ const OURS: [&str; 18] = [
     "runner.log",
     "runner.lock",
     "down.lock",
+    "bench",
 ];
 /// What people put there for Tidegate.
 const PERSONS: [&str; 2] = ["config.yaml", "workflows"];

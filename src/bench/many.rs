@@ -115,7 +115,7 @@ async fn at_once(place: &Place, how: How) -> Measured<Vec<Figure>> {
     let engine = engine(store.clone());
     let (mut alone, mut many) = (Vec::new(), Vec::new());
     let mut transactions = 0;
-    for round in 0..=how.rounds / 3 {
+    for round in 0..=how.rounds.div_ceil(3) {
         let begun = Instant::now();
         together(&engine, &graph, 1, CHAINS * 4, ThreadStatus::Succeeded).await?;
         let one = begun.elapsed() / (CHAINS * 4) as u32;

@@ -21,6 +21,8 @@ use crate::store::{Options, SqliteStore, Synchronous};
 pub struct How {
     /// Rounds of every short measurement: the middle one counts.
     pub rounds: usize,
+    /// Threads of a thousand supersteps each: the middle one counts.
+    pub long: usize,
     /// Threads that stand at a question at once.
     pub threads: usize,
     /// Runs that advance at once.
@@ -29,7 +31,7 @@ pub struct How {
 
 impl Default for How {
     fn default() -> Self {
-        Self { rounds: 15, threads: 10_000, runs: 64 }
+        Self { rounds: 15, long: 5, threads: 10_000, runs: 64 }
     }
 }
 
@@ -81,7 +83,16 @@ struct Place(PathBuf);
 
 impl Place {
     fn new(dir: &Path) -> std::io::Result<Self> {
-        let place = Self(dir.join(format!("bench-{}", nix::unistd::getpid())));
+        let all = dir.join("bench");
+        std::fs::create_dir_all(&all)?;
+        for left in std::fs::read_dir(&all)? {
+            let left = left?;
+            // A bench that was killed could not clear away; one that runs beside this one will.
+            if !Path::new("/proc").join(left.file_name()).exists() {
+                std::fs::remove_dir_all(left.path())?;
+            }
+        }
+        let place = Self(all.join(nix::unistd::getpid().to_string()));
         std::fs::create_dir_all(&place.0)?;
         Ok(place)
     }
@@ -99,6 +110,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         // It is the user's home: what cannot be removed now is seen there.
         let _ = std::fs::remove_dir_all(&self.0);
+        // Stays while another bench uses it.
+        let _ = self.0.parent().map(std::fs::remove_dir);
     }
 }
 
@@ -110,4 +123,24 @@ fn median(times: &mut [Duration]) -> Duration {
 
 fn per_second(each: Duration) -> f64 {
     1.0 / each.as_secs_f64().max(f64::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_is_measured_and_nothing_stays() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let killed = dir.path().join("bench/999999999");
+        std::fs::create_dir_all(killed.join("more"))?;
+        let report = measure(dir.path(), How { rounds: 1, long: 1, threads: 20, runs: 4 }).await?;
+        assert_eq!(report.figures.len(), 14);
+        assert!(report.figures.iter().all(|figure| figure.value.is_finite()), "{report:?}");
+        // A chain of ten is eleven transactions, a fan-out three: that does not depend on the machine.
+        let notes: Vec<&str> = report.figures[1..4].iter().map(|figure| figure.note.as_str()).collect();
+        assert!(notes[0].starts_with("11 ") && notes[1].starts_with("11 ") && notes[2].starts_with("3 "), "{notes:?}");
+        assert_eq!(std::fs::read_dir(dir.path())?.count(), 0);
+        Ok(())
+    }
 }

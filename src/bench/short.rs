@@ -61,7 +61,7 @@ impl Pair {
     }
 
     fn figure(self) -> Figure {
-        let note = format!("{} transactions per invoke, the floor {}", self.transactions, self.floor_transactions);
+        let note = format!("{:.0} transactions per invoke, the floor {}", self.transactions, self.floor_transactions);
         Figure::new(self.name, per_second(self.ours), "invokes/s").floor(per_second(self.floor)).note(note)
     }
 }
