@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use crate::graph::Failure;
 
 /// What Tidegate makes in a home.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "tidegate.db",
     "tidegate.db-wal",
     "tidegate.db-shm",
