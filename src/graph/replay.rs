@@ -52,12 +52,7 @@ pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<
         return Err(failure.hint(format!("it must be `{}`", super::export::FORMAT)).into());
     }
     let recorded = Arc::new(Recorded::new(export));
-    if let Some(first) =
-        recorded.checkpoints.values().find(|c| c.ns.is_empty() && c.step > 0).filter(|_| !recorded.begins())
-    {
-        let message = format!("the record begins with superstep {}: what was before it has been pruned", first.step);
-        return Err(Failure::new("record_pruned", message).hint("only a whole record can be replayed").into());
-    }
+    recorded.begins(export)?;
     let Value::Object(input) = export.thread.input.clone() else {
         return Err(Failure::new("export_damaged", "the export's input is no object").into());
     };
@@ -182,9 +177,21 @@ impl Recorded {
         (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
     }
 
-    /// Whether the record has the root's beginning.
-    fn begins(&self) -> bool {
-        self.checkpoints.range((Name::default(), i64::MIN)..=(Name::default(), 0)).next().is_some()
+    /// Refuses a record whose current branch does not go back to the beginning: pruned, or with a link of the chain broken.
+    fn begins(&self, export: &Export) -> Result<(), EngineError> {
+        let begins = |c: &Checkpoint| c.ns.is_empty() && c.step <= 0;
+        let oldest = self.checkpoints.values().find(|c| c.ns.is_empty());
+        let Some(oldest) = oldest.filter(|c| !begins(c)) else { return Ok(()) };
+        if !export.checkpoints.iter().any(begins) {
+            let message =
+                format!("the record begins with superstep {}: what was before it has been pruned", oldest.step);
+            return Err(Failure::new("record_pruned", message).hint("only a whole record can be replayed").into());
+        }
+        let missing = json!(oldest.parent);
+        Err(Failure::new("replay_diverged", format!("the record's chain is broken at superstep {}", oldest.step))
+            .because(format!("the parent of checkpoint {} is {missing}, which is not in the record", oldest.id))
+            .hint("the export has been changed: export the run again")
+            .into())
     }
 
     /// The record of an effect; its receipt, its failure, or nothing when the record ends inside it.
