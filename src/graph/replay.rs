@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::journal::{Entry, EntryStatus, JournalKey, digest};
 use super::{
     Advance, Checkpoint, CheckpointId, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt,
-    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, ThreadStatus,
+    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, Task, ThreadStatus,
 };
 
 /// Failures that depend on the clock: a replay takes them as they are.
@@ -160,6 +160,24 @@ impl Recorded {
             None if self.after(here).is_some() => None,
             None => self.out_of_steps(here).map(Instead::OutOfSteps),
         }
+    }
+
+    /// Whether a subgraph never went on from the static interrupt that it stands at here: a sibling's failure ended the run meanwhile.
+    pub fn rests_at(&self, here: &Checkpoint) -> bool {
+        let inside = |place: &str| place.strip_prefix(&*here.ns).is_some_and(|rest| rest.starts_with('|'));
+        let begun = |key: &JournalKey| {
+            let is = |task: &Task| task.node == key.node && task.visit == key.visit && task.send() == key.send;
+            let is_of = |task: &Task| {
+                let rest = key.ns.strip_prefix(&task.inner_ns(&here.ns, here.fork));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
+            };
+            here.frontier.iter().any(|task| (key.ns == here.ns && is(task)) || is_of(task))
+        };
+        self.status == ThreadStatus::Failed
+            && !here.ns.is_empty()
+            && self.after(here).is_none()
+            && !self.failure.as_ref().and_then(|f| f.node.as_deref()).is_some_and(inside)
+            && !self.entries.keys().any(begun)
     }
 
     /// The limit that ended the record, if it is this namespace that ran into it.

@@ -3,10 +3,12 @@
 mod compile;
 mod crash;
 mod effects;
+mod faults;
 mod flow;
 mod interrupts;
 mod leases;
 mod limits;
+mod random;
 mod saga;
 mod support;
 mod travel;
