@@ -53,6 +53,7 @@ pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<
     }
     let recorded = Arc::new(Recorded::new(export));
     recorded.begins(export)?;
+    questions_fit(export)?;
     let Value::Object(input) = export.thread.input.clone() else {
         return Err(Failure::new("export_damaged", "the export's input is no object").into());
     };
@@ -71,6 +72,8 @@ pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<
         return Err(failure.clone().into());
     }
     recorded.end(&end)?;
+    // Last: where running the graph tells a difference, it tells more about it.
+    export.is_sealed()?;
     Ok(end)
 }
 
@@ -92,6 +95,20 @@ fn changed_graph(graph: &CompiledGraph, export: &Export) -> EngineError {
         .because(why)
         .hint("replay it with the binary and workflow that made it")
         .into()
+}
+
+/// Each question is this thread's, its id follows from its place and its digest from what was asked: an answer is bound to both.
+fn questions_fit(export: &Export) -> Result<(), Failure> {
+    let thread = &export.thread.id;
+    for asked in &export.interrupts {
+        let then = json!({"thread": asked.thread, "id": asked.id, "digest": asked.digest});
+        let id = asked.key.interrupt_id(thread);
+        let now = json!({"thread": thread, "id": id, "digest": digest(&asked.value)});
+        if then != now {
+            return Err(as_failure(diverged(&asked.key.place(), &then, &now)));
+        }
+    }
+    Ok(())
 }
 
 fn as_refusal(error: NodeError) -> EngineError {

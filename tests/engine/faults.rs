@@ -473,11 +473,11 @@ pub async fn seeds(most: u64, limit: Duration, test: impl AsyncFn(u64) -> usize)
 
 #[tokio::test]
 async fn random_faults_of_a_store_in_memory_change_nothing() {
-    let errors = seeds(150, Duration::from_secs(20), async |seed| faulted(seed, "memory").await).await;
+    let errors = seeds(100, Duration::from_secs(20), async |seed| faulted(seed, "memory").await).await;
     assert!(errors > 100, "{errors} errors: the store was too kind");
 }
 
 #[tokio::test]
 async fn random_faults_of_the_store_in_sqlite_change_nothing() {
-    seeds(40, Duration::from_secs(20), async |seed| faulted(seed, "sqlite").await).await;
+    seeds(25, Duration::from_secs(20), async |seed| faulted(seed, "sqlite").await).await;
 }

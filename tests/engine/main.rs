@@ -9,6 +9,7 @@ mod interrupts;
 mod leases;
 mod limits;
 mod random;
+mod replays;
 mod saga;
 mod support;
 mod travel;
