@@ -4,6 +4,7 @@
 //! look. Level three are the rooms below: ports, adapters, the engine itself.
 
 mod crash;
+mod database;
 mod home;
 mod levels;
 mod manager;
@@ -18,6 +19,7 @@ mod wiring;
 mod workflows;
 
 pub use crate::adapters::machine::ends_well;
+pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, repair_database, salvage_database};
 pub use home::Home;
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
