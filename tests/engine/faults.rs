@@ -78,11 +78,6 @@ impl Faulty {
         self.died.notified().await;
     }
 
-    /// How many writes there were.
-    pub fn writes(&self) -> u64 {
-        self.writes.load(Ordering::Relaxed)
-    }
-
     fn fate(&self) -> Fate {
         let mut dice = self.dice.lock().unwrap();
         if self.left.load(Ordering::Relaxed) == 0 {

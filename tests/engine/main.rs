@@ -2,6 +2,7 @@
 
 mod compile;
 mod crash;
+mod disk;
 mod effects;
 mod faults;
 mod flow;
