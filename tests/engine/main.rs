@@ -9,6 +9,7 @@ mod flow;
 mod interrupts;
 mod leases;
 mod limits;
+mod processes;
 mod random;
 mod replays;
 mod saga;
