@@ -9,6 +9,7 @@ mod home;
 mod levels;
 mod manager;
 mod request;
+mod retention;
 mod runner;
 mod runs;
 mod settings;

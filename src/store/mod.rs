@@ -37,7 +37,7 @@ pub use conformance::{Harness, StoreViolation, store_conformance};
 pub use floor::Floor;
 pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
-pub use prune::{Prune, Pruned};
+pub use prune::{Prune, Pruned, RETENTION};
 pub use repair::{RepairError, Repaired, repair};
 pub use salvage::{Salvaged, salvage};
 pub use sqlite::SqliteStore;
