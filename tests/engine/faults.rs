@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tidegate::graph::{
-    Answer, Checkpoint, CheckpointId, Durability, Effects, Engine, Entry, EntryKind, EventRow, Export, Inbox,
+    Advance, Answer, Checkpoint, CheckpointId, Durability, Effects, Engine, Entry, EntryKind, EventRow, Export, Inbox,
     Interrupt, InterruptId, MemoryStore, Opening, Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store,
     StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
 };
@@ -433,9 +433,14 @@ async fn faulted(seed: u64, kind: &str) -> usize {
         panic!("an error without a proper name: {unnamed}");
     }
     let id = ThreadId::from(THREAD);
-    // Whose release was lost gives the lease back with the next thing it does, and its death frees it: both is the owner's.
-    let held = place.store.thread(&id).await.unwrap().unwrap().owner;
-    assert!(held.is_none() || errors.last().is_some(), "a lease is left");
+    let held = async || place.store.thread(&id).await.unwrap().unwrap().owner;
+    if held().await.is_some() {
+        // Only where giving it back was what failed; and the next that its owner does gives it back.
+        assert!(!errors.is_empty(), "a lease is left");
+        let engine = place.engine(place.store.clone());
+        drop(engine.advance(&case.graph, &id, Advance::default()).await);
+        assert_eq!(held().await, None, "a lease is left for good");
+    }
     let export = Export::of(&*place.store, &id).await.unwrap();
     without_gaps(&case, &export);
     performed_once(&place.world);
@@ -468,11 +473,11 @@ pub async fn seeds(most: u64, limit: Duration, test: impl AsyncFn(u64) -> usize)
 
 #[tokio::test]
 async fn random_faults_of_a_store_in_memory_change_nothing() {
-    let errors = seeds(100, Duration::from_secs(20), async |seed| faulted(seed, "memory").await).await;
+    let errors = seeds(80, Duration::from_secs(20), async |seed| faulted(seed, "memory").await).await;
     assert!(errors > 100, "{errors} errors: the store was too kind");
 }
 
 #[tokio::test]
 async fn random_faults_of_the_store_in_sqlite_change_nothing() {
-    seeds(25, Duration::from_secs(20), async |seed| faulted(seed, "sqlite").await).await;
+    seeds(20, Duration::from_secs(20), async |seed| faulted(seed, "sqlite").await).await;
 }
