@@ -7,6 +7,7 @@ mod crash;
 mod home;
 mod levels;
 mod manager;
+mod paths;
 mod request;
 mod runner;
 mod runs;

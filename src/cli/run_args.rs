@@ -12,7 +12,7 @@ pub enum RunCommand {
         after_help = "Examples:\n  tidegate run start my.yaml --input '{\"x\": 1}'\n  tidegate run start my.yaml --input @input.json"
     )]
     Start(StartArgs),
-    /// How it stands: state, timeline, checks
+    /// How it stands: state, checks, the path it took, timeline
     #[command(after_help = "Example:\n  tidegate run show iris")]
     Show(ThreadArg),
     /// Everything that happened, in order
@@ -85,6 +85,9 @@ pub struct StartArgs {
     /// Its id [default: a fresh one]; a run that has this id gets the input and begins anew on its state
     #[arg(long, value_name = "ID")]
     pub thread: Option<String>,
+    /// Refuse a workflow that has warnings
+    #[arg(long)]
+    pub strict: bool,
     /// How to take it on
     #[command(flatten)]
     pub how: HowArgs,

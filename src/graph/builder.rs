@@ -152,7 +152,13 @@ impl StateGraph {
 
     /// Checks everything and returns the graph, or every error with its mend.
     pub fn compile(self) -> Result<CompiledGraph, CompileErrors> {
-        super::compile::compile(self)
+        super::compile::compile(self, false)
+    }
+
+    /// The same for a graph that somebody has begun with: it is refused only for what cannot be run, as it was then. What is wrong in any
+    /// other way is a warning.
+    pub fn compile_kept(self) -> Result<CompiledGraph, CompileErrors> {
+        super::compile::compile(self, true)
     }
 }
 
@@ -167,6 +173,10 @@ where
 {
     fn destinations(&self) -> Vec<Destination> {
         self.to.clone()
+    }
+
+    fn may_stop(&self) -> bool {
+        false
     }
 
     fn route(&self, state: &State) -> Result<Vec<Goto>, Failure> {

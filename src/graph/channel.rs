@@ -75,6 +75,16 @@ pub enum Reducer {
 }
 
 impl Reducer {
+    /// Whether it can fold what a channel of this type holds.
+    pub fn folds(self, kind: ChannelType) -> bool {
+        use ChannelType as T;
+        match self {
+            Self::Add | Self::Max | Self::Min => matches!(kind, T::Integer | T::Number | T::Any),
+            Self::Append | Self::Union => matches!(kind, T::Array | T::Any),
+            Self::Merge => matches!(kind, T::Object | T::Any),
+        }
+    }
+
     /// What a channel with this reducer holds before the first write.
     pub fn initial(self) -> Value {
         match self {

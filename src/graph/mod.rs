@@ -25,6 +25,7 @@ mod memory;
 mod migrate;
 mod namespace;
 mod node;
+mod path;
 mod question;
 mod replay;
 mod saga;
@@ -40,10 +41,10 @@ mod wait;
 pub use builder::StateGraph;
 pub use channel::{Channel, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
-pub use compile::CompileErrors;
+pub use compile::{CompileErrors, Finding, Place};
 pub use context::Context;
 pub use core::CoreState;
-pub use draw::{dot, mermaid};
+pub use draw::{Glow, Picture, Traced, TracedNode, dot, length, mermaid, svg};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
 pub use durability::Durability;
 pub use effect::{Effect, EffectCx, Effects, Probe};
@@ -58,6 +59,7 @@ pub use node::{
     CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Produced, RetryPolicy,
     Typed, View,
 };
+pub use path::{Step, Visit, VisitState, path};
 pub use replay::{replay, replay_with};
 pub use scope::Stop;
 pub use state::State;

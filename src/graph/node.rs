@@ -118,6 +118,10 @@ pub struct NodeInfo {
     pub answers_into: Option<String>,
     /// Destinations of its gotos.
     pub gotos: Vec<String>,
+    /// One of `gotos` is always taken.
+    pub always_goes: bool,
+    /// It may also go to, or send to, nodes that `gotos` does not name.
+    pub any_goto: bool,
     /// Versions whose threads this one takes on, by [`DynNode::migrate`].
     pub migrates_from: Vec<u32>,
     /// Parameters that belong to the graph's fingerprint.
@@ -261,6 +265,7 @@ impl<N: Node> DynNode for Typed<N> {
             migrates_from: N::MIGRATES_FROM.to_vec(),
             reads: Some(self.reads.clone()),
             writes: Some(self.writes.clone()),
+            any_goto: true,
             always_writes: self.writes.iter().filter(always).map(|(name, _)| name.clone()).collect(),
             ..NodeInfo::default()
         }

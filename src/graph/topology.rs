@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
-use super::{Channel, DynNode, Failure, Goto, Name, NodeInfo, NodePolicy, State, digest};
+use super::{Channel, DynNode, Failure, Field, Finding, Goto, Name, NodeInfo, NodePolicy, State, digest};
 
 /// The name before the first node.
 pub const START: &str = "START";
@@ -22,6 +22,14 @@ pub trait Router: Send + Sync + 'static {
     fn parameters(&self) -> Value {
         Value::Null
     }
+    /// Channels that it reads; `None`: any.
+    fn reads(&self) -> Option<BTreeMap<String, Field>> {
+        None
+    }
+    /// Whether it may choose nothing at all.
+    fn may_stop(&self) -> bool {
+        true
+    }
 }
 
 /// A place that a router may choose.
@@ -33,12 +41,14 @@ pub struct Destination {
     pub label: Option<String>,
     /// Whether it is reached by Sends.
     pub send: bool,
+    /// The keys of what is sent; `None`: not known.
+    pub keys: Option<Vec<Name>>,
 }
 
 impl Destination {
     /// A plain destination.
     pub fn node(to: impl Into<Name>) -> Self {
-        Self { to: to.into(), label: None, send: false }
+        Self { to: to.into(), label: None, send: false, keys: None }
     }
 }
 
@@ -94,7 +104,7 @@ pub struct CompiledGraph {
     pub(super) barriers: BTreeMap<Name, Barrier>,
     pub(super) interrupt_before: BTreeSet<Name>,
     pub(super) interrupt_after: BTreeSet<Name>,
-    pub(super) warnings: Vec<Failure>,
+    pub(super) warnings: Vec<Finding>,
     /// Made once: every advance compares it.
     pub(super) fingerprint: OnceLock<String>,
 }
@@ -125,8 +135,8 @@ impl CompiledGraph {
         &self.barriers
     }
 
-    /// What is odd but allowed: unreachable nodes, channels that nobody reads.
-    pub fn warnings(&self) -> &[Failure] {
+    /// What is odd but allowed: unreachable nodes, channels that nobody uses.
+    pub fn warnings(&self) -> &[Finding] {
         &self.warnings
     }
 

@@ -2,16 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Channel, ChannelType, END, Failure, Reducer, START};
+use crate::graph::{Channel, END, Failure, START};
 
 use super::fault::{Faults, Path, under};
-use super::names::{Names, STATE};
+use super::names::{CEL_TYPES, Names, STATE};
 use super::registry::SUBGRAPH;
 use super::{Case, Expression, NodeSpec, WorkflowFile, ask, expr, tools};
-
-/// Names that CEL itself gives a meaning.
-const CEL_TYPES: [&str; 11] =
-    ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint"];
 
 /// Checks that need no node types.
 pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
@@ -37,14 +33,7 @@ fn check_channel(name: &str, channel: &Channel, path: &Path, faults: &mut Faults
         let hint = "use letters, digits and `_`; `state` means all channels";
         faults.push(path.clone(), failure.hint(hint));
     }
-    use ChannelType as T;
-    let fits = match channel.reducer {
-        None => true,
-        Some(Reducer::Add | Reducer::Max | Reducer::Min) => matches!(channel.kind, T::Integer | T::Number | T::Any),
-        Some(Reducer::Append | Reducer::Union) => matches!(channel.kind, T::Array | T::Any),
-        Some(Reducer::Merge) => matches!(channel.kind, T::Object | T::Any),
-    };
-    if !fits {
+    if !channel.reducer.is_none_or(|reducer| reducer.folds(channel.kind)) {
         let message = format!("channel `{name}` holds {}, which its reducer cannot fold", channel.kind.word());
         let hint = "add, max, min fold numbers; append, union fold arrays; merge folds objects";
         faults.push(path.clone(), Failure::new("bad_reducer", message).hint(hint));
@@ -137,7 +126,7 @@ fn names_of_nodes(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
         cases(&mut routed, node.goto.as_deref().unwrap_or_default(), &under(path, ["nodes", name, "goto"]));
     }
     for (key, names) in [("interrupt_before", &file.interrupt_before), ("interrupt_after", &file.interrupt_after)] {
-        named.extend(names.iter().map(|name| (under(path, [key]), name)));
+        named.extend(names.iter().enumerate().map(|(i, name)| (under(path, [key, &i.to_string()]), name)));
     }
     let known: Vec<&str> = file.nodes.keys().map(String::as_str).collect();
     for (at, name) in named.into_iter().map(|(at, name)| (at, name.clone())).chain(routed) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::graph::{ChannelType, Context, DynNode, Failure, Field, Goto, NodeError, NodeInfo, Produced, View, Write};
 
 use super::route::Cases;
-use super::{Case, Expression};
+use super::{Case, Expression, names};
 
 pub(super) const KIND: &str = "expr";
 
@@ -39,13 +39,11 @@ impl Expr {
     }
 
     fn reads(&self) -> Option<BTreeMap<String, Field>> {
-        let names = || self.set.iter().map(|(_, e)| e).chain(self.goto.conditions()).map(Expression::names);
-        if names().any(|n| n.whole) {
-            return None;
-        }
-        // Not required: a condition may never come to the name, and a Send's payload has names that are no channels.
-        let field = Field { kind: ChannelType::Any, required: false };
-        Some(names().flat_map(|n| n.all()).map(|name| (name.clone(), field)).collect())
+        let set = self.set.iter().map(|(_, e)| e).map(Expression::names);
+        // The first condition is always looked at, the others when it does not hold.
+        let mut conditions = self.goto.conditions().map(Expression::names);
+        let first = conditions.next();
+        names::reads(set.chain(first), conditions)
     }
 }
 
@@ -60,6 +58,7 @@ impl DynNode for Expr {
             writes: Some(self.set.iter().map(|(channel, _)| (channel.clone(), any)).collect()),
             always_writes: self.set.iter().map(|(channel, _)| channel.clone()).collect(),
             answers_into: None,
+            always_goes: self.goto.is_closed(),
             gotos: self.goto.destinations().map(|(to, _)| to.to_string()).collect(),
             parameters: self.parameters.clone(),
             ..NodeInfo::default()

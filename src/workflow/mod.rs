@@ -30,6 +30,7 @@ mod sleep;
 mod tests;
 mod tools;
 mod wait;
+mod whereabouts;
 
 pub use build::build;
 pub use cel::Expression;

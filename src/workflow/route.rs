@@ -1,10 +1,12 @@
 //! What a file's `route`, `goto` and `send` become.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
-use crate::graph::{Destination, Failure, Goto, Name, Router, State};
+use crate::graph::{Destination, Failure, Field, Goto, Name, Router, State};
 
-use super::{Case, Expression};
+use super::{Case, Expression, names};
 
 /// Cases of a `route` or a `goto`; the first that holds counts.
 #[derive(Debug)]
@@ -39,6 +41,11 @@ impl Cases {
         self.0.iter().filter_map(|(when, _)| when.as_ref())
     }
 
+    /// Whether one of the cases always holds.
+    pub fn is_closed(&self) -> bool {
+        self.0.iter().any(|(when, to)| when.is_none() && !to.is_empty())
+    }
+
     fn describe(&self) -> Value {
         let case = |(when, to): &(Option<Expression>, Vec<Name>)| json!({"when": when.as_ref().map(Expression::source), "to": to});
         self.0.iter().map(case).collect()
@@ -57,6 +64,7 @@ impl Router for Route {
             to: to.clone(),
             label: Some(when.unwrap_or("else").to_owned()),
             send: false,
+            keys: None,
         };
         self.cases.destinations().map(destination).collect()
     }
@@ -68,6 +76,16 @@ impl Router for Route {
 
     fn parameters(&self) -> Value {
         self.cases.describe()
+    }
+
+    fn reads(&self) -> Option<BTreeMap<String, Field>> {
+        let mut conditions = self.cases.conditions().map(Expression::names);
+        let first = conditions.next();
+        names::reads(first, conditions)
+    }
+
+    fn may_stop(&self) -> bool {
+        !self.cases.is_closed()
     }
 }
 
@@ -82,7 +100,12 @@ pub(super) struct SendEach {
 impl Router for SendEach {
     fn destinations(&self) -> Vec<Destination> {
         let label = format!("each {} as {}", self.each.source(), self.name);
-        vec![Destination { to: self.to.clone(), label: Some(label), send: true }]
+        vec![Destination {
+            to: self.to.clone(),
+            label: Some(label),
+            send: true,
+            keys: Some(vec![self.name.as_str().into()]),
+        }]
     }
 
     fn route(&self, state: &State) -> Result<Vec<Goto>, Failure> {
@@ -103,6 +126,10 @@ impl Router for SendEach {
 
     fn parameters(&self) -> Value {
         json!({"each": self.each.source(), "as": self.name})
+    }
+
+    fn reads(&self) -> Option<BTreeMap<String, Field>> {
+        names::reads([self.each.names()], [])
     }
 }
 

@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, Until, View};
+use crate::graph::{Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, Until, View};
 
-use super::{Expression, TextDuration};
+use super::{Expression, TextDuration, names};
 
 pub(super) const KIND: &str = "sleep";
 
@@ -47,11 +47,9 @@ impl End {
 
     /// Channels that it reads; `None`: any.
     pub fn reads(&self) -> Option<BTreeMap<String, Field>> {
-        let any = Field { kind: ChannelType::Any, required: false };
         match self {
             Self::Never | Self::After(_) => Some(BTreeMap::new()),
-            Self::At(until) if until.names().whole => None,
-            Self::At(until) => Some(until.names().all().map(|name| (name.clone(), any)).collect()),
+            Self::At(until) => names::reads([until.names()], []),
         }
     }
 

@@ -99,6 +99,75 @@ fn every_error_has_its_place() {
     }
 }
 
+const SOUND: &str = "\
+name: sound
+input: { properties: { x: { type: integer }, items: { type: array } } }
+channels:
+  n: { type: integer }
+  log: { type: array, reducer: append }
+  s: { type: string }
+nodes:
+  ada: { type: expr, set: { n: x + 1 } }
+  bob: { type: expr, set: { log: '[n]' } }
+  cyn: { type: expr, set: { log: '[item]' } }
+  sub:
+    type: subgraph
+    graph:
+      channels: { log: { type: array, reducer: append }, x: { type: integer } }
+      nodes: { in: { type: expr, set: { log: '[x]' } } }
+      edges: [ { from: START, to: in } ]
+edges:
+  - { from: START, to: ada }
+  - { from: ada, to: bob }
+  - { from: ada, send: { to: cyn, each: items, as: item } }
+  - { from: [bob, ada], to: sub }
+";
+
+#[test]
+fn what_makes_no_sense_has_its_place() {
+    let sound = load(SOUND, "w.yaml", &no_files).unwrap();
+    let graph = sound.build(&NodeTypes::generic()).unwrap();
+    let told: Vec<String> = sound.warnings(&graph).into_iter().map(|w| format!("{} {}", w.code, w.message)).collect();
+    assert_eq!(told, ["never_read w.yaml:6:6: no node reads or writes channel `s`"]);
+    assert_eq!(sound.refuse_warnings(&graph).unwrap_err().code, "never_read");
+    for (from, to, code, parts) in [
+        ("[bob, ada], to", "[bob, cyn], to", "", &[][..]),
+        ("  - { from: ada, to: bob }\n", "", "barrier_unfillable", &["w.yaml:20:13", "`bob`"]),
+        ("- { from: ada, to: bob }", "- { from: ada, to: [bob, ada] }", "endless_cycle", &["w.yaml:19:28", "`ada`"]),
+        ("as: item", "as: thing", "unknown_name", &["`item`"]),
+        ("'[item]'", "'[item, n]'", "send_unreadable", &["w.yaml:20:30", "`n`", "`item`"]),
+        ("'[item]'", "'[item, has(state.n) ? n : 0]'", "", &[]),
+        ("'[item]'", "'item == 1 ? [n] : [item]'", "", &[]),
+        ("'[n]' } }", "'[s]' } }", "never_written", &["w.yaml:9:8", "`bob`", "`s`", "has(state.s)"]),
+        ("'[n]' } }", "'[n]' }, idle_timeout: 0s }", "zero_duration", &["w.yaml:9:57", "idle_timeout"]),
+        ("'[n]' } }", "'[n]' }, on_error: bob }", "handler_circle", &["w.yaml:9:53"]),
+        ("'[n]' } }", "'[n]' }, cache: { ttl: 0s } }", "zero_duration", &["w.yaml:9:50"]),
+        (
+            "x: { type: integer } }\n      nodes",
+            "x: { type: string } }\n      nodes",
+            "channel_type",
+            &["w.yaml:12:", "`x`"],
+        ),
+        ("each: items", "each: 'has(state.s) ? items : []'", "", &[]),
+        ("each: items", "each: '[s]'", "never_written", &["w.yaml:20:30", "`s`"]),
+        ("edges:\n  - ", "interrupt_before: [ada, eve]\nedges:\n  - ", "unknown_node", &["w.yaml:17:25", "`eve`"]),
+    ] {
+        assert!(SOUND.contains(from), "{from}");
+        let text = SOUND.replacen(from, to, 1);
+        if code.is_empty() {
+            let workflow = load(&text, "w.yaml", &no_files).unwrap();
+            workflow.build(&NodeTypes::generic()).unwrap_or_else(|failure| panic!("{failure:?}\n{text}"));
+        } else {
+            assert_told(&refused(&text), code, parts);
+        }
+    }
+    // A thread that began before this was looked at goes on.
+    let old = SOUND.replace("  - { from: ada, to: bob }\n", "");
+    let document: Value = serde_saphyr::from_str(&old).unwrap();
+    let kept = build(&document, &NodeTypes::generic()).unwrap();
+    assert!(kept.warnings().iter().any(|finding| finding.failure.code == "barrier_unfillable"));
+}
+
 #[test]
 fn all_errors_are_told_at_once() {
     let text = GOOD.replace("x + 1", "x +").replace("to: ask }", "to: asc }");

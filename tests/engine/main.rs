@@ -7,6 +7,7 @@ mod flow;
 mod interrupts;
 mod leases;
 mod limits;
+mod random;
 mod saga;
 mod support;
 mod travel;
