@@ -1,24 +1,48 @@
-//! The engine: chain-10 in memory and durable, and a fan-out to 100 Sends with its join, beside what raw SQLite needs for as many
-//! transactions of about 1 KB. Only the ratios within one run mean something.
+//! The engine and its store: the figures that `tidegate bench` prints, beside what bare SQLite does in the same run. Only the ratios
+//! within one run mean something.
+//!
+//! `cargo bench --bench engine` for the table, `cargo bench --bench engine -- memory` for criterion's view of a run in memory.
 
 use std::hint::black_box;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use criterion::{Criterion, criterion_group, criterion_main};
-use rusqlite::Connection;
+use criterion::Criterion;
 use serde_json::json;
+use tidegate::bench::{How, Report, measure};
 use tidegate::graph::{
     Advance, Channel, ChannelType, CompiledGraph, Context, DynNode, Effects, Engine, Goto, MemoryStore, NewThread,
-    NodeError, NodeInfo, Owner, Produced, Reducer, START, StateGraph, Store, ThreadStatus, View, Write,
+    NodeError, NodeInfo, Produced, Reducer, START, StateGraph, ThreadStatus, View, Write,
 };
-use tidegate::store::{SqliteStore, this_process};
+use tidegate::store::this_process;
 use tokio::runtime::Runtime;
 
-const CHAIN: usize = 10;
-const SENDS: usize = 100;
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let only_memory = std::env::args().any(|arg| arg == "memory");
+    // As the program's: the one that is measured.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if only_memory {
+        return in_memory(&runtime);
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let report = runtime.block_on(measure(dir.path(), How::default())).expect("measured");
+    print(&report);
+}
+
+fn print(report: &Report) {
+    for figure in &report.figures {
+        let floor = figure.floor.map(|floor| format!(", floor {floor:.1}")).unwrap_or_default();
+        let ratio = figure.ratio().map(|ratio| format!(", {ratio:.2} of it")).unwrap_or_default();
+        let target = figure.target.map(|target| format!(", target {target:?}")).unwrap_or_default();
+        println!("{}: {:.2} {}{floor}{ratio}{target}; {}", figure.what, figure.value, figure.unit, figure.note);
+    }
+    println!("bare SQLite commits 1 KB durably in {} µs; measured in {} ms", report.commit_us, report.took_ms);
+}
 
 /// Adds one, and fans out if it is told to.
 struct Add {
@@ -46,7 +70,7 @@ fn empty(name: &str) -> StateGraph {
 fn chain() -> Arc<CompiledGraph> {
     let mut graph = empty("chain");
     let mut before = START.to_owned();
-    for n in 1..=CHAIN {
+    for n in 1..=10 {
         let node = format!("n{n}");
         graph = graph.dyn_node(&node, Arc::new(Add { sends: 0 })).edge(&before, &node);
         before = node;
@@ -55,74 +79,29 @@ fn chain() -> Arc<CompiledGraph> {
 }
 
 fn fan_out() -> Arc<CompiledGraph> {
-    let graph = empty("fan").dyn_node("fan", Arc::new(Add { sends: SENDS })).dyn_node("n1", Arc::new(Add { sends: 0 }));
+    let graph = empty("fan").dyn_node("fan", Arc::new(Add { sends: 100 })).dyn_node("n1", Arc::new(Add { sends: 0 }));
     let graph = graph.dyn_node("join", Arc::new(Add { sends: 0 })).edge(START, "fan").barrier(["n1"], "join");
     Arc::new(graph.compile().expect("a graph"))
 }
 
 async fn invoke(engine: &Engine, graph: &Arc<CompiledGraph>) {
     let input = json!({"text": "x".repeat(1024)});
-    let input = input.as_object().cloned().unwrap_or_default();
-    let id = engine.create(graph, NewThread { input, ..NewThread::default() }).await.expect("accepted");
-    let end = engine.advance(graph, &id, Advance::default()).await.expect("advanced");
+    let new = NewThread { input: input.as_object().cloned().unwrap_or_default(), ..NewThread::default() };
+    let (_, end) = engine.invoke(graph, new, Advance::default()).await.expect("advanced");
     assert_eq!(black_box(end).status, ThreadStatus::Succeeded);
 }
 
-fn engine(store: Arc<dyn Store>, owner: &Owner) -> Engine {
-    Engine::new(store, Effects::new(), owner.clone())
-}
-
-fn raw(path: &Path) -> Connection {
-    let conn = Connection::open(path).expect("a file");
-    conn.pragma_update(None, "journal_mode", "WAL").expect("WAL");
-    conn.pragma_update(None, "synchronous", "FULL").expect("FULL");
-    conn.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY, body TEXT)").expect("a table");
-    conn
-}
-
-fn floor(conn: &Connection, transactions: usize) {
-    let body = "x".repeat(1024);
-    for _ in 0..transactions {
-        conn.prepare_cached("INSERT INTO t (body) VALUES (?1)").and_then(|mut s| s.execute([&body])).expect("a row");
-    }
-}
-
-fn benches(criterion: &mut Criterion) {
-    let runtime = Runtime::new().expect("a runtime");
-    let dir = tempfile::tempdir().expect("a directory");
-    let (chain, fan) = (chain(), fan_out());
-    // Once: finding out who one is reads /proc.
-    let owner = this_process("bench");
-    criterion.bench_function("memory/chain-10", |bench| {
-        // A store in memory keeps everything: a fresh one each time, or it is the store that is measured.
-        bench
-            .to_async(&runtime)
-            .iter(|| async { invoke(&engine(Arc::new(MemoryStore::default()), &owner), &chain).await });
-    });
-    let durable = engine(Arc::new(SqliteStore::open(dir.path().join("engine.db")).expect("a store")), &owner);
-    let conn = raw(&dir.path().join("raw.db"));
-    criterion.bench_function("floor/11-transactions", |bench| bench.iter(|| floor(&conn, CHAIN + 1)));
-    criterion.bench_function("durable/chain-10", |bench| {
-        bench.to_async(&runtime).iter(|| invoke(&durable, &chain));
-    });
-    criterion.bench_function("memory/fan-out-100", |bench| {
-        bench
-            .to_async(&runtime)
-            .iter(|| async { invoke(&engine(Arc::new(MemoryStore::default()), &owner), &fan).await });
-    });
-    // The fan-out commits its 100 writes at once, and the join.
-    criterion.bench_function("floor/2-transactions", |bench| bench.iter(|| floor(&conn, 2)));
-    criterion.bench_function("durable/fan-out-100", |bench| {
-        bench.to_async(&runtime).iter(|| invoke(&durable, &fan));
-    });
-}
-
-criterion_group! {
-    name = all;
-    config = Criterion::default()
+fn in_memory(runtime: &Runtime) {
+    let mut criterion = Criterion::default()
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = benches
+    let engine = Engine::new(Arc::new(MemoryStore::default()), Effects::new(), this_process("bench"));
+    for (name, graph) in [("memory/chain-10", chain()), ("memory/fan-out-100", fan_out())] {
+        criterion.bench_function(name, |bench| {
+            // A store in memory keeps everything: a fresh one each time, or it is the store that is measured.
+            let run = || async { invoke(&engine.on(Arc::new(MemoryStore::default())), &graph).await };
+            bench.to_async(runtime).iter(run);
+        });
+    }
 }
-criterion_main!(all);

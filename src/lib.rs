@@ -7,6 +7,7 @@
 
 pub mod adapters;
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod graph;
 pub mod host;

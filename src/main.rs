@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A run makes and drops many small values: this one does that faster than the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     // The host daemon's own processes choose their runtime themselves and stay small.

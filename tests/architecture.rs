@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each room with those that it may use. `app` wires and may use all.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("graph", &[]),
     ("release", &[]),
     ("store", &["graph", "release"]),
@@ -14,11 +14,12 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ("nodes", &["graph", "ports", "release"]),
     ("adapters", &["ports", "release", "host"]),
     ("workflow", &["graph", "nodes", "ports"]),
-    ("cli", &["app", "graph", "release", "host", "nodes", "ports", "workflow"]),
+    ("bench", &["graph", "store"]),
+    ("cli", &["app", "bench", "graph", "release", "host", "nodes", "ports", "workflow"]),
 ];
 
 /// What a room must not touch outside of the crate.
-const NEVER: [(&str, &[&str]); 9] = [
+const NEVER: [(&str, &[&str]); 10] = [
     ("graph", &["rusqlite", "reqwest", "hyper", "axum", "nix", "std::fs", "std::net", "std::process"]),
     ("release", &["tokio", "rusqlite", "reqwest", "hyper", "axum", "nix", "std::fs", "std::net", "std::process"]),
     ("store", &["reqwest", "hyper", "axum", "std::net"]),
@@ -27,6 +28,7 @@ const NEVER: [(&str, &[&str]); 9] = [
     ("adapters", &["rusqlite", "axum"]),
     ("nodes", &["rusqlite", "reqwest", "hyper", "axum", "nix", "std::fs", "std::net", "std::process"]),
     ("workflow", &["rusqlite", "reqwest", "hyper", "axum", "nix", "std::fs", "std::net", "std::process"]),
+    ("bench", &["rusqlite", "reqwest", "hyper", "axum", "std::net", "std::process"]),
     ("cli", &["rusqlite", "reqwest", "hyper", "axum"]),
 ];
 

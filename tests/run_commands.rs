@@ -273,6 +273,46 @@ fn the_durability_is_the_callers_choice() {
 }
 
 #[test]
+fn history_is_pruned_by_count_and_by_age_and_the_audit_stays() {
+    let home = Home::bare();
+    let file = workflow(&home, "steps.yaml", STEPS);
+    for thread in ["old", "new"] {
+        home.ok(&["run", "start", &file, "--thread", thread, "--input", "{\"x\": 1}"]);
+        home.ok(&["run", "start", &file, "--thread", thread, "--input", "{\"x\": 2}"]);
+    }
+    let asks = "name: ask\nchannels: { a: { type: any } }\nnodes: { ask: { type: ask, prompt: \"'?'\", into: a } }\nedges: [ { from: START, to: ask } ]\n";
+    let asking = workflow(&home, "ask.yaml", asks);
+    assert_eq!(home.run(&["run", "start", &asking, "--thread", "open"]).code, Some(3));
+    let before = state(&home, "old");
+    let dry = home.ok(&["run", "prune", "old", "--keep", "2", "--dry-run", "--json"]).json();
+    assert_eq!((&dry["checkpoints"], &dry["runs"]), (&json!(4), &json!(0)));
+    let went = home.ok(&["run", "prune", "old", "--keep", "2", "--json"]).json();
+    assert_eq!(went["checkpoints"], 4);
+    let history = home.ok(&["run", "history", "old", "--json"]).json();
+    assert_eq!((history.as_array().unwrap().len(), state(&home, "old")), (2, before));
+    assert_eq!(home.ok(&["run", "history", "new", "--json"]).json().as_array().unwrap().len(), 6);
+    let gone = home.run(&["run", "replay", "old", "--json"]);
+    assert_eq!(gone.error_code(), "record_pruned", "{gone:?}");
+    // It goes on as before.
+    let again = home.ok(&["run", "start", &file, "--thread", "old", "--input", "{\"x\": 3}", "--json"]).json();
+    assert_eq!(again["values"]["x"], 40);
+
+    assert_eq!(home.ok(&["run", "prune", "--ended", "1h", "--json"]).json()["runs"], 0);
+    let went = home.ok(&["run", "prune", "--ended", "0s", "--vacuum", "--json"]).json();
+    assert_eq!(went["runs"], 2);
+    assert_eq!(home.run(&["run", "state", "old", "--json"]).error_code(), "no_thread");
+    assert_eq!(state(&home, "open")["status"], "interrupted", "what has not ended stays");
+    let audit = home.ok(&["doctor", "--db"]);
+    assert!(audit.stdout.contains("audit"), "{audit:?}");
+    // A new run of an old name is another one.
+    home.ok(&["run", "start", &file, "--thread", "old", "--input", "{\"x\": 1}"]);
+    assert_eq!(home.ok(&["run", "history", "old", "--json"]).json().as_array().unwrap().len(), 3);
+    for args in [&["run", "prune"][..], &["run", "prune", "--keep", "0"], &["run", "prune", "--ended", "1w"]] {
+        assert_eq!(home.run(args).code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
 fn an_answer_is_held_against_its_schema_and_silence_has_its_declared_outcome() {
     let home = Home::bare();
     let text = r#"

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Owner, Partial, Produced, Record,
-    Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Opening, Owner, Partial,
+    Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// Names the write point, from 1, at which the process ends by SIGKILL.
@@ -76,6 +76,23 @@ impl Store for CrashPoints {
         let done = self.store.acquire(id, owner).await;
         self.point();
         done
+    }
+
+    async fn begin(
+        &self,
+        id: &ThreadId,
+        owner: &Owner,
+        at: DateTime<Utc>,
+        opening: Opening,
+    ) -> Result<Thread, StoreError> {
+        self.point();
+        let done = self.store.begin(id, owner, at, opening).await;
+        self.point();
+        done
+    }
+
+    async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
+        self.store.recall(id).await
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {

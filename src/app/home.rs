@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use crate::graph::Failure;
 
 /// What Tidegate makes in a home.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "tidegate.db",
     "tidegate.db-wal",
     "tidegate.db-shm",
@@ -29,6 +29,7 @@ const OURS: [&str; 18] = [
     "runner.log",
     "runner.lock",
     "down.lock",
+    "bench",
 ];
 /// What people put there for Tidegate.
 const PERSONS: [&str; 2] = ["config.yaml", "workflows"];

@@ -13,6 +13,7 @@ use crate::graph::{
     Advance, Checkpoint, CheckpointId, CompiledGraph, Failure, RunEnd, Signal, StateSnapshot, Stop, Thread, ThreadId,
     ThreadStatus,
 };
+use crate::store::{Prune, Pruned};
 use crate::workflow::{ResolvedWorkflow, accept_input};
 
 /// Pause between two looks at a run that sleeps.
@@ -96,7 +97,7 @@ impl App {
     fn changeable(&self, thread: &Thread) -> Result<std::sync::Arc<CompiledGraph>, Failure> {
         if needs_host(thread) {
             let message = format!("the state of run {} cannot be changed from outside: it releases a model", thread.id);
-            return Err(Failure::new("release_state", message)
+            return Err(Failure::new("release_thread", message)
                 .because("its checks and approvals belong to the state that they were made on")
                 .hint("cancel it and release again, or roll back"));
         }
@@ -154,6 +155,26 @@ impl App {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Drops checkpoints but the `keep` newest, and whole runs that ended longer ago than `ended`; of one run, or of all but those of
+    /// releases. The audit and the ledger stay.
+    pub async fn prune(
+        &self,
+        thread: Option<ThreadId>,
+        keep: Option<usize>,
+        ended: Option<Duration>,
+        dry_run: bool,
+    ) -> Result<Pruned, Failure> {
+        let age = ended.map(|age| chrono::Duration::from_std(age).unwrap_or(chrono::Duration::MAX));
+        let ended_before = age.map(|age| Utc::now().checked_sub_signed(age).unwrap_or(chrono::DateTime::UNIX_EPOCH));
+        let what = Prune { thread, keep, ended_before, dry_run };
+        self.sqlite.prune(&what).await.map_err(|e| e.failure())
+    }
+
+    /// Gives the database's unused room back to the disk.
+    pub async fn vacuum(&self) -> Result<(), Failure> {
+        self.sqlite.vacuum().await.map_err(|e| e.failure())
     }
 
     /// Whether a run that waits must be gone on with: its time is over, or a signal has come.

@@ -102,6 +102,9 @@ pub enum Command {
     /// What is missing on this machine, and how to get it
     #[command(after_help = "Example:\n  tidegate doctor --db")]
     Doctor(DoctorArgs),
+    /// How fast the engine and its store are on this machine
+    #[command(after_help = "Example:\n  tidegate bench --json")]
+    Bench,
     /// Advance what nobody advances (started by tidegate itself)
     #[command(hide = true)]
     Runner,
@@ -129,7 +132,8 @@ impl Command {
             | Self::Host { .. }
             | Self::Up
             | Self::Down
-            | Self::Doctor(_) => "tidegate",
+            | Self::Doctor(_)
+            | Self::Bench => "tidegate",
         }
     }
 }

@@ -118,7 +118,7 @@ async fn advance(app: &Arc<App>, id: &ThreadId, how: Advance, out: &Out) -> Resu
     joined.map_err(|e| of(Failure::new("engine_panicked", "the engine panicked").because(e.to_string())))?.map_err(of)
 }
 
-fn no_signals(error: &std::io::Error) -> Failure {
+pub(super) fn no_signals(error: &std::io::Error) -> Failure {
     Failure::new("no_signals", "signals cannot be caught").because(error.to_string())
 }
 

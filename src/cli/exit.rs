@@ -136,7 +136,7 @@ impl Exit {
             | "workflow_changed"
             | "not_stuck"
             | "inbox_full"
-            | "release_state"
+            | "release_thread"
             | "release_over"
             | "route_generation_conflict"
             | "host_is_down" => Self::Refused,

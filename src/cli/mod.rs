@@ -1,6 +1,7 @@
 //! The terminal: one file per group of commands. Data goes to stdout, everything else to stderr.
 
 mod args;
+mod bench;
 mod decide;
 mod deploy;
 mod doctor;
@@ -77,6 +78,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Up => hosts::up(home().map_err(plain)?, cli.public_addr, out).await,
         Command::Down => hosts::down(home().map_err(plain)?, cli.public_addr, out).await,
         Command::Doctor(args) => doctor::run(home().map_err(plain)?, args, out).await,
+        Command::Bench => bench::run(home().map_err(plain)?, out).await,
         Command::Runner => deploy::runner(open().await?).await,
     }
 }

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::stream::Mode;
+use crate::workflow::TextDuration;
 
 /// What to do with a run.
 #[derive(Debug, Subcommand)]
@@ -46,6 +47,11 @@ pub enum RunCommand {
     /// Send it a signal
     #[command(after_help = "Example:\n  tidegate run signal 01a1fd52 go --value '{\"share\": 0.5}'")]
     Signal(SignalArgs),
+    /// Drop old checkpoints and ended runs; the audit stays
+    #[command(
+        after_help = "Examples:\n  tidegate run prune --ended 30d --keep 100\n  tidegate run prune 01a1fd52 --keep 10 --dry-run"
+    )]
+    Prune(PruneArgs),
     /// Go on with an undo that is stuck
     Undo {
         /// How
@@ -225,6 +231,31 @@ pub struct ResumeArgs {
     /// How to take it on
     #[command(flatten)]
     pub how: HowArgs,
+}
+
+/// What may go.
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = true, args = ["keep", "ended"])]
+pub struct PruneArgs {
+    /// Only this run [default: all but those of releases]
+    pub thread: Option<String>,
+    /// Checkpoints but so many of the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: Option<u32>,
+    /// Whole runs that ended longer ago than this: 12h, 30d
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub ended: Option<std::time::Duration>,
+    /// Give the room back to the disk; blocks all other commands while it works
+    #[arg(long)]
+    pub vacuum: bool,
+    /// Only say what would go
+    #[arg(long, conflicts_with = "vacuum")]
+    pub dry_run: bool,
+}
+
+fn age(text: &str) -> Result<std::time::Duration, String> {
+    let TextDuration(length) = serde_json::from_value(text.into()).map_err(|e: serde_json::Error| e.to_string())?;
+    Ok(length)
 }
 
 /// How to go on with an undo that is stuck.

@@ -74,6 +74,7 @@ pub async fn run(app: App, command: RunCommand, out: &Out) -> Result<Exit, Faile
         RunCommand::History(args) => travel::history(app, args, out).await,
         RunCommand::Update(args) => travel::update(app, args, out).await,
         RunCommand::Fork(args) => travel::fork(app, args, out).await,
+        RunCommand::Prune(args) => travel::prune(app, args, out).await,
         RunCommand::Undo { command } => undo(app, command, out).await,
         RunCommand::Signal(args) => travel::signal(app, args, out).await,
         RunCommand::Cancel(args) => cancel(app, args, out).await,

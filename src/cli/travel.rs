@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::out::{Out, pretty};
-use super::run_args::{ForkArgs, SignalArgs, StateArgs, ThreadArg, UpdateArgs};
+use super::run_args::{ForkArgs, PruneArgs, SignalArgs, StateArgs, ThreadArg, UpdateArgs};
 use super::runs::{object, parse};
 use super::show::table;
 use super::{Exit, Failed, plain, prompt};
@@ -68,6 +68,25 @@ pub async fn signal(app: App, args: SignalArgs, out: &Out) -> Result<Exit, Faile
     let seq = app.signal(&id, &args.name, value, &prompt::user()).await.map_err(|f| (f, Some(id.clone())))?;
     out.data_of(&id, &json!({"thread": id, "signal": args.name, "seq": seq}), || {
         format!("signal `{}` is number {seq} of run {id}", args.name)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Drops what is old.
+pub async fn prune(app: App, args: PruneArgs, out: &Out) -> Result<Exit, Failed> {
+    let thread = match &args.thread {
+        Some(meant) => Some(app.find_thread(meant).await.map_err(plain)?.id),
+        None => None,
+    };
+    let keep = args.keep.and_then(|keep| usize::try_from(keep).ok());
+    let pruned = app.prune(thread, keep, args.ended, args.dry_run).await.map_err(plain)?;
+    if args.vacuum {
+        app.vacuum().await.map_err(plain)?;
+    }
+    let (threads, checkpoints) = (pruned.threads, pruned.checkpoints);
+    out.data(&json!({"runs": threads, "checkpoints": checkpoints, "dry_run": args.dry_run}), || {
+        let would = if args.dry_run { "would go" } else { "went" };
+        format!("{threads} runs and {checkpoints} checkpoints {would}; the audit stays")
     })?;
     Ok(Exit::Done)
 }

@@ -173,28 +173,91 @@ pub fn apply_writes<'w>(
     state: &mut State,
     writes: impl IntoIterator<Item = &'w Write>,
 ) -> Result<(), Failure> {
-    let mut seen: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut seen = Seen::default();
     for write in writes {
         let channel = channels.get(write.channel.as_str()).ok_or_else(|| undeclared(&write.channel, channels))?;
-        let before = seen.get(write.channel.as_str()).copied();
-        match (channel.reducer, write.overwrite, before) {
-            (None, _, Some(_)) => return Err(concurrent(&write.channel)),
-            (Some(_), true, Some(true)) => return Err(concurrent(&write.channel)),
-            // An overwrite earlier in the superstep wins over folds (LangGraph: Overwrite bypasses the reducer).
-            (Some(_), false, Some(true)) => continue,
-            (None, _, None) | (Some(_), true, _) => {
+        match seen.how(channel, write)? {
+            How::Skip => {}
+            How::Set => {
                 check_type(channel, write, &write.value)?;
                 state.insert(write.channel.clone(), write.value.clone());
             }
-            (Some(reducer), false, _) => {
+            How::Fold(reducer) => {
                 let old = state.get_or_insert_with(&write.channel, || reducer.initial());
                 reducer.fold(old, write.value.clone()).map_err(|why| wrong_type(&write.channel, why))?;
                 check_type(channel, write, old)?;
             }
         }
-        seen.insert(&write.channel, write.overwrite);
     }
     Ok(())
+}
+
+/// Fails as [`apply_writes`] would, without making the new state: what lists and objects hold is not copied.
+pub fn check_writes<'w>(
+    channels: &BTreeMap<Name, Channel>,
+    state: &State,
+    writes: impl IntoIterator<Item = &'w Write>,
+) -> Result<(), Failure> {
+    let mut seen = Seen::default();
+    let mut folded: BTreeMap<&str, Value> = BTreeMap::new();
+    for write in writes {
+        let channel = channels.get(write.channel.as_str()).ok_or_else(|| undeclared(&write.channel, channels))?;
+        match seen.how(channel, write)? {
+            How::Skip => {}
+            How::Set => {
+                check_type(channel, write, &write.value)?;
+                folded.insert(&write.channel, hollow(&write.value));
+            }
+            How::Fold(reducer) => {
+                let first = || state.get(&write.channel).map_or_else(|| reducer.initial(), hollow);
+                let old = folded.entry(&write.channel).or_insert_with(first);
+                reducer.fold(old, hollow(&write.value)).map_err(|why| wrong_type(&write.channel, why))?;
+                check_type(channel, write, old)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A value of the same type; a number as it is, because a sum may be too large.
+fn hollow(value: &Value) -> Value {
+    match value {
+        Value::Array(_) => Value::Array(Vec::new()),
+        Value::Object(_) => Value::Object(Map::new()),
+        Value::String(_) => Value::String(String::new()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// What one write does to its channel.
+enum How {
+    Skip,
+    Set,
+    Fold(Reducer),
+}
+
+/// The channels that a superstep has written so far, and whether by an overwrite. Few: searched one by one.
+#[derive(Default)]
+struct Seen<'w>(Vec<(&'w str, bool)>);
+
+impl<'w> Seen<'w> {
+    fn how(&mut self, channel: &Channel, write: &'w Write) -> Result<How, Failure> {
+        let name = write.channel.as_str();
+        let before = self.0.iter_mut().find(|(seen, _)| *seen == name);
+        let overwritten = before.as_ref().map(|(_, overwritten)| *overwritten);
+        let how = match (channel.reducer, write.overwrite, overwritten) {
+            (None, _, Some(_)) | (Some(_), true, Some(true)) => return Err(concurrent(name)),
+            // An overwrite earlier in the superstep wins over folds (LangGraph: Overwrite bypasses the reducer).
+            (Some(_), false, Some(true)) => return Ok(How::Skip),
+            (None, _, None) | (Some(_), true, _) => How::Set,
+            (Some(reducer), false, _) => How::Fold(reducer),
+        };
+        match before {
+            Some(seen) => seen.1 = write.overwrite,
+            None => self.0.push((name, write.overwrite)),
+        }
+        Ok(how)
+    }
 }
 
 fn check_type(channel: &Channel, write: &Write, value: &Value) -> Result<(), Failure> {
@@ -311,6 +374,34 @@ mod tests {
         assert_eq!(written(&[Write::new("y", json!(1))]).unwrap_err().code, "undeclared_channel");
         assert_eq!(written(&[Write::new("x", json!("1"))]).unwrap_err().code, "channel_type");
         assert_eq!(written(&[Write::new("log", json!(1))]).unwrap_err().code, "channel_type");
+    }
+
+    #[test]
+    fn what_is_only_checked_fails_alike() {
+        let values = [json!(1), json!(i64::MAX), json!(1.5), json!("a"), json!(["a"]), json!({"k": 1}), json!(null)];
+        let mut channels = channels();
+        for (n, reducer) in [Reducer::Add, Reducer::Append, Reducer::Max, Reducer::Min, Reducer::Merge, Reducer::Union]
+            .iter()
+            .enumerate()
+        {
+            channels.insert(format!("any{n}").into(), Channel::reduced(ChannelType::Any, *reducer));
+            channels.insert(format!("text{n}").into(), Channel::reduced(ChannelType::String, *reducer));
+        }
+        let all: Vec<Write> = channels
+            .keys()
+            .flat_map(|name| values.iter().map(|value| Write::new(name.clone(), value.clone())))
+            .flat_map(|write| [write.clone(), Write { overwrite: true, ..write }])
+            .collect();
+        for first in &all {
+            let mut state = initial(&channels);
+            // What stands there may be of any type, where the channel allows it.
+            let _ = apply_writes(&channels, &mut state, [&Write { overwrite: true, ..first.clone() }]);
+            for second in all.iter().filter(|second| second.channel == first.channel) {
+                let writes = [first.clone(), second.clone()];
+                let checked = check_writes(&channels, &state, &writes);
+                assert_eq!(checked, apply_writes(&channels, &mut state.clone(), &writes), "{writes:?}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-use super::channel::{apply_writes, initial};
+use super::channel::{apply_writes, check_writes, initial};
 use super::{
     Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, Reducer, START, Source, State, Task,
     TaskPath, TaskResult, Trigger, Write,
@@ -66,6 +66,14 @@ pub(super) fn accepts(graph: &CompiledGraph, key: &str) -> bool {
     graph.channels.contains_key(key) && graph.input_channels.as_ref().is_none_or(|input| input.contains(key))
 }
 
+/// A task that ended well.
+pub(super) struct Finished {
+    /// What it left.
+    pub result: TaskResult,
+    /// The state with its writes, where it is the only task of its superstep: nobody else writes to that.
+    pub state: Option<State>,
+}
+
 /// What a finished task sets going: its node's edges, chosen by the state with its own fresh writes (not its siblings'), and its gotos.
 pub(super) fn finish(
     graph: &CompiledGraph,
@@ -73,25 +81,34 @@ pub(super) fn finish(
     task: &Task,
     writes: Vec<Write>,
     gotos: Vec<Goto>,
-) -> Result<TaskResult, Failure> {
+) -> Result<Finished, Failure> {
+    let leaving = graph.leaving.get(task.node.as_str());
+    let alone = checkpoint.frontier.len() == 1;
     let mut fresh = checkpoint.values.clone();
-    apply_writes(&graph.channels, &mut fresh, &writes)?;
+    if alone || leaving.is_some_and(|leaving| !leaving.routers.is_empty()) {
+        apply_writes(&graph.channels, &mut fresh, &writes)?;
+    } else {
+        check_writes(&graph.channels, &fresh, &writes)?;
+    }
     let mut triggers = leave(graph, &task.node, &fresh)?;
     triggers.extend(gotos.into_iter().filter_map(trigger));
-    Ok(TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers })
+    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers };
+    Ok(Finished { result, state: alone.then_some(fresh) })
 }
 
 /// What a failed task hands to the superstep when a handler takes the failure: none of its node's edges is followed.
-pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> TaskResult {
+pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> Finished {
     let told = json!({"code": failure.code, "message": failure.message, "cause": failure.cause, "node": failure.node});
     let writes = by.into.iter().map(|channel| Write::new(channel.clone(), told.clone())).collect();
     let triggers = trigger(Goto::Node(by.to.clone())).into_iter().collect();
-    TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers }
+    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers };
+    Finished { result, state: None }
 }
 
 fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
     let Some(leaving) = graph.leaving.get(node.as_str()) else { return Ok(Vec::new()) };
-    let mut triggers: Vec<Trigger> = leaving.to.iter().filter(|to| *to != END).cloned().map(Trigger::Node).collect();
+    let mut triggers = Vec::with_capacity(leaving.to.len() + leaving.barriers.len());
+    triggers.extend(leaving.to.iter().filter(|to| *to != END).cloned().map(Trigger::Node));
     let arrivals = leaving.barriers.iter();
     triggers.extend(arrivals.map(|id| Trigger::Arrived { barrier: id.clone(), from: node.clone() }));
     for router in &leaving.routers {
@@ -108,16 +125,17 @@ fn trigger(goto: Goto) -> Option<Trigger> {
     }
 }
 
-/// Ends a superstep: folds the results in order of path and plans the next frontier.
+/// Ends a superstep: folds the results in order of path and plans the next frontier. `state`: what the only task made of it.
 pub(super) fn apply(
     graph: &CompiledGraph,
     before: &Checkpoint,
     results: &[TaskResult],
+    state: Option<State>,
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
-    let mut next = settle(graph, before, results, at)?;
-    let triggers: Vec<Trigger> = in_order(results).into_iter().flat_map(|r| r.triggers.iter().cloned()).collect();
-    plan(graph, &mut next, &triggers);
+    let sorted = in_order(results);
+    let mut next = settle(graph, before, &sorted, state, at)?;
+    plan(graph, &mut next, sorted.into_iter().flat_map(|r| &r.triggers));
     Ok(next)
 }
 
@@ -134,7 +152,7 @@ pub(super) fn update(
     if as_node != START && !graph.nodes.contains_key(as_node) {
         return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
     }
-    let mut next = settle(graph, before, finished, at)?;
+    let mut next = settle(graph, before, &in_order(finished), None, at)?;
     for arrived in finished.iter().flat_map(|r| &r.triggers) {
         arrive(&mut next, arrived);
     }
@@ -159,7 +177,7 @@ pub(super) fn fork(
     let mut next = match as_node {
         Some(node) => update(graph, from, &[], values, node, at)?,
         None => {
-            let mut next = settle(graph, from, &[], at)?;
+            let mut next = settle(graph, from, &[], None, at)?;
             let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
             apply_writes(&graph.channels, &mut next.values, &writes)?;
             next.frontier.clone_from(&from.frontier);
@@ -187,7 +205,9 @@ pub(super) fn look(graph: &CompiledGraph, checkpoint: &Checkpoint, finished: &[T
 
 fn in_order(results: &[TaskResult]) -> Vec<&TaskResult> {
     let mut sorted: Vec<&TaskResult> = results.iter().collect();
-    sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    if sorted.len() > 1 {
+        sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    }
     sorted
 }
 
@@ -195,22 +215,29 @@ fn in_order(results: &[TaskResult]) -> Vec<&TaskResult> {
 fn settle(
     graph: &CompiledGraph,
     before: &Checkpoint,
-    results: &[TaskResult],
+    sorted: &[&TaskResult],
+    state: Option<State>,
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
-    let sorted = in_order(results);
     let writes = || sorted.iter().flat_map(|r| r.writes.iter());
-    let mut values = before.values.clone();
-    apply_writes(&graph.channels, &mut values, writes())?;
-    let mut written = before.written.clone();
-    note_written(graph, &mut written, writes());
+    let values = match state {
+        Some(values) => values,
+        None => {
+            let mut values = before.values.clone();
+            apply_writes(&graph.channels, &mut values, writes())?;
+            values
+        }
+    };
+    let written = note_written(graph, before, &values, writes());
     let mut barriers = before.barriers.clone();
-    // A barrier is consumed by the node that it started, before this superstep's arrivals fill it again.
-    let ran: BTreeSet<&str> =
-        sorted.iter().filter(|r| matches!(r.path, TaskPath::Pull(_))).map(|r| r.node.as_str()).collect();
-    barriers.retain(|id, arrived| {
-        graph.barriers.get(id).is_none_or(|b| !(ran.contains(b.to.as_str()) && *arrived == b.from))
-    });
+    if !barriers.is_empty() {
+        // A barrier is consumed by the node that it started, before this superstep's arrivals fill it again.
+        let ran: BTreeSet<&str> =
+            sorted.iter().filter(|r| matches!(r.path, TaskPath::Pull(_))).map(|r| r.node.as_str()).collect();
+        barriers.retain(|id, arrived| {
+            graph.barriers.get(id).is_none_or(|b| !(ran.contains(b.to.as_str()) && *arrived == b.from))
+        });
+    }
     Ok(Checkpoint {
         id: CheckpointId::new(),
         parent: Some(before.id.clone()),
@@ -228,18 +255,56 @@ fn settle(
     })
 }
 
-/// Keeps the fold of what nodes wrote apart from what the input gave, so that a subgraph hands its parent only what is its own.
-fn note_written<'w>(graph: &CompiledGraph, written: &mut State, writes: impl Iterator<Item = &'w Write>) {
+/// Keeps the fold of what nodes wrote apart from what the input gave, so that a subgraph hands its parent only what is its own. Where
+/// both are the same, as they nearly always are, they share the value.
+fn note_written<'w>(
+    graph: &CompiledGraph,
+    before: &Checkpoint,
+    values: &State,
+    writes: impl Iterator<Item = &'w Write>,
+) -> State {
+    let mut written = before.written.clone();
+    let mut apart: Vec<(&Name, bool)> = Vec::new();
     for write in writes {
         let reducer: Option<Reducer> = graph.channels.get(write.channel.as_str()).and_then(|c| c.reducer);
-        match (reducer, written.get_mut(&write.channel)) {
+        let twin = before.written.shares(&write.channel, &before.values) || is_new(before, &write.channel, reducer);
+        let Some(reducer) = reducer.filter(|_| !twin) else {
+            written.share(&write.channel, values);
+            continue;
+        };
+        let known = apart.iter_mut().find(|(name, _)| **name == write.channel);
+        let overwritten = known.as_ref().is_some_and(|(_, overwritten)| *overwritten);
+        match (known, write.overwrite) {
+            (Some(known), true) => known.1 = true,
+            (None, overwrite) => apart.push((&write.channel, overwrite)),
+            (Some(_), false) => {}
+        }
+        match written.get_mut(&write.channel) {
+            // As in the state: an overwrite earlier in the superstep wins.
+            Some(_) if overwritten && !write.overwrite => {}
             // The types were checked when the same write was applied to the state.
-            (Some(reducer), Some(old)) if !write.overwrite => drop(reducer.fold(old, write.value.clone())),
-            _ => {
-                written.insert(write.channel.clone(), write.value.clone());
-            }
+            Some(old) if !write.overwrite => drop(reducer.fold(old, write.value.clone())),
+            _ => written.insert(write.channel.clone(), write.value.clone()),
         }
     }
+    for (channel, _) in apart {
+        if written.get(channel) == values.get(channel) {
+            written.share(channel, values);
+        }
+    }
+    written
+}
+
+/// Whether neither the input nor a node has written to a channel that begins with nothing in it.
+fn is_new(before: &Checkpoint, channel: &Name, reducer: Option<Reducer>) -> bool {
+    let empty = match before.values.get(channel) {
+        None => true,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(keys)) => keys.is_empty(),
+        Some(_) => false,
+    };
+    let adds = matches!(reducer, Some(Reducer::Append | Reducer::Merge));
+    adds && empty && !before.written.contains_key(channel)
 }
 
 fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {
@@ -249,37 +314,57 @@ fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {
 }
 
 /// Fills `next.frontier`: triggered nodes and nodes behind full barriers by name, then sends by index.
-fn plan(graph: &CompiledGraph, next: &mut Checkpoint, triggers: &[Trigger]) {
-    let mut due: BTreeSet<Name> = BTreeSet::new();
+fn plan<'t>(graph: &CompiledGraph, next: &mut Checkpoint, triggers: impl IntoIterator<Item = &'t Trigger>) {
+    let mut due: Vec<Name> = Vec::new();
     let mut sends: Vec<(Name, Value)> = Vec::new();
     for trigger in triggers {
         match trigger {
-            Trigger::Node(to) => {
-                due.insert(to.clone());
-            }
+            Trigger::Node(to) => due.push(to.clone()),
             Trigger::Send { to, input } => sends.push((to.clone(), input.clone())),
             Trigger::Arrived { .. } => arrive(next, trigger),
         }
     }
     let full = next.barriers.iter().filter_map(|(id, arrived)| graph.barriers.get(id).filter(|b| b.from == *arrived));
     due.extend(full.map(|b| b.to.clone()));
-    let is_deferred = |node: &Name| graph.nodes.get(node).is_some_and(|entry| entry.policy.defer);
+    due.sort_unstable();
+    due.dedup();
+    let is_deferred = |node: &mut Name| graph.nodes.get(node).is_some_and(|entry| entry.policy.defer);
     next.deferred.extend(due.extract_if(.., is_deferred));
     if due.is_empty() && sends.is_empty() {
-        due = std::mem::take(&mut next.deferred);
+        due = std::mem::take(&mut next.deferred).into_iter().collect();
     }
-    let counted: BTreeSet<Name> = due.iter().cloned().chain(sends.iter().map(|(to, _)| to.clone())).collect();
-    for node in counted {
-        *next.visits.entry(node).or_default() += 1;
+    let mut frontier = Vec::with_capacity(due.len() + sends.len());
+    for node in due {
+        let visit = visited(next, &node);
+        frontier.push(Task { path: TaskPath::Pull(node.clone()), node, visit, input: None });
     }
-    let visits: &BTreeMap<Name, u64> = &next.visits;
-    let pulls = due.into_iter().map(|node| {
-        let visit = visits[&node];
-        Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
-    });
-    let pushes = sends.into_iter().zip(0..).map(|((node, input), index)| {
-        let visit = visits[&node];
-        Task { path: TaskPath::Push(index), node, visit, input: Some(input) }
-    });
-    next.frontier = pulls.chain(pushes).collect();
+    // However often a node is due in one superstep, it is one visit.
+    let mut sent: BTreeMap<Name, u64> = BTreeMap::new();
+    for ((node, input), index) in sends.into_iter().zip(0..) {
+        let visit = match sent.get(&node) {
+            Some(visit) => *visit,
+            None => {
+                let triggered = frontier.iter().find(|task| task.node == node && task.input.is_none());
+                let visit = triggered.map_or_else(|| visited(next, &node), |task| task.visit);
+                sent.insert(node.clone(), visit);
+                visit
+            }
+        };
+        frontier.push(Task { path: TaskPath::Push(index), node, visit, input: Some(input) });
+    }
+    next.frontier = frontier;
+}
+
+/// Counts that a node is due.
+fn visited(next: &mut Checkpoint, node: &Name) -> u64 {
+    match next.visits.get_mut(node) {
+        Some(count) => {
+            *count += 1;
+            *count
+        }
+        None => {
+            next.visits.insert(node.clone(), 1);
+            1
+        }
+    }
 }

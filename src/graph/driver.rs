@@ -1,7 +1,7 @@
 //! The local driver: runs what the core says is due on tokio and commits what it leaves to a store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::core;
 use super::effect::Effects;
-use super::namespace::{NamespaceEnd, checkpointed, run_namespace};
+use super::namespace::{NamespaceEnd, run_namespace};
+use super::opening::{accepting, advancing, begins_at_once, first_records, opening};
 use super::replay::Recorded;
 use super::scope::{Scope, ScopeParts, Stop};
 use super::{
@@ -75,8 +76,9 @@ pub struct Advance {
 
 impl Default for Advance {
     fn default() -> Self {
-        // A closed channel keeps its last value: nobody will ever ask this run to stop.
-        Self { recursion_limit: 100, durability: Durability::Sync, stop: watch::channel(Stop::No).1 }
+        // A closed channel keeps its last value: nobody will ever ask this run to stop. One for all.
+        static NEVER: LazyLock<watch::Receiver<Stop>> = LazyLock::new(|| watch::channel(Stop::No).1);
+        Self { recursion_limit: 100, durability: Durability::Sync, stop: NEVER.clone() }
     }
 }
 
@@ -124,6 +126,12 @@ impl Engine {
         self
     }
 
+    /// The same engine on another store.
+    #[must_use]
+    pub fn on(&self, store: Arc<dyn Store>) -> Self {
+        Self { store, ..self.clone() }
+    }
+
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
@@ -131,34 +139,9 @@ impl Engine {
 
     /// Accepts a thread: when this returns, it is durable and will go on after any crash.
     pub async fn create(&self, graph: &CompiledGraph, new: NewThread) -> Result<ThreadId, EngineError> {
-        let at = self.clock.now();
-        let first = core::start(graph, &Name::default(), None, &new.input, at)?;
-        let id = new.id.unwrap_or_else(ThreadId::new);
-        let thread = Thread {
-            id: id.clone(),
-            workflow: graph.name.clone(),
-            document: new.document,
-            fingerprint: graph.fingerprint(),
-            node_versions: graph.node_versions(),
-            input: Value::Object(new.input),
-            status: ThreadStatus::Pending,
-            failure: None,
-            unwinding: None,
-            committed_seq: 0,
-            undone: false,
-            labels: new.labels,
-            owner: None,
-            epoch: 0,
-            attendant: new.attendant,
-            wake: None,
-            created_at: at,
-            updated_at: at,
-        };
-        let accepted = Event::Accepted { workflow: thread.workflow.clone() };
-        self.store
-            .create(&thread, vec![Record::Event(accepted), checkpointed(&first), Record::Checkpoint(Arc::new(first))])
-            .await?;
-        Ok(id)
+        let (thread, first) = self.accepted(graph, new)?;
+        self.store.create(&thread, accepting(&thread, &Arc::new(first))).await?;
+        Ok(thread.id)
     }
 
     /// Takes the thread and goes on until it ends, waits or is asked to stop.
@@ -178,59 +161,52 @@ impl Engine {
         how: Advance,
         recorded: Option<Arc<Recorded>>,
     ) -> Result<RunEnd, EngineError> {
-        let thread = self.store.acquire(id, &self.owner).await?;
-        let epoch = thread.epoch;
-        let end = self.drive_held(graph, thread, how, recorded).await;
-        // The result matters more than a lease that could not be given back: its owner's death frees it.
-        let released = self.store.release(id, epoch).await;
-        let end = end?;
-        released?;
-        Ok(end)
+        let at = self.clock.now();
+        let opening = opening(graph, &self.owner, recorded.is_some());
+        let thread = self.store.begin(id, &self.owner, at, opening).await?;
+        if begins_at_once(graph, &thread, recorded.is_some()) {
+            self.sink.event(id, at, &advancing(&self.owner, thread.epoch));
+        }
+        let mut is_over = false;
+        let end = self.drive_held(graph, &thread, how, recorded, &mut is_over).await;
+        self.let_go(&thread, is_over, end).await
     }
 
+    /// `is_over`: set when the lease has been given back.
     async fn drive_held(
         &self,
         graph: &Arc<CompiledGraph>,
-        thread: Thread,
+        thread: &Thread,
         how: Advance,
         recorded: Option<Arc<Recorded>>,
+        is_over: &mut bool,
     ) -> Result<RunEnd, EngineError> {
-        let thread = if recorded.is_some() { thread } else { self.migrate(graph, thread).await? };
-        refuse_changed(graph, &thread)?;
+        let begun = begins_at_once(graph, thread, recorded.is_some());
+        let migrated = if recorded.is_some() { thread.clone() } else { self.migrate(graph, thread.clone()).await? };
+        let thread = &migrated;
+        refuse_changed(graph, thread)?;
         if thread.status == ThreadStatus::Succeeded && recorded.is_none() {
             return Ok(RunEnd { status: thread.status, failure: None });
         }
-        refuse_over(&thread)?;
+        refuse_over(thread)?;
         let resuming = thread.status != ThreadStatus::Pending;
-        let scope = Arc::new(self.scope(&thread, how, resuming, recorded).await?);
-        if let Some(unwinding) = thread.unwinding.clone() {
-            return Ok(super::saga::unwind(&scope, unwinding, thread.committed_seq).await?);
-        }
-        let running =
-            thread.status.on(ThreadEvent::Advance).map_err(|e| Failure::new("illegal_event", e.to_string()))?;
-        let advancing = Event::Advancing { owner: self.owner.to_string(), epoch: thread.epoch };
-        scope.postpone(vec![
-            Record::Event(advancing),
-            Record::Seen(scope.answers()),
-            Record::Status { status: running, failure: None, unwinding: None },
-        ]);
-        // A thread that is found `running` has passed the static interrupt it stands at: whoever takes it over goes on. One that begins
-        // may have its first stop before its first node, so there the status waits for that decision.
-        if resuming || graph.interrupt_before.is_empty() {
-            scope.commit(Vec::new()).await?;
-        }
-        let ended = run_namespace(&scope, graph, (&Name::default(), 0), Map::new()).await;
-        Ok(finish_run(&scope, ended).await?)
+        let recall = self.store.recall(&thread.id).await?;
+        let scope = Arc::new(Scope::new(thread, self.parts(how, resuming, recorded), recall));
+        let end = if let Some(unwinding) = thread.unwinding.clone() {
+            super::saga::unwind(&scope, unwinding, thread.committed_seq).await
+        } else {
+            if !begun {
+                scope.postpone(first_records(&self.owner, thread.epoch, scope.answers()));
+            }
+            let ended = run_namespace(&scope, graph, (&Name::default(), 0), Map::new()).await;
+            finish_run(&scope, ended).await
+        };
+        *is_over = scope.is_over();
+        Ok(end?)
     }
 
-    async fn scope(
-        &self,
-        thread: &Thread,
-        how: Advance,
-        resuming: bool,
-        recorded: Option<Arc<Recorded>>,
-    ) -> Result<Scope, StoreError> {
-        let parts = ScopeParts {
+    pub(super) fn parts(&self, how: Advance, resuming: bool, recorded: Option<Arc<Recorded>>) -> ScopeParts {
+        ScopeParts {
             store: self.store.clone(),
             effects: self.effects.clone(),
             clock: self.clock.clone(),
@@ -240,8 +216,7 @@ impl Engine {
             resuming,
             stop: how.stop,
             recorded,
-        };
-        Scope::load(thread, parts).await
+        }
     }
 
     /// Ends a thread that nobody advances: undoes what it did since its commit point (unless `undo` is false).
@@ -253,12 +228,13 @@ impl Engine {
         why: Failure,
     ) -> Result<RunEnd, EngineError> {
         let thread = self.store.acquire(id, &self.owner).await?;
-        let epoch = thread.epoch;
-        let end = async { self.cancel_held(graph, &self.migrate(graph, thread).await?, undo, why).await }.await;
-        let released = self.store.release(id, epoch).await;
-        let end = end?;
-        released?;
-        Ok(end)
+        let mut is_over = false;
+        let end = async {
+            let thread = self.migrate(graph, thread.clone()).await?;
+            self.cancel_held(graph, &thread, undo, why, &mut is_over).await
+        };
+        let end = end.await;
+        self.let_go(&thread, is_over, end).await
     }
 
     /// Accepts what an undo is stuck at as it is, and undoes the rest.
@@ -275,7 +251,8 @@ impl Engine {
                 let message = format!("thread {id} is not stuck in an undo: it is {}", thread.status.word());
                 return Err(Failure::new("not_stuck", message).hint("`tidegate run show` tells how it stands").into());
             };
-            let scope = self.scope(&thread, Advance::default(), false, None).await?;
+            let recall = self.store.recall(id).await?;
+            let scope = Scope::new(&thread, self.parts(Advance::default(), false, None), recall);
             Ok(super::saga::accept(&scope, unwinding, thread.committed_seq, by).await?)
         };
         let accepted = accepted.await;
@@ -289,13 +266,15 @@ impl Engine {
         thread: &Thread,
         undo: bool,
         why: Failure,
+        is_over: &mut bool,
     ) -> Result<RunEnd, EngineError> {
         refuse_changed(graph, thread)?;
         if thread.status.is_terminal() && !continuable(thread) {
             let message = format!("thread {} has ended: it is {}", thread.id, thread.status.word());
             return Err(Failure::new("thread_over", message).into());
         }
-        let scope = self.scope(thread, Advance::default(), false, None).await?;
+        let recall = self.store.recall(&thread.id).await?;
+        let scope = Scope::new(thread, self.parts(Advance::default(), false, None), recall);
         let unwinding =
             thread.unwinding.clone().unwrap_or(Unwinding { becomes: ThreadStatus::Cancelled, failure: why });
         let committed = if undo { thread.committed_seq } else { scope.last_seq() };
@@ -303,7 +282,9 @@ impl Engine {
             // Durable with the decision: after a crash nobody would know that undoing was declined.
             scope.postpone(vec![Record::CommitPoint(committed)]);
         }
-        Ok(super::saga::begin(&scope, unwinding, committed).await?)
+        let end = super::saga::begin(&scope, unwinding, committed).await;
+        *is_over = scope.is_over();
+        Ok(end?)
     }
 
     /// What a person sees of the thread.
@@ -385,7 +366,10 @@ fn continuable(thread: &Thread) -> bool {
 }
 
 /// The thread's status after a run, committed; a failure or a cancel undoes first.
-async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) -> Result<RunEnd, StoreError> {
+pub(super) async fn finish_run(
+    scope: &Arc<Scope>,
+    ended: Result<NamespaceEnd, NodeError>,
+) -> Result<RunEnd, StoreError> {
     let (event, failure) = match ended {
         Ok(NamespaceEnd::Finished(_)) => (ThreadEvent::Finish, None),
         Ok(NamespaceEnd::Suspended) | Err(NodeError::Suspended) if scope.only_sleeps() => (ThreadEvent::Sleep, None),
@@ -413,7 +397,7 @@ async fn finish_run(scope: &Arc<Scope>, ended: Result<NamespaceEnd, NodeError>) 
     records.extend(scope.sleeps());
     records.push(Record::Status { status, failure: failure.clone(), unwinding: None });
     records.push(Record::Event(Event::StatusChanged { status, failure: failure.clone() }));
-    scope.commit(records).await?;
+    scope.end(records).await?;
     Ok(RunEnd { status, failure })
 }
 
@@ -429,7 +413,7 @@ async fn drained(scope: &Scope) -> Result<RunEnd, StoreError> {
     } else {
         Vec::new()
     };
-    scope.commit(records).await?;
+    scope.end(records).await?;
     Ok(RunEnd { status: ThreadStatus::Running, failure: None })
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::scope::Scope;
 use super::{Checkpoint, CheckpointId, Event, Name, Record, Store, StoreError, Transaction};
 
 /// When checkpoints are committed.
@@ -70,8 +72,84 @@ fn gone() -> StoreError {
     StoreError::Failed("the task that commits has ended".to_owned())
 }
 
+impl Scope {
+    /// Commits what a superstep leaves, as soon as the run's durability asks for it.
+    pub async fn commit_step(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        match (self.durability, &self.behind) {
+            (Durability::Sync, _) | (Durability::Async, None) => self.commit(records).await,
+            (Durability::Async, Some(behind)) => match self.transaction(records) {
+                Some((transaction, shown)) => {
+                    let at = transaction.at;
+                    behind.send(transaction).await?;
+                    self.show(at, &shown);
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+            (Durability::Exit, _) => {
+                let mut memory = self.memory();
+                memory.waiting.extend(records);
+                memory.waiting = superseded(std::mem::take(&mut memory.waiting));
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits records with the events that wait, then shows the events.
+    pub async fn commit(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let Some((transaction, shown)) = self.transaction(records) else { return Ok(()) };
+        let at = transaction.at;
+        match &self.behind {
+            None => self.store.commit(transaction).await?,
+            Some(behind) => behind.commit(transaction).await?,
+        }
+        self.show(at, &shown);
+        Ok(())
+    }
+
+    /// Waits until everything that was handed over is durable.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let Some(behind) = &self.behind else { return self.commit(Vec::new()).await };
+        let nothing = || {
+            (
+                Transaction { thread: self.thread.clone(), epoch: self.epoch, at: self.now(), records: Vec::new() },
+                Vec::new(),
+            )
+        };
+        let (transaction, shown) = self.transaction(Vec::new()).unwrap_or_else(nothing);
+        let at = transaction.at;
+        behind.commit(transaction).await?;
+        self.show(at, &shown);
+        Ok(())
+    }
+
+    fn show(&self, at: DateTime<Utc>, shown: &[Event]) {
+        shown.iter().for_each(|event| self.sink.event(&self.thread, at, event));
+    }
+
+    /// What waits and `records` as one transaction, and the events in it; `None` if there is nothing.
+    fn transaction(&self, records: Vec<Record>) -> Option<(Transaction, Vec<Event>)> {
+        let mut all = std::mem::take(&mut self.memory().waiting);
+        if all.is_empty() {
+            all = records;
+        } else {
+            all.extend(records);
+        }
+        if all.is_empty() {
+            return None;
+        }
+        if self.durability == Durability::Exit {
+            all = superseded(all);
+        }
+        let at = self.now();
+        let event = |record: &Record| if let Record::Event(event) = record { Some(event.clone()) } else { None };
+        let shown: Vec<Event> = if self.sink.looks() { all.iter().filter_map(event).collect() } else { Vec::new() };
+        Some((Transaction { thread: self.thread.clone(), epoch: self.epoch, at, records: all }, shown))
+    }
+}
+
 /// Drops checkpoints that a later one in `records` supersedes, with what belongs to them. The later one goes on from the one before the dropped.
-pub(super) fn superseded(records: Vec<Record>) -> Vec<Record> {
+fn superseded(records: Vec<Record>) -> Vec<Record> {
     let mut newest: BTreeMap<Name, (CheckpointId, i64)> = BTreeMap::new();
     let mut before: BTreeMap<Name, Option<CheckpointId>> = BTreeMap::new();
     for record in &records {

@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 
 use super::store::MOST_SIGNALS;
 use super::{
-    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Name, Owner, Partial,
-    Produced, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Name, Opening, Owner,
+    Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// Keeps everything until it is dropped. An owner counts as alive until it releases.
@@ -39,6 +39,12 @@ struct Kept {
     signals: Vec<(Signal, bool)>,
     /// The newest signal that a run has looked at.
     heard: u64,
+}
+
+impl Inner {
+    fn kept(&mut self, id: &ThreadId) -> Result<&mut Kept, StoreError> {
+        self.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))
+    }
 }
 
 impl MemoryStore {
@@ -103,6 +109,7 @@ impl Kept {
             Record::Sleeps { wake, heard } => (self.row.wake, self.heard) = (wake, heard),
             // The store keeps it, not the thread.
             Record::Cached { .. } => {}
+            Record::Release => self.row.owner = None,
             Record::Event(event) => self.event(at, event),
         }
         self.row.updated_at = at;
@@ -111,6 +118,20 @@ impl Kept {
     fn event(&mut self, at: DateTime<Utc>, event: Event) {
         let seq = self.events.len() as u64 + 1;
         self.events.push(EventRow { seq, at, event });
+        self.row.updated_at = self.row.updated_at.max(at);
+    }
+
+    fn acquire(&mut self, owner: &Owner) -> Result<Thread, StoreError> {
+        if let Some(held) = self.row.owner.as_ref().filter(|held| *held != owner) {
+            return Err(StoreError::Held { thread: self.row.id.clone(), owner: Box::new(held.clone()) });
+        }
+        self.row.owner = Some(owner.clone());
+        self.row.epoch += 1;
+        Ok(self.row.clone())
+    }
+
+    fn answers(&self) -> u64 {
+        self.interrupts.iter().filter(|i| i.answer.is_some()).count() as u64
     }
 }
 
@@ -123,11 +144,11 @@ impl Store for MemoryStore {
         }
         let mut kept = Kept {
             row: thread.clone(),
-            checkpoints: Vec::new(),
+            checkpoints: Vec::with_capacity(16),
             partial: BTreeMap::new(),
             journal: Vec::new(),
             interrupts: Vec::new(),
-            events: Vec::new(),
+            events: Vec::with_capacity(40),
             stop: None,
             seen: 0,
             signals: Vec::new(),
@@ -160,17 +181,30 @@ impl Store for MemoryStore {
     }
 
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
+        self.inner().kept(id)?.acquire(owner)
+    }
+
+    async fn begin(
+        &self,
+        id: &ThreadId,
+        owner: &Owner,
+        at: DateTime<Utc>,
+        opening: Opening,
+    ) -> Result<Thread, StoreError> {
         let mut inner = self.inner();
-        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
-        match &kept.row.owner {
-            Some(held) if held != owner => {
-                return Err(StoreError::Held { thread: id.clone(), owner: Box::new(held.clone()) });
-            }
-            _ => {}
-        }
-        kept.row.owner = Some(owner.clone());
-        kept.row.epoch += 1;
-        Ok(kept.row.clone())
+        let kept = inner.kept(id)?;
+        let found = kept.acquire(owner)?;
+        opening(&found, kept.answers()).into_iter().for_each(|record| kept.apply(record, at));
+        Ok(found)
+    }
+
+    async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
+        self.read(id, |k| {
+            let latest = k.checkpoints.iter().rev().find(|c| c.ns.is_empty()).cloned();
+            let partial = latest.as_ref().and_then(|of| k.partial.get(&(Name::default(), of.id.clone())));
+            let partial = partial.cloned().unwrap_or_default();
+            Recall { journal: k.journal.clone(), interrupts: k.interrupts.clone(), latest, partial }
+        })
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
@@ -183,7 +217,7 @@ impl Store for MemoryStore {
 
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
         let mut inner = self.inner();
-        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        let kept = inner.kept(id)?;
         kept.row.attendant = attendant.cloned();
         Ok(())
     }
@@ -212,7 +246,7 @@ impl Store for MemoryStore {
 
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
         let mut inner = self.inner();
-        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        let kept = inner.kept(id)?;
         kept.stop = Some((kept.row.epoch, ask.clone()));
         kept.event(ask.at, Event::StopAsked { by: ask.by.clone(), hold: ask.hold });
         Ok(())
@@ -222,16 +256,15 @@ impl Store for MemoryStore {
         self.read(id, |k| {
             let epoch = k.row.epoch;
             let stop = k.stop.as_ref().filter(|(asked, _)| *asked == epoch).map(|(_, ask)| ask.clone());
-            let answers = k.interrupts.iter().filter(|i| i.answer.is_some()).count() as u64;
             let signalled = k.signals.iter().any(|(signal, taken)| !taken && signal.seq > k.heard);
-            Inbox { epoch, stop, answered: k.seen < answers, signalled }
+            Inbox { epoch, stop, answered: k.seen < k.answers(), signalled }
         })
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let id = &transaction.thread;
-        let kept = inner.threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
+        let kept = inner.kept(id)?;
         if kept.row.epoch != transaction.epoch {
             return Err(StoreError::Fenced { thread: id.clone(), ours: transaction.epoch, current: kept.row.epoch });
         }

@@ -8,11 +8,14 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use super::core;
+use super::core::{self, Finished};
 use super::replay::Instead;
 use super::scope::{Scope, Stop};
 use super::task::run_task;
-use super::{Checkpoint, CompiledGraph, Event, Failure, Name, NodeError, Record, TaskPath, TaskResult, ThreadStatus};
+use super::{
+    Checkpoint, CompiledGraph, Event, Failure, Name, NodeError, Partial, Record, State, StoreError, TaskPath,
+    TaskResult, ThreadStatus,
+};
 
 pub(super) enum NamespaceEnd {
     Finished(Arc<Checkpoint>),
@@ -35,24 +38,26 @@ pub(super) async fn run_namespace(
     (ns, fork): (&Name, u32),
     input: Map<String, Value>,
 ) -> Result<NamespaceEnd, NodeError> {
-    let (mut checkpoint, fresh) = match scope.store.latest(&scope.thread, ns).await? {
-        Some(checkpoint) => (Arc::new(checkpoint), false),
+    let found = found(scope, ns).await?;
+    let continued = scope.resuming && found.is_some();
+    let (mut checkpoint, mut partial) = match found {
+        Some(found) => found,
         None => {
             let first = core::start(graph, ns, None, &input, scope.now())?;
             let first = Arc::new(Checkpoint { fork, ..first });
             let records = stop_record(scope, graph, &first, false);
             keep(scope, &first, records).await?;
-            (first, true)
+            (first, Partial::default())
         }
     };
-    let continued = scope.resuming && !fresh;
     // LangGraph's count: a run that begins has its input as a step of its own, one that continues has not.
     let last_step = checkpoint.step + scope.recursion_limit + if continued { 2 } else { 0 };
     let mut pass_static = continued;
+    let mut stop = scope.stop.clone();
     loop {
         match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
-                checkpoint = Arc::new(*update);
+                (checkpoint, partial) = (Arc::new(*update), Partial::default());
                 keep(scope, &checkpoint, Vec::new()).await?;
                 continue;
             }
@@ -70,8 +75,9 @@ pub(super) async fn run_namespace(
             return Ok(NamespaceEnd::Suspended);
         }
         pass_static = false;
-        let results = superstep(scope, graph, &checkpoint).await?;
-        let next = Arc::new(core::apply(graph, &checkpoint, &results, scope.now())?);
+        // Only of a superstep that another run began is anything kept.
+        let (results, state) = superstep(scope, graph, &checkpoint, std::mem::take(&mut partial), &mut stop).await?;
+        let next = Arc::new(core::apply(graph, &checkpoint, &results, state, scope.now())?);
         let stops = scope.recorded.is_none()
             && !next.ended()
             && results.iter().any(|r| graph.interrupt_after.contains(r.node.as_str()));
@@ -83,6 +89,18 @@ pub(super) async fn run_namespace(
             return Ok(NamespaceEnd::Suspended);
         }
     }
+}
+
+/// Where the namespace stands, and what is kept of its unfinished superstep.
+async fn found(scope: &Scope, ns: &Name) -> Result<Option<(Arc<Checkpoint>, Partial)>, StoreError> {
+    if ns.is_empty()
+        && let Some(root) = scope.root()
+    {
+        return Ok(Some(root));
+    }
+    let Some(latest) = scope.store.latest(&scope.thread, ns).await? else { return Ok(None) };
+    let partial = scope.store.partial(&scope.thread, ns, &latest.id).await?;
+    Ok(Some((Arc::new(latest), partial)))
 }
 
 /// Whether a static interrupt lies before what is due. A replay knows where the record went on.
@@ -103,17 +121,14 @@ fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
         .hint("continue the thread, or raise the recursion limit")
 }
 
-async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, mut records: Vec<Record>) -> Result<(), NodeError> {
+async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, records: Vec<Record>) -> Result<(), NodeError> {
     if let Some(recorded) = &scope.recorded {
         recorded.checkpoint(checkpoint)?;
     }
-    records.push(checkpointed(checkpoint));
-    records.push(Record::Checkpoint(checkpoint.clone()));
-    if checkpoint.ns.is_empty() && checkpoint.ended() {
-        // The run's end follows at once and commits both together.
-        scope.postpone(records);
-    } else {
-        scope.commit_step(records).await?;
+    scope.postpone(records.into_iter().chain([checkpointed(checkpoint), Record::Checkpoint(checkpoint.clone())]));
+    // Where the run ends its last records follow at once, and both are committed together.
+    if !(checkpoint.ns.is_empty() && checkpoint.ended()) {
+        scope.commit_step(Vec::new()).await?;
     }
     scope.sink.checkpoint(checkpoint);
     Ok(())
@@ -130,8 +145,31 @@ async fn superstep(
     scope: &Arc<Scope>,
     graph: &Arc<CompiledGraph>,
     checkpoint: &Checkpoint,
+    partial: Partial,
+    stop: &mut watch::Receiver<Stop>,
+) -> Result<(Vec<TaskResult>, Option<State>), NodeError> {
+    if let [task] = &*checkpoint.frontier
+        && partial.results.is_empty()
+    {
+        let failed = partial.attempts.iter().find(|(path, _)| *path == task.path).map_or(0, |(_, failed)| *failed);
+        let Finished { result, state } = tokio::select! {
+            biased;
+            asked = asked_to_stop(stop) => return Err(asked),
+            ended = run_task(scope, graph, checkpoint, task, failed) => ended?,
+        };
+        scope.sink.result(&checkpoint.ns, &result);
+        return Ok((vec![result], state));
+    }
+    Ok((siblings(scope, graph, checkpoint, partial, stop).await?, None))
+}
+
+async fn siblings(
+    scope: &Arc<Scope>,
+    graph: &Arc<CompiledGraph>,
+    checkpoint: &Checkpoint,
+    partial: Partial,
+    stop: &mut watch::Receiver<Stop>,
 ) -> Result<Vec<TaskResult>, NodeError> {
-    let partial = scope.store.partial(&scope.thread, &checkpoint.ns, &checkpoint.id).await?;
     let mut results = partial.results;
     let attempts: BTreeMap<TaskPath, u32> = partial.attempts.into_iter().collect();
     let finished: BTreeSet<&TaskPath> = results.iter().map(|r| &r.path).collect();
@@ -143,19 +181,18 @@ async fn superstep(
         .collect();
     let mut kept = results.len();
     let mut worst: Option<NodeError> = None;
-    let mut stop = scope.stop.clone();
     while !running.is_empty() {
         let mut ended = tokio::select! {
             biased;
-            asked = asked_to_stop(&mut stop) => return Err(asked),
+            asked = asked_to_stop(stop) => return Err(asked),
             ended = running.next() => ended,
         };
         // Whoever else is ready shares the transaction.
         while let Some(end) = ended {
             match end {
-                Ok(result) => {
-                    scope.sink.result(&checkpoint.ns, &result);
-                    results.push(result);
+                Ok(finished) => {
+                    scope.sink.result(&checkpoint.ns, &finished.result);
+                    results.push(finished.result);
                 }
                 Err(error) => worst = Some(worse(worst, error)),
             }

@@ -52,6 +52,7 @@ pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<
         return Err(failure.hint(format!("it must be `{}`", super::export::FORMAT)).into());
     }
     let recorded = Arc::new(Recorded::new(export));
+    recorded.begins(export)?;
     let Value::Object(input) = export.thread.input.clone() else {
         return Err(Failure::new("export_damaged", "the export's input is no object").into());
     };
@@ -174,6 +175,23 @@ impl Recorded {
         let (_, last) = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back()?;
         let due = last.frontier.iter().any(|task| here.ns == task.inner_ns(outer, here.fork));
         (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
+    }
+
+    /// Refuses a record whose current branch does not go back to the beginning: pruned, or with a link of the chain broken.
+    fn begins(&self, export: &Export) -> Result<(), EngineError> {
+        let begins = |c: &Checkpoint| c.ns.is_empty() && c.step <= 0;
+        let oldest = self.checkpoints.values().find(|c| c.ns.is_empty());
+        let Some(oldest) = oldest.filter(|c| !begins(c)) else { return Ok(()) };
+        if !export.checkpoints.iter().any(begins) {
+            let message =
+                format!("the record begins with superstep {}: what was before it has been pruned", oldest.step);
+            return Err(Failure::new("record_pruned", message).hint("only a whole record can be replayed").into());
+        }
+        let missing = json!(oldest.parent);
+        Err(Failure::new("replay_diverged", format!("the record's chain is broken at superstep {}", oldest.step))
+            .because(format!("the parent of checkpoint {} is {missing}, which is not in the record", oldest.id))
+            .hint("the export has been changed: export the run again")
+            .into())
     }
 
     /// The record of an effect; its receipt, its failure, or nothing when the record ends inside it.

@@ -34,7 +34,7 @@ pub(super) async fn unwind(scope: &Scope, unwinding: Unwinding, committed: u64) 
         Record::Status { status, failure: Some(failure.clone()), unwinding: None },
         Record::Event(Event::StatusChanged { status, failure: Some(failure.clone()) }),
     ];
-    scope.commit(records).await?;
+    scope.end(records).await?;
     Ok(RunEnd { status, failure: Some(failure) })
 }
 
@@ -81,7 +81,7 @@ async fn stuck(scope: &Scope, unwinding: Unwinding, error: NodeError) -> Result<
         Record::Status { status, failure: Some(failure.clone()), unwinding: Some(unwinding) },
         Record::Event(Event::StatusChanged { status, failure: Some(failure.clone()) }),
     ];
-    scope.commit(records).await?;
+    scope.end(records).await?;
     Ok(RunEnd { status, failure: Some(failure) })
 }
 

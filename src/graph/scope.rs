@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -12,14 +13,14 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::driver::Clock;
-use super::durability::{Behind, superseded};
+use super::durability::Behind;
 use super::effect::{EffectCx, Effects, Probe};
 use super::idle::Vigil;
 use super::journal::{Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey};
 use super::replay::Recorded;
 use super::{
-    Alarm, Durability, Event, EventSink, Failure, InterruptId, NodeError, Record, Store, StoreError, Thread, ThreadId,
-    Transaction,
+    Alarm, Checkpoint, Durability, Event, EventSink, Failure, InterruptId, NodeError, Partial, Recall, Record, Store,
+    StoreError, Thread, ThreadId,
 };
 
 /// Whether and how a run is asked to end early.
@@ -44,9 +45,9 @@ pub(super) struct Scope {
     pub thread: ThreadId,
     pub epoch: u64,
     pub recursion_limit: i64,
-    durability: Durability,
+    pub durability: Durability,
     /// Set where supersteps do not wait for the store.
-    behind: Option<Behind>,
+    pub behind: Option<Behind>,
     /// The run continues a thread that stood at a static interrupt: the first superstep passes.
     pub resuming: bool,
     pub stop: watch::Receiver<Stop>,
@@ -55,6 +56,8 @@ pub(super) struct Scope {
     /// Tasks that must show signs of life.
     pub vigil: Arc<Vigil>,
     memory: Mutex<Memory>,
+    /// The lease has been given back.
+    over: AtomicBool,
 }
 
 /// What a run knows of its thread.
@@ -64,7 +67,7 @@ pub(super) struct Memory {
     next_seq: u64,
     pub interrupts: BTreeMap<InterruptId, Interrupt>,
     /// Events and other records that wait for the next commit.
-    waiting: Vec<Record>,
+    pub waiting: Vec<Record>,
     /// The timers of waits that go on. Two tasks may wait.
     pub alarms: Vec<Option<Alarm>>,
     /// Signals that this run has taken: two tasks must not take the same.
@@ -73,6 +76,8 @@ pub(super) struct Memory {
     pub heard: u64,
     /// Whether the thread's row has a timer that is over when this run ends.
     pub had_alarm: bool,
+    /// Where the root stood when the run began.
+    root: Option<(Arc<Checkpoint>, Partial)>,
 }
 
 pub(super) struct ScopeParts {
@@ -88,18 +93,18 @@ pub(super) struct ScopeParts {
 }
 
 impl Scope {
-    pub async fn load(thread: &Thread, parts: ScopeParts) -> Result<Self, StoreError> {
-        let entries = parts.store.journal(&thread.id).await?;
-        let interrupts = parts.store.interrupts(Some(&thread.id), false).await?;
+    pub fn new(thread: &Thread, parts: ScopeParts, recall: Recall) -> Self {
+        let Recall { journal, interrupts, latest, partial } = recall;
         let memory = Memory {
-            next_seq: entries.iter().map(|e| e.seq).max().unwrap_or(0) + 1,
-            entries: entries.into_iter().map(|e| (e.key.clone(), e)).collect(),
+            next_seq: journal.iter().map(|e| e.seq).max().unwrap_or(0) + 1,
+            entries: journal.into_iter().map(|e| (e.key.clone(), e)).collect(),
             interrupts: interrupts.into_iter().map(|i| (i.id.clone(), i)).collect(),
             had_alarm: thread.wake.is_some(),
+            root: latest.map(|latest| (latest, partial)),
             ..Memory::default()
         };
         let behind = (parts.durability == Durability::Async).then(|| Behind::begin(parts.store.clone()));
-        Ok(Self {
+        Self {
             durability: parts.durability,
             behind,
             store: parts.store,
@@ -114,7 +119,26 @@ impl Scope {
             recorded: parts.recorded,
             vigil: Arc::default(),
             memory: Mutex::new(memory),
-        })
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Where the root stood when the run began; once.
+    pub fn root(&self) -> Option<(Arc<Checkpoint>, Partial)> {
+        self.memory().root.take()
+    }
+
+    /// Commits the run's last records and gives the lease back with them.
+    pub async fn end(&self, mut records: Vec<Record>) -> Result<(), StoreError> {
+        records.push(Record::Release);
+        self.commit(records).await?;
+        self.over.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the lease has been given back.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     pub fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -126,87 +150,18 @@ impl Scope {
         self.clock.now()
     }
 
-    /// Commits what a superstep leaves, as soon as the run's durability asks for it.
-    pub async fn commit_step(&self, records: Vec<Record>) -> Result<(), StoreError> {
-        match (self.durability, &self.behind) {
-            (Durability::Sync, _) | (Durability::Async, None) => self.commit(records).await,
-            (Durability::Async, Some(behind)) => match self.transaction(records) {
-                Some((transaction, shown)) => {
-                    let at = transaction.at;
-                    behind.send(transaction).await?;
-                    self.show(at, &shown);
-                    Ok(())
-                }
-                None => Ok(()),
-            },
-            (Durability::Exit, _) => {
-                let mut memory = self.memory();
-                memory.waiting.extend(records);
-                memory.waiting = superseded(std::mem::take(&mut memory.waiting));
-                Ok(())
-            }
-        }
-    }
-
-    /// Commits records with the events that wait, then shows the events.
-    pub async fn commit(&self, records: Vec<Record>) -> Result<(), StoreError> {
-        let Some((transaction, shown)) = self.transaction(records) else { return Ok(()) };
-        let at = transaction.at;
-        match &self.behind {
-            None => self.store.commit(transaction).await?,
-            Some(behind) => behind.commit(transaction).await?,
-        }
-        self.show(at, &shown);
-        Ok(())
-    }
-
-    /// Waits until everything that was handed over is durable.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        let Some(behind) = &self.behind else { return self.commit(Vec::new()).await };
-        let nothing = || {
-            (
-                Transaction { thread: self.thread.clone(), epoch: self.epoch, at: self.now(), records: Vec::new() },
-                Vec::new(),
-            )
-        };
-        let (transaction, shown) = self.transaction(Vec::new()).unwrap_or_else(nothing);
-        let at = transaction.at;
-        behind.commit(transaction).await?;
-        self.show(at, &shown);
-        Ok(())
-    }
-
-    fn show(&self, at: DateTime<Utc>, shown: &[Event]) {
-        shown.iter().for_each(|event| self.sink.event(&self.thread, at, event));
-    }
-
-    /// What waits and `records` as one transaction, and the events in it; `None` if there is nothing.
-    fn transaction(&self, records: Vec<Record>) -> Option<(Transaction, Vec<Event>)> {
-        let mut all = std::mem::take(&mut self.memory().waiting);
-        if all.is_empty() {
-            all = records;
-        } else {
-            all.extend(records);
-        }
-        if all.is_empty() {
-            return None;
-        }
-        if self.durability == Durability::Exit {
-            all = superseded(all);
-        }
-        let at = self.now();
-        let event = |record: &Record| if let Record::Event(event) = record { Some(event.clone()) } else { None };
-        let shown: Vec<Event> = if self.sink.looks() { all.iter().filter_map(event).collect() } else { Vec::new() };
-        Some((Transaction { thread: self.thread.clone(), epoch: self.epoch, at, records: all }, shown))
-    }
-
     /// An event that goes along with the next commit.
     pub fn later(&self, event: Event) {
-        self.memory().waiting.push(Record::Event(event));
+        let mut memory = self.memory();
+        if memory.waiting.capacity() == 0 {
+            // What a superstep of one node has.
+            memory.waiting.reserve(6);
+        }
+        memory.waiting.push(Record::Event(event));
     }
 
     /// Records that go along with the next commit.
-    pub fn postpone(&self, records: Vec<Record>) {
+    pub fn postpone(&self, records: impl IntoIterator<Item = Record>) {
         self.memory().waiting.extend(records);
     }
 

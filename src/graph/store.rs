@@ -203,6 +203,8 @@ pub enum Record {
         /// Until when; `None`: for good.
         expires_at: Option<DateTime<Utc>>,
     },
+    /// The run is over: its lease is given back with its last records.
+    Release,
     /// An event.
     Event(Event),
 }
@@ -221,6 +223,23 @@ pub struct Transaction {
     pub at: DateTime<Utc>,
     /// What, in order.
     pub records: Vec<Record>,
+}
+
+/// Makes a run's first records of the row as it was found, with its new owner and epoch, and of how many answers its questions have. A
+/// store may call it more than once.
+pub type Opening = Box<dyn Fn(&Thread, u64) -> Vec<Record> + Send>;
+
+/// What a run must know when it begins, as of one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recall {
+    /// The journal, by number.
+    pub journal: Vec<Entry>,
+    /// All questions, oldest first.
+    pub interrupts: Vec<Interrupt>,
+    /// The root's newest checkpoint.
+    pub latest: Option<Arc<Checkpoint>>,
+    /// What is kept of the superstep behind it.
+    pub partial: Partial,
 }
 
 /// Which threads to list, newest first.
@@ -254,6 +273,17 @@ pub trait Store: Send + Sync + 'static {
     async fn threads(&self, filter: &ThreadFilter) -> Result<Vec<Thread>, StoreError>;
     /// Takes the lease: the owner is set, the epoch counted up. Refused while another owner lives.
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError>;
+    /// Takes the lease as `acquire` does and commits what `opening` makes of the row in the same transaction. Returns the row as
+    /// `opening` saw it.
+    async fn begin(
+        &self,
+        id: &ThreadId,
+        owner: &Owner,
+        at: DateTime<Utc>,
+        opening: Opening,
+    ) -> Result<Thread, StoreError>;
+    /// What a run must know when it begins.
+    async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError>;
     /// Gives the lease back; fine when it was lost.
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError>;
     /// Says that a process waits for this thread and goes on by itself; `None` takes it back.

@@ -8,14 +8,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::core;
+use super::core::{self, Finished};
 use super::effect::{decode, encode};
 use super::journal::{EntryKind, JournalKey, digest};
 use super::namespace::{NamespaceEnd, run_namespace};
 use super::scope::{Scope, millis, panic_message};
 use super::{
     Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Name, NodeEntry, NodeError, Produced, Record,
-    State, Task, TaskResult, View, Write,
+    State, Task, View, Write,
 };
 
 /// Runs `task`. `failed`: attempts that failed before this process took over.
@@ -25,33 +25,35 @@ pub(super) async fn run_task(
     checkpoint: &Checkpoint,
     task: &Task,
     mut failed: u32,
-) -> Result<TaskResult, NodeError> {
+) -> Result<Finished, NodeError> {
     let entry = graph.nodes.get(&task.node).ok_or_else(|| {
         let failure =
             Failure::new("unknown_node", format!("node `{}` is due, but the graph has no such node", task.node));
         NodeError::Failed(failure.hint("a Send or goto must name a node of its own graph"))
     })?;
-    let place =
-        if checkpoint.ns.is_empty() { task.node.to_string() } else { format!("{}|{}", checkpoint.ns, task.node) };
+    let place = || match checkpoint.ns.is_empty() {
+        true => task.node.to_string(),
+        false => format!("{}|{}", checkpoint.ns, task.node),
+    };
     if let Some(given) = given_before(scope, graph, checkpoint, task, entry).await? {
-        return given;
+        return Ok(given);
     }
     loop {
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
         let began = Instant::now();
-        let timed_out = scope.recorded.as_ref().and_then(|recorded| recorded.timed_out(checkpoint, &place));
+        let timed_out = scope.recorded.as_ref().and_then(|recorded| recorded.timed_out(checkpoint, &place()));
         let end = match timed_out {
             Some(failure) => Err(NodeError::Failed(failure)),
             None => attempt_once(scope, graph, checkpoint, task, entry, attempt).await,
         };
         let failure = match end {
-            Ok(result) => {
+            Ok(finished) => {
                 let duration_ms = millis(began);
                 scope.later(Event::NodeFinished { ns: checkpoint.ns.clone(), node: task.node.clone(), duration_ms });
-                return Ok(result);
+                return Ok(finished);
             }
-            Err(NodeError::Failed(failure)) => failure.at(&place),
+            Err(NodeError::Failed(failure)) => failure.at(place()),
             Err(other) => return Err(other),
         };
         failed += 1;
@@ -85,7 +87,7 @@ async fn attempt_once(
     task: &Task,
     entry: &NodeEntry,
     attempt: u32,
-) -> Result<TaskResult, NodeError> {
+) -> Result<Finished, NodeError> {
     let work = async {
         match &entry.body {
             Body::Leaf(node) => {
@@ -161,7 +163,7 @@ async fn given_before(
     checkpoint: &Checkpoint,
     task: &Task,
     entry: &NodeEntry,
-) -> Result<Option<Result<TaskResult, NodeError>>, NodeError> {
+) -> Result<Option<Finished>, NodeError> {
     let Some(cache) = &entry.policy.cache else { return Ok(None) };
     let key = JournalKey::of(checkpoint, task, CACHED, 0);
     let produced = match scope.pinned(&key) {
@@ -176,7 +178,7 @@ async fn given_before(
     };
     let produced: Produced = decode(produced, CACHED)?;
     scope.later(Event::Cached { ns: checkpoint.ns.clone(), node: task.node.clone() });
-    Ok(Some(Ok(core::finish(graph, checkpoint, task, produced.writes, produced.goto)?)))
+    Ok(Some(core::finish(graph, checkpoint, task, produced.writes, produced.goto)?))
 }
 
 /// Keeps what a cached node gave, with its superstep.

@@ -107,6 +107,8 @@ pub struct CompiledGraph {
     pub(super) warnings: Vec<Finding>,
     /// Made once: every advance compares it.
     pub(super) fingerprint: OnceLock<String>,
+    /// Made once: every new thread keeps a copy.
+    pub(super) versions: OnceLock<BTreeMap<String, u32>>,
 }
 
 impl CompiledGraph {
@@ -199,6 +201,10 @@ impl CompiledGraph {
 
     /// Node kinds with their versions, subgraphs included.
     pub fn node_versions(&self) -> BTreeMap<String, u32> {
+        self.versions.get_or_init(|| self.count_versions()).clone()
+    }
+
+    fn count_versions(&self) -> BTreeMap<String, u32> {
         let mut versions = BTreeMap::new();
         for entry in self.nodes.values() {
             match &entry.body {

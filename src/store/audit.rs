@@ -1,11 +1,10 @@
-//! Events, and the audit: those of them that matter to an auditor, chained by hashes over the whole file.
+//! The audit: the events that matter to an auditor, chained by hashes over the whole file.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::fault::{Done, count, decode, encode, nanos, time, uncount};
-use super::threads::Head;
+use super::fault::{Done, count, decode, uncount};
 use crate::graph::{Event, EventRow, StoreError, ThreadId};
 
 /// What stands before the first row.
@@ -27,38 +26,8 @@ pub enum AuditError {
     Store(#[from] StoreError),
 }
 
-/// Adds an event under the thread's next number; an audited one to the audit too.
-pub(super) fn event(
-    conn: &Connection,
-    thread: &ThreadId,
-    head: &mut Head,
-    at: DateTime<Utc>,
-    event: &Event,
-) -> Done<()> {
-    head.last_event += 1;
-    let body = encode(event)?;
-    let mut insert = conn.prepare_cached("INSERT INTO events (thread, seq, at, body) VALUES (?1, ?2, ?3, ?4)")?;
-    insert.execute(params![head.n, head.last_event, nanos(at)?, body])?;
-    if event.is_audited() { audit(conn, thread, at, event) } else { Ok(()) }
-}
-
-/// Events of a thread after a number.
-pub(super) fn events(conn: &Connection, thread: i64, after: u64, limit: usize) -> Done<Vec<EventRow>> {
-    let mut select =
-        conn.prepare_cached("SELECT seq, at, body FROM events WHERE thread = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?;
-    let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = select.query_map(params![thread, after, limit], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
-    })?;
-    rows.map(|row| {
-        let (seq, at, body) = row?;
-        Ok(EventRow { seq: uncount(seq)?, at: time(at), event: decode(&body, "an event")? })
-    })
-    .collect()
-}
-
-fn audit(conn: &Connection, thread: &ThreadId, at: DateTime<Utc>, event: &Event) -> Done<()> {
+/// Adds an event.
+pub(super) fn add(conn: &Connection, thread: &ThreadId, at: DateTime<Utc>, event: &Event) -> Done<()> {
     // Through a Value: keys sorted, the canonical form that digests are made of everywhere.
     let value =
         serde_json::to_value(event).map_err(|e| StoreError::Failed(format!("an event cannot be written: {e}")))?;
@@ -83,7 +52,13 @@ fn chain(prev: &str, body: &str, at: &str, thread: &str) -> String {
         sha.update(part);
         sha.update([0]);
     }
-    sha.finalize().iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
+    hex(&sha.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Walks the whole chain: the number of rows, or the first broken one.

@@ -1,15 +1,18 @@
 //! Checkpoints: a line of rows per namespace, changes on snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::DateTime;
+use rusqlite::types::{FromSqlError, ToSql, ToSqlOutput, Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use uuid::Uuid;
 
+use super::batch::Tx;
 use super::delta::{self, Body};
 use super::fault::{Done, decode, encode, nanos, time};
 use super::lines::{Line, LineKey};
-use super::writer::Tx;
 use crate::graph::{Checkpoint, CheckpointId, Name, Partial, Source, State, StoreError, TaskPath, TaskResult};
 
 /// A snapshot is due when the changes since the last one weigh this many times as much. Then all snapshots of a growing state
@@ -17,6 +20,8 @@ use crate::graph::{Checkpoint, CheckpointId, Name, Partial, Source, State, Store
 const DELTAS_PER_BASE: usize = 3;
 /// Below this size rows are read so fast that snapshots would only take room.
 const LEAST_BASE_BYTES: usize = 4096;
+/// A larger row's text is not kept as room for the next one.
+const MOST_TEXT_BYTES: usize = 1 << 20;
 
 /// Appends a checkpoint to its line; what was kept of the superstep before is dropped.
 pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>) -> Done<()> {
@@ -28,26 +33,32 @@ pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>)
         line.partials = false;
     }
     let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
-    let changes =
-        line.last.as_ref().and_then(|last| delta::changes(last, checkpoint)).transpose().map_err(unwritable)?;
-    let most = LEAST_BASE_BYTES.max(line.base_bytes * DELTAS_PER_BASE);
-    let (base, body) = match changes {
-        Some(body) if line.delta_bytes + body.len() <= most => (false, body),
-        _ => (true, delta::snapshot(checkpoint).map_err(unwritable)?),
-    };
+    let most = LEAST_BASE_BYTES.max(line.base_bytes * DELTAS_PER_BASE).saturating_sub(line.delta_bytes);
+    let mut text = std::mem::take(&mut tx.lines.text);
+    let changes = line.last.as_ref().and_then(|last| delta::changes(last, checkpoint, most, &mut text));
+    let base = changes.transpose().map_err(unwritable)?.is_none() || text.len() > most;
+    if base {
+        delta::snapshot(checkpoint, &mut text).map_err(unwritable)?;
+    }
+    let body = std::str::from_utf8(&text).map_err(|e| StoreError::Failed(format!("JSON is no text: {e}")))?;
     if base {
         (line.base_bytes, line.delta_bytes) = (body.len(), 0);
     } else {
         line.delta_bytes += body.len();
     }
+    line.rows += 1;
     let mut insert = tx.conn.prepare_cached(
-        "INSERT INTO checkpoints (line, id, step, source, at, base, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO checkpoints (n, id, step, source, at, base, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     let at = nanos(checkpoint.at)?;
     let source = source_word(checkpoint.source);
-    insert.execute(params![line.id, checkpoint.id.as_str(), checkpoint.step, source, at, base, body])?;
+    let n = rows_of(line.id).start + line.rows;
+    insert.execute(params![n, StoredId(&checkpoint.id), checkpoint.step, source, at, base, body])?;
     line.last = Some(checkpoint.clone());
     tx.lines.put(key, line);
+    if text.capacity() <= MOST_TEXT_BYTES {
+        tx.lines.text = text;
+    }
     Ok(())
 }
 
@@ -91,18 +102,15 @@ fn with_partials(tx: &mut Tx<'_>, thread: i64, ns: &str) -> Done<i64> {
 /// The line from memory if the file still agrees, or from the file; a new one where there is none.
 fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
     let generation = tx.lines.generation();
-    if let Some(known) = tx.lines.get(key) {
-        if known.generation == generation {
-            return Ok(known.clone());
-        }
-        let newest: Option<String> = tx
-            .conn
-            .prepare_cached("SELECT id FROM checkpoints WHERE line = ?1 ORDER BY n DESC LIMIT 1")?
-            .query_row([known.id], |row| row.get(0))
-            .optional()?;
-        if newest.as_deref() == known.last.as_ref().map(|last| last.id.as_str()) {
-            return Ok(Line { generation, partials: true, ..known.clone() });
-        }
+    let known = match tx.lines.get(key) {
+        Some(known) if known.generation == generation => return Ok(known.clone()),
+        Some(known) => Some(known.clone()),
+        None => tx.lines.hint(key),
+    };
+    if let Some(known) = known
+        && newest_id(tx.conn, known.id)?.as_ref() == known.last.as_ref().map(|last| &last.id)
+    {
+        return Ok(Line { generation, partials: true, ..known });
     }
     let (thread, ns) = key;
     let Some(id) = line_id(tx.conn, *thread, ns)? else {
@@ -110,13 +118,58 @@ fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
             .prepare_cached("INSERT INTO lines (thread, ns) VALUES (?1, ?2)")?
             .execute(params![thread, ns.as_str()])?;
         let id = tx.conn.last_insert_rowid();
-        return Ok(Line { id, last: None, base_bytes: 0, delta_bytes: 0, partials: false, generation });
+        return Ok(Line { id, rows: 0, last: None, base_bytes: 0, delta_bytes: 0, partials: false, generation });
     };
-    let (last, base_bytes, delta_bytes) = match newest(tx.conn, id, ns)? {
-        Some((last, base_bytes, delta_bytes)) => (Some(Arc::new(last)), base_bytes, delta_bytes),
-        None => (None, 0, 0),
-    };
-    Ok(Line { id, last, base_bytes, delta_bytes, partials: true, generation })
+    read_line(tx.conn, id, ns, generation)
+}
+
+fn read_line(conn: &Connection, id: i64, ns: &str, generation: u64) -> Done<Line> {
+    Ok(match newest(conn, id, ns)? {
+        Some(Newest { checkpoint, rows, base_bytes, delta_bytes }) => {
+            Line { id, rows, last: Some(Arc::new(checkpoint)), base_bytes, delta_bytes, partials: true, generation }
+        }
+        None => Line { id, rows: 0, last: None, base_bytes: 0, delta_bytes: 0, partials: true, generation },
+    })
+}
+
+/// The root's line, if the thread has one.
+pub(super) fn root(conn: &Connection, thread: i64) -> Done<Option<Line>> {
+    line_id(conn, thread, "")?.map(|id| read_line(conn, id, "", 0)).transpose()
+}
+
+/// The numbers that a line's rows can have; the first one stays free.
+fn rows_of(line: i64) -> Range<i64> {
+    line << 32..(line + 1) << 32
+}
+
+/// An id's column: the bytes of a UUID, which take less than half of its text.
+struct StoredId<'a>(&'a CheckpointId);
+
+impl ToSql for StoredId<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let text = self.0.as_str();
+        let uuid = Uuid::try_parse(text).ok().filter(|uuid| *uuid.hyphenated().encode_lower(&mut [0; 36]) == *text);
+        Ok(match uuid {
+            Some(uuid) => ToSqlOutput::Owned(Sql::Blob(uuid.into_bytes().into())),
+            None => ToSqlOutput::Borrowed(text.into()),
+        })
+    }
+}
+
+fn read_id(row: &Row<'_>, column: usize) -> rusqlite::Result<CheckpointId> {
+    match row.get_ref(column)? {
+        ValueRef::Blob(bytes) => {
+            let uuid = Uuid::from_slice(bytes).map_err(|e| FromSqlError::Other(Box::new(e)))?;
+            Ok(CheckpointId::from(&*uuid.hyphenated().encode_lower(&mut [0; 36])))
+        }
+        text => Ok(CheckpointId::from(text.as_str()?)),
+    }
+}
+
+fn newest_id(conn: &Connection, line: i64) -> Done<Option<CheckpointId>> {
+    let rows = rows_of(line);
+    let sql = "SELECT id FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n DESC LIMIT 1";
+    Ok(conn.prepare_cached(sql)?.query_row([rows.start, rows.end], |row| read_id(row, 0)).optional()?)
 }
 
 fn line_id(conn: &Connection, thread: i64, ns: &str) -> Done<Option<i64>> {
@@ -125,7 +178,8 @@ fn line_id(conn: &Connection, thread: i64, ns: &str) -> Done<Option<i64>> {
 }
 
 struct Stored {
-    id: String,
+    n: i64,
+    id: CheckpointId,
     step: i64,
     source: String,
     at: i64,
@@ -134,16 +188,18 @@ struct Stored {
 }
 
 impl Stored {
-    const COLUMNS: &str = "id, step, source, at, base, body";
+    const OF_LINE: &str =
+        "SELECT n, id, step, source, at, base, body FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n";
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: row.get(0)?,
-            step: row.get(1)?,
-            source: row.get(2)?,
-            at: row.get(3)?,
-            base: row.get(4)?,
-            body: row.get(5)?,
+            n: row.get(0)?,
+            id: read_id(row, 1)?,
+            step: row.get(2)?,
+            source: row.get(3)?,
+            at: row.get(4)?,
+            base: row.get(5)?,
+            body: row.get(6)?,
         })
     }
 
@@ -156,7 +212,7 @@ impl Stored {
         let body: Body = decode(&self.body, &format!("checkpoint {}", self.id))?;
         body.apply(to);
         to.ns = ns;
-        to.id = self.id.into();
+        to.id = self.id;
         to.step = self.step;
         to.source = parse_source(&self.source)?;
         to.at = time(self.at);
@@ -182,12 +238,22 @@ fn empty() -> Checkpoint {
     }
 }
 
-/// The newest checkpoint of a line, with the size of its snapshot and of the changes since.
-fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<(Checkpoint, usize, usize)>> {
-    let sql = format!("SELECT {} FROM checkpoints WHERE line = ?1 ORDER BY n DESC", Stored::COLUMNS);
-    let mut select = conn.prepare_cached(&sql)?;
-    let mut chain = Vec::new();
-    for stored in select.query_map([line], Stored::read)? {
+/// The newest checkpoint of a line.
+struct Newest {
+    checkpoint: Checkpoint,
+    /// Its row's number in the line.
+    rows: i64,
+    /// Size of its snapshot's row.
+    base_bytes: usize,
+    /// Size of the rows since.
+    delta_bytes: usize,
+}
+
+fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<Newest>> {
+    let rows = rows_of(line);
+    let mut select = conn.prepare_cached(&format!("{} DESC", Stored::OF_LINE))?;
+    let mut chain: Vec<Stored> = Vec::new();
+    for stored in select.query_map([rows.start, rows.end], Stored::read)? {
         let stored = stored?;
         let base = stored.base;
         chain.push(stored);
@@ -195,7 +261,8 @@ fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<(Checkpoint, us
             break;
         }
     }
-    let Some(first) = chain.last() else { return Ok(None) };
+    let (Some(first), Some(last)) = (chain.last(), chain.first()) else { return Ok(None) };
+    let number = last.n - rows.start;
     if !first.base {
         return Err(StoreError::Damaged(format!("checkpoint {} has lost its snapshot", first.id)).into());
     }
@@ -205,34 +272,61 @@ fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<(Checkpoint, us
     for stored in chain.into_iter().rev() {
         stored.apply(&mut checkpoint)?;
     }
-    Ok(Some((checkpoint, base_bytes, delta_bytes)))
+    Ok(Some(Newest { checkpoint, rows: number, base_bytes, delta_bytes }))
 }
 
 /// The newest checkpoint of a namespace.
 pub(super) fn latest(conn: &Connection, thread: i64, ns: &str) -> Done<Option<Checkpoint>> {
     let Some(line) = line_id(conn, thread, ns)? else { return Ok(None) };
-    Ok(newest(conn, line, ns)?.map(|(checkpoint, ..)| checkpoint))
+    Ok(newest(conn, line, ns)?.map(|newest| newest.checkpoint))
 }
 
 /// All checkpoints of a namespace, oldest first.
 pub(super) fn history(conn: &Connection, thread: i64, ns: &str) -> Done<Vec<Checkpoint>> {
     let Some(line) = line_id(conn, thread, ns)? else { return Ok(Vec::new()) };
-    let sql = format!("SELECT {} FROM checkpoints WHERE line = ?1 ORDER BY n", Stored::COLUMNS);
-    let mut select = conn.prepare_cached(&sql)?;
+    let rows = rows_of(line);
+    let mut select = conn.prepare_cached(Stored::OF_LINE)?;
     let mut all = Vec::new();
     let mut checkpoint = Checkpoint { ns: ns.into(), ..empty() };
-    for stored in select.query_map([line], Stored::read)? {
+    for stored in select.query_map([rows.start, rows.end], Stored::read)? {
         stored?.apply(&mut checkpoint)?;
         all.push(checkpoint.clone());
     }
     Ok(all)
 }
 
+/// Drops all rows of a line but the `keep` newest; the oldest that stays becomes a snapshot. How many went.
+pub(super) fn cut(conn: &Connection, line: i64, keep: usize, only_count: bool) -> Done<usize> {
+    let rows = rows_of(line);
+    let first: Option<i64> = conn
+        .prepare_cached("SELECT n FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3")?
+        .query_row(params![rows.start, rows.end, i64::try_from(keep).unwrap_or(i64::MAX) - 1], |row| row.get(0))
+        .optional()?;
+    let Some(first) = first else { return Ok(0) };
+    if only_count {
+        let mut count = conn.prepare_cached("SELECT count(*) FROM checkpoints WHERE n > ?1 AND n < ?2")?;
+        let older: i64 = count.query_row([rows.start, first], |row| row.get(0))?;
+        return Ok(usize::try_from(older).unwrap_or(0));
+    }
+    let mut oldest = empty();
+    let mut select = conn.prepare_cached(Stored::OF_LINE)?;
+    for stored in select.query_map([rows.start, first + 1], Stored::read)? {
+        stored?.apply(&mut oldest)?;
+    }
+    let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
+    let mut text = Vec::new();
+    delta::snapshot(&oldest, &mut text).map_err(unwritable)?;
+    let body = String::from_utf8_lossy(&text);
+    conn.prepare_cached("UPDATE checkpoints SET base = 1, body = ?2 WHERE n = ?1")?.execute(params![first, body])?;
+    let mut delete = conn.prepare_cached("DELETE FROM checkpoints WHERE n > ?1 AND n < ?2")?;
+    Ok(delete.execute([rows.start, first])?)
+}
+
 /// The namespaces that have checkpoints.
 pub(super) fn namespaces(conn: &Connection, thread: i64) -> Done<Vec<String>> {
     let mut select = conn.prepare_cached(
         "SELECT ns FROM lines WHERE thread = ?1
-         AND EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.line = lines.line) ORDER BY ns",
+         AND EXISTS (SELECT 1 FROM checkpoints WHERE n > lines.line << 32 AND n < (lines.line + 1) << 32) ORDER BY ns",
     )?;
     let names = select.query_map([thread], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(names)

@@ -1,6 +1,7 @@
 //! What every store must do: one suite, run against the one in memory and the one in SQLite.
 
 mod questions;
+mod runs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ type Checked = Result<(), StoreViolation>;
 pub async fn store_conformance(harness: &dyn Harness) -> Checked {
     threads_are_created_once(harness).await?;
     leases_fence(harness).await?;
+    runs::runs_begin_with_their_first_records(harness).await?;
+    runs::a_run_recalls_where_it_stood(harness).await?;
     commits_are_whole(harness).await?;
     partials_are_kept_until_the_next_checkpoint(harness).await?;
     journal_keeps_numbers(harness).await?;

@@ -16,6 +16,22 @@ enum ChangeRef<'a> {
     Append(&'a str, &'a [Value]),
 }
 
+impl ChangeRef<'_> {
+    /// About how long it is as text, as far as it matters whether that is more than `most`.
+    fn weight(&self, most: usize) -> usize {
+        match self {
+            Self::Set(name, value) => name.len() + weight(value, most),
+            Self::Append(name, items) => name.len() + all(items.iter(), most),
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Set(name, _) | Self::Append(name, _) => name,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +52,8 @@ struct Written<'a> {
     deferred: &'a BTreeSet<Name>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     due: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    next: Vec<&'a str>,
     #[serde(skip_serializing_if = "<[Task]>::is_empty")]
     frontier: &'a [Task],
 }
@@ -65,6 +83,9 @@ pub(super) struct Body {
     /// The frontier, where it is nothing but triggered nodes (the usual case): their names.
     #[serde(default)]
     due: Vec<Name>,
+    /// The same, where each of them is due once more than before and `visits` need not say so.
+    #[serde(default)]
+    next: Vec<Name>,
     #[serde(default)]
     frontier: Vec<Task>,
 }
@@ -73,27 +94,42 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Checkpoin
     Option::deserialize(from).map(Some)
 }
 
-/// The body of `now` as changes since `before`; `None` when something disappeared, which changes cannot say.
-pub(super) fn changes(before: &Checkpoint, now: &Checkpoint) -> Option<serde_json::Result<String>> {
+/// Writes the body of `now` as changes since `before` to `text`; `None` when something disappeared, which changes cannot say, or when it would have
+/// more than about `most` bytes.
+pub(super) fn changes(
+    before: &Checkpoint,
+    now: &Checkpoint,
+    most: usize,
+    text: &mut Vec<u8>,
+) -> Option<serde_json::Result<()>> {
     if before.visits.keys().any(|node| !now.visits.contains_key(node)) {
         return None;
     }
-    let values = since(&before.values, &now.values)?;
-    let written = since(&before.written, &now.written)?;
-    let changed = |(node, count): (&'_ Name, &u64)| before.visits.get(node) != Some(count);
-    let visits = now.visits.iter().filter(|(n, c)| changed((n, c))).map(|(n, c)| (n.as_str(), *c)).collect();
+    let values = since(&before.values, &now.values, |_| false)?;
+    if values.iter().map(|change| change.weight(most)).sum::<usize>() > most {
+        return None;
+    }
+    // What both share changed alike: it is compared once.
+    let twin = |name: &str| now.written.shares(name, &now.values) && before.written.shares(name, &before.values);
+    let mut written = since(&before.written, &now.written, twin)?;
+    written.extend(values.iter().filter(|change| twin(change.name())));
+    let changed = |(node, count): &(&Name, &u64)| before.visits.get(*node) != Some(*count);
+    let visits: BTreeMap<&str, u64> = now.visits.iter().filter(changed).map(|(n, c)| (n.as_str(), *c)).collect();
     let parent = if now.parent.as_ref() == Some(&before.id) { None } else { Some(now.parent.as_ref()) };
+    let once_more = |(node, count): (&&str, &u64)| before.visits.get(*node).copied().unwrap_or(0) + 1 == *count;
+    let names: BTreeSet<&str> = now.frontier.iter().map(|task| task.node.as_str()).collect();
+    let counted = names.len() == now.frontier.len() && names.iter().eq(visits.keys()) && visits.iter().all(once_more);
     let fork = (now.fork != before.fork).then_some(now.fork);
-    Some(body(now, (parent, fork), values, written, visits))
+    Some(body(now, (parent, fork), values, written, visits, counted, text))
 }
 
-/// The body of `now` by itself.
-pub(super) fn snapshot(now: &Checkpoint) -> serde_json::Result<String> {
+/// Writes the body of `now` by itself to `text`.
+pub(super) fn snapshot(now: &Checkpoint, text: &mut Vec<u8>) -> serde_json::Result<()> {
     let nothing = State::new();
-    let all = |state| since(&nothing, state).unwrap_or_default();
+    let all = |state| since(&nothing, state, |_| false).unwrap_or_default();
     let visits = now.visits.iter().map(|(n, c)| (n.as_str(), *c)).collect();
     let fork = (now.fork != 0).then_some(now.fork);
-    body(now, (Some(now.parent.as_ref()), fork), all(&now.values), all(&now.written), visits)
+    body(now, (Some(now.parent.as_ref()), fork), all(&now.values), all(&now.written), visits, false, text)
 }
 
 fn body<'a>(
@@ -102,15 +138,20 @@ fn body<'a>(
     values: Vec<ChangeRef<'a>>,
     mut written: Vec<ChangeRef<'a>>,
     visits: BTreeMap<&'a str, u64>,
-) -> serde_json::Result<String> {
+    counted: bool,
+    text: &mut Vec<u8>,
+) -> serde_json::Result<()> {
     let (both, values): (Vec<_>, Vec<_>) = values.into_iter().partition(|change| written.contains(change));
     written.retain(|change| !both.contains(change));
     let due: Option<Vec<&str>> = now.frontier.iter().map(|task| plain(task, &now.visits)).collect();
     let frontier = if due.is_some() { &[] } else { now.frontier.as_slice() };
     let due = due.unwrap_or_default();
+    let (visits, due, next) =
+        if counted && frontier.is_empty() { (BTreeMap::new(), Vec::new(), due) } else { (visits, due, Vec::new()) };
     let (barriers, deferred) = (&now.barriers, &now.deferred);
-    let row = Written { parent, fork, both, values, written, visits, barriers, deferred, due, frontier };
-    serde_json::to_string(&row)
+    let row = Written { parent, fork, both, values, written, visits, barriers, deferred, due, next, frontier };
+    text.clear();
+    serde_json::to_writer(text, &row)
 }
 
 /// The node's name, where the rest of the task follows from it.
@@ -120,11 +161,32 @@ fn plain<'a>(task: &'a Task, visits: &BTreeMap<Name, u64>) -> Option<&'a str> {
 }
 
 /// [`Checkpoint::changes_since`] without its copies, and for `written` too.
-fn since<'a>(before: &State, now: &'a State) -> Option<Vec<ChangeRef<'a>>> {
+fn since<'a>(before: &State, now: &'a State, leave_out: impl Fn(&str) -> bool) -> Option<Vec<ChangeRef<'a>>> {
     if before.keys().any(|name| !now.contains_key(name)) {
         return None;
     }
-    Some(now.not_shared_with(before).filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+    let changed = now.not_shared_with(before).filter(|(name, _)| !leave_out(name));
+    Some(changed.filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+}
+
+fn weight(value: &Value, most: usize) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => all(items.iter(), most),
+        Value::Object(keys) => keys.keys().map(String::len).sum::<usize>() + all(keys.values(), most),
+    }
+}
+
+fn all<'a>(values: impl Iterator<Item = &'a Value>, most: usize) -> usize {
+    let mut sum = 2;
+    for value in values {
+        sum += 1 + weight(value, most);
+        if sum > most {
+            break;
+        }
+    }
+    sum
 }
 
 fn change<'a>(name: &'a str, before: Option<&Value>, now: &'a Value) -> Option<ChangeRef<'a>> {
@@ -138,6 +200,24 @@ fn change<'a>(name: &'a str, before: Option<&Value>, now: &'a Value) -> Option<C
     }
 }
 
+/// What changed alike is one value afterwards, and where it was one before, a list grows in its place.
+fn apply_to_both(to: &mut Checkpoint, change: Change) {
+    let name = match &change {
+        Change::Set(name, _) | Change::Append(name, _) => Name::from(name),
+    };
+    let append = matches!(change, Change::Append(..));
+    if append && !to.written.shares(&name, &to.values) {
+        apply_changes(&mut to.values, vec![change.clone()]);
+        apply_changes(&mut to.written, vec![change]);
+        return;
+    }
+    if append {
+        to.written.insert(name.clone(), Value::Null);
+    }
+    apply_changes(&mut to.values, vec![change]);
+    to.written.share(&name, &to.values);
+}
+
 impl Body {
     /// Turns the checkpoint before (for a snapshot: an empty one) into this row's.
     pub fn apply(self, to: &mut Checkpoint) {
@@ -147,16 +227,18 @@ impl Body {
             None => Some(to.id.clone()),
         };
         to.fork = self.fork.unwrap_or(to.fork);
-        apply_changes(&mut to.values, self.both.clone());
-        apply_changes(&mut to.written, self.both);
+        self.both.into_iter().for_each(|change| apply_to_both(to, change));
         apply_changes(&mut to.values, self.values);
         apply_changes(&mut to.written, self.written);
         to.visits.extend(self.visits);
+        for node in &self.next {
+            *to.visits.entry(node.clone()).or_default() += 1;
+        }
         to.barriers = self.barriers;
         to.deferred = self.deferred;
         to.frontier = self.frontier;
         let visits = &to.visits;
-        to.frontier.extend(self.due.into_iter().map(|node| {
+        to.frontier.extend(self.due.into_iter().chain(self.next).map(|node| {
             let visit = visits.get(&node).copied().unwrap_or_default();
             Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
         }));
@@ -184,11 +266,11 @@ mod tests {
         ];
         for (before, now) in cases {
             let (before, now) = (state(before), state(now));
-            let ours = serde_json::to_value(since(&before, &now))?;
+            let ours = serde_json::to_value(since(&before, &now, |_| false))?;
             let checkpoint = crate::store::conformance::checkpoint("c", None, "", 0, now);
             assert_eq!(ours, serde_json::to_value(checkpoint.changes_since(&before))?);
         }
-        assert_eq!(since(&state(json!({"gone": 1})), &State::new()), None);
+        assert_eq!(since(&state(json!({"gone": 1})), &State::new(), |_| false), None);
         Ok(())
     }
 }

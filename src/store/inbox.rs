@@ -2,18 +2,19 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::batch::Tx;
 use super::fault::{Done, count, decode, decode_opt, encode, uncount};
-use super::writer::Tx;
-use super::{audit, threads};
+use super::{events, threads};
 use crate::graph::{Alarm, Event, Inbox, MOST_SIGNALS, Signal, StopAsk, StoreError, ThreadId};
 
 /// Leaves a request to let go, for the owner of the current epoch.
 pub(super) fn ask_stop(tx: &mut Tx<'_>, id: &ThreadId, ask: &StopAsk) -> Done<()> {
-    let mut head = threads::head(tx.conn, id)?;
+    let mut head = threads::known_head(tx, id)?;
     let event = Event::StopAsked { by: ask.by.clone(), hold: ask.hold };
-    audit::event(tx.conn, id, &mut head, ask.at, &event)?;
-    let sql = "UPDATE threads SET last_event = ?2, stop = ?3, stop_epoch = epoch WHERE n = ?1";
-    tx.conn.prepare_cached(sql)?.execute(params![head.n, head.last_event, encode(ask)?])?;
+    events::add(tx.conn, id, &mut head, ask.at, &[&event])?;
+    let sql = "UPDATE threads SET stop = ?2, stop_epoch = epoch WHERE n = ?1";
+    tx.conn.prepare_cached(sql)?.execute(params![head.n, encode(ask)?])?;
+    tx.lines.put_head(id, head);
     Ok(())
 }
 
@@ -32,15 +33,15 @@ pub(super) fn read(conn: &Connection, id: &ThreadId) -> Done<Inbox> {
     Ok(Inbox { epoch: uncount(epoch)?, stop: decode_opt(stop, "a request to stop")?, answered, signalled })
 }
 
-/// A run has begun that knows so many answers.
-pub(super) fn seen(conn: &Connection, thread: i64, answers: u64) -> Done<()> {
-    conn.prepare_cached("UPDATE threads SET seen = ?2 WHERE n = ?1")?.execute(params![thread, count(answers)?])?;
-    Ok(())
+/// How many answers the thread's questions have.
+pub(super) fn answers(conn: &Connection, thread: i64) -> Done<u64> {
+    let sql = "SELECT count(*) FROM interrupts WHERE thread = ?1 AND answer IS NOT NULL";
+    uncount(conn.prepare_cached(sql)?.query_row([thread], |row| row.get(0))?)
 }
 
 /// Leaves a signal.
 pub(super) fn signal(tx: &mut Tx<'_>, id: &ThreadId, signal: &Signal) -> Done<u64> {
-    let mut head = threads::head(tx.conn, id)?;
+    let mut head = threads::known_head(tx, id)?;
     let mut counts = tx.conn.prepare_cached(
         "SELECT coalesce(max(seq), 0), count(*) FILTER (WHERE taken = 0) FROM signals WHERE thread = ?1",
     )?;
@@ -55,8 +56,9 @@ pub(super) fn signal(tx: &mut Tx<'_>, id: &ThreadId, signal: &Signal) -> Done<u6
         encode(&signal)?
     ])?;
     let event = Event::Signalled { seq: signal.seq, name: signal.name.clone(), by: signal.by.clone() };
-    audit::event(tx.conn, id, &mut head, signal.at, &event)?;
-    threads::save_head(tx.conn, &head, signal.at)?;
+    drop(counts);
+    events::add(tx.conn, id, &mut head, signal.at, &[&event])?;
+    tx.lines.put_head(id, head);
     Ok(signal.seq)
 }
 

@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::audit;
+use super::batch::Tx;
+use super::events;
 use super::fault::{Done, decode, decode_opt, encode, nanos};
 use super::threads::{self, encode_opt};
-use super::writer::Tx;
 use crate::graph::{Answer, Event, Interrupt, InterruptId, StoreError, ThreadId, claim};
 
 /// Keeps a question. One that is there already is replaced unless it has been answered.
@@ -79,10 +79,9 @@ pub(super) fn answer(tx: &mut Tx<'_>, id: &InterruptId, answer: &Answer, digest:
     claim(&asked, answer, digest)?;
     let mut update = tx.conn.prepare_cached("UPDATE interrupts SET answer = ?2 WHERE id = ?1")?;
     update.execute(params![id.as_str(), encode(answer)?])?;
-    let mut head = threads::head(tx.conn, &asked.thread)?;
+    let mut head = threads::known_head(tx, &asked.thread)?;
     let event = Event::Answered { id: id.clone(), by: answer.by.clone(), via: answer.via.clone() };
-    audit::event(tx.conn, &asked.thread, &mut head, answer.at, &event)?;
-    let mut update = tx.conn.prepare_cached("UPDATE threads SET last_event = ?2 WHERE n = ?1")?;
-    update.execute(params![head.n, head.last_event])?;
+    events::add(tx.conn, &asked.thread, &mut head, answer.at, &[&event])?;
+    tx.lines.put_head(&asked.thread, head);
     Ok(Interrupt { answer: Some(answer.clone()), ..asked })
 }

@@ -1,9 +1,11 @@
-//! The writer's memory of each line's newest checkpoint, so that a commit writes changes without reading.
+//! The writer's memory: each line's newest checkpoint, so that a commit writes changes without reading, and each thread's head.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::graph::{Checkpoint, Name};
+use super::threads::Head;
+use crate::graph::{Checkpoint, Name, ThreadId};
 
 /// Which line: the thread's number and the namespace.
 pub(super) type LineKey = (i64, Name);
@@ -13,6 +15,8 @@ pub(super) type LineKey = (i64, Name);
 pub(super) struct Line {
     /// Its row.
     pub id: i64,
+    /// Number of its newest row; 0: it has none.
+    pub rows: i64,
     /// Its newest checkpoint.
     pub last: Option<Arc<Checkpoint>>,
     /// Size of the newest snapshot's row.
@@ -25,24 +29,55 @@ pub(super) struct Line {
     pub generation: u64,
 }
 
-/// A cache in three layers: what is committed, what the batch has written, what the running request has written.
+/// What is known, as of a generation.
 #[derive(Default)]
 pub(super) struct Lines {
-    committed: HashMap<LineKey, (Line, u64)>,
-    batch: HashMap<LineKey, Line>,
-    request: HashMap<LineKey, Line>,
+    lines: Layers<LineKey, Line>,
+    heads: Layers<ThreadId, (Head, u64)>,
     generation: u64,
-    clock: u64,
-    bytes: usize,
+    hints: Hints,
+    /// Room for a row's text.
+    pub text: Vec<u8>,
 }
 
-impl Lines {
-    /// As many threads as one process advances at once, several times over.
-    const MOST: usize = 256;
-    /// What the states may take, measured by their rows; a larger single state is not kept and costs a read per commit.
-    const MOST_BYTES: usize = 64 << 20;
+/// Lines as readers saw them: a run has just read what its first commit builds on. To be held against the file.
+#[derive(Default, Clone)]
+pub(super) struct Hints(Arc<Mutex<HashMap<LineKey, Line>>>);
 
-    /// Another connection has written: every line must be held against the file before it is used again.
+impl Hints {
+    fn lines(&self) -> MutexGuard<'_, HashMap<LineKey, Line>> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read of a line.
+    pub fn give(&self, key: LineKey, line: Line) {
+        let mut lines = self.lines();
+        if lines.len() >= MOST {
+            // Runs that were read and never went on.
+            lines.clear();
+        }
+        lines.insert(key, line);
+    }
+}
+
+/// As many threads as one process advances at once, several times over.
+const MOST: usize = 256;
+/// What the states may take, measured by their rows; a larger single state is not kept and costs a read per commit.
+const MOST_BYTES: usize = 64 << 20;
+
+impl Lines {
+    /// Nothing is known but what readers will hint at.
+    pub fn new(hints: Hints) -> Self {
+        Self { hints, ..Self::default() }
+    }
+
+    /// What a reader saw of the line; once.
+    pub fn hint(&self, key: &LineKey) -> Option<Line> {
+        self.hints.lines().remove(key)
+    }
+
+    /// Another connection has written: everything must be held against the file before it is used again.
     pub fn foreign_write(&mut self) {
         self.generation += 1;
     }
@@ -54,48 +89,92 @@ impl Lines {
 
     /// A line as the running request sees it.
     pub fn get(&self, key: &LineKey) -> Option<&Line> {
-        self.request.get(key).or_else(|| self.batch.get(key)).or_else(|| self.committed.get(key).map(|(line, _)| line))
+        self.lines.get(key)
     }
 
     /// Sets a line for the running request.
     pub fn put(&mut self, key: LineKey, line: Line) {
-        self.request.insert(key, line);
+        self.lines.request.insert(key, line);
+    }
+
+    /// A thread's head as the running request sees it, unless the file may have another.
+    pub fn head(&self, thread: &ThreadId) -> Option<Head> {
+        let (head, generation) = self.heads.get(thread)?;
+        (*generation == self.generation).then_some(*head)
+    }
+
+    /// Sets a thread's head for the running request.
+    pub fn put_head(&mut self, thread: &ThreadId, head: Head) {
+        self.heads.request.insert(thread.clone(), (head, self.generation));
     }
 
     /// The request stays.
     pub fn keep_request(&mut self) {
-        self.batch.extend(self.request.drain());
+        self.lines.keep_request();
+        self.heads.keep_request();
     }
 
     /// The request was rolled back.
     pub fn drop_request(&mut self) {
-        self.request.clear();
+        self.lines.request.clear();
+        self.heads.request.clear();
     }
 
     /// The batch was committed.
     pub fn keep_batch(&mut self) {
         self.keep_request();
-        for (key, line) in std::mem::take(&mut self.batch) {
-            self.clock += 1;
-            self.bytes += weight(&line);
-            if let Some((old, _)) = self.committed.insert(key, (line, self.clock)) {
-                self.bytes -= weight(&old);
-            }
-        }
-        while self.committed.len() > Self::MOST || self.bytes > Self::MOST_BYTES {
-            let oldest = self.committed.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
-            let Some((line, _)) = oldest.and_then(|key| self.committed.remove(&key)) else { break };
-            self.bytes -= weight(&line);
-        }
+        self.lines.keep_batch(|line| line.base_bytes + line.delta_bytes);
+        self.heads.keep_batch(|_| 0);
     }
 
     /// The batch was rolled back.
     pub fn drop_batch(&mut self) {
-        self.request.clear();
-        self.batch.clear();
+        self.drop_request();
+        self.lines.batch.clear();
+        self.heads.batch.clear();
     }
 }
 
-fn weight(line: &Line) -> usize {
-    line.base_bytes + line.delta_bytes
+/// A cache in three layers: what is committed, what the batch has written, what the running request has written.
+struct Layers<K, V> {
+    committed: HashMap<K, (V, u64)>,
+    batch: HashMap<K, V>,
+    request: HashMap<K, V>,
+    clock: u64,
+    bytes: usize,
+}
+
+impl<K, V> Default for Layers<K, V> {
+    fn default() -> Self {
+        Self { committed: HashMap::new(), batch: HashMap::new(), request: HashMap::new(), clock: 0, bytes: 0 }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Layers<K, V> {
+    fn get(&self, key: &K) -> Option<&V> {
+        self.request
+            .get(key)
+            .or_else(|| self.batch.get(key))
+            .or_else(|| self.committed.get(key).map(|(value, _)| value))
+    }
+
+    fn keep_request(&mut self) {
+        self.batch.extend(self.request.drain());
+    }
+
+    /// Forgets what was used longest ago where it is too much.
+    fn keep_batch(&mut self, weight: fn(&V) -> usize) {
+        for (key, value) in self.batch.drain() {
+            self.clock += 1;
+            self.bytes += weight(&value);
+            if let Some((old, _)) = self.committed.insert(key, (value, self.clock)) {
+                self.bytes -= weight(&old);
+            }
+        }
+        while self.committed.len() > MOST || self.bytes > MOST_BYTES {
+            let oldest = self.committed.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            let Some((value, _)) = oldest.and_then(|key| self.committed.remove(&key)) else { break };
+            self.bytes -= weight(&value);
+        }
+    }
 }

@@ -1,14 +1,17 @@
 //! Everything durable in one SQLite file: threads, checkpoints, journal, questions, events, the audit, `ml_deployments`.
 //!
-//! One writer thread with group commit (`writer`), a few reading connections beside it (`readers`). Several processes use the same
+//! One writing connection with group commit (`writer`), a few reading ones beside it (`readers`). Several processes use the same
 //! file at once: every check that a write depends on happens inside the writing transaction.
 
 mod audit;
+mod batch;
 mod cache;
 mod checkpoints;
 mod conformance;
 mod delta;
+mod events;
 mod fault;
+mod floor;
 mod inbox;
 mod interrupts;
 mod journal;
@@ -17,7 +20,7 @@ mod lines;
 mod liveness;
 mod migrate;
 mod open;
-mod quiet;
+mod prune;
 mod readers;
 mod records;
 mod releases;
@@ -27,6 +30,8 @@ mod writer;
 
 pub use audit::AuditError;
 pub use conformance::{Harness, StoreViolation, store_conformance};
+pub use floor::Floor;
 pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
+pub use prune::{Prune, Pruned};
 pub use sqlite::SqliteStore;

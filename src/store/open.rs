@@ -23,6 +23,16 @@ pub enum Synchronous {
     Normal,
 }
 
+impl Synchronous {
+    /// SQLite's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+        }
+    }
+}
+
 /// How to open a store.
 #[derive(Clone)]
 pub struct Options {
@@ -86,6 +96,12 @@ pub(super) fn reader(path: &Path, options: &Options) -> Done<Connection> {
     Ok(conn)
 }
 
+/// Rewrites the file without the room that nothing uses.
+pub(super) fn vacuum(path: &Path) -> Result<(), StoreError> {
+    let conn = connect(path, &Options::default()).map_err(|fault| fault.at(path))?;
+    conn.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").map_err(|e| Fault::from(e).at(path))
+}
+
 fn connect(path: &Path, options: &Options) -> Done<Connection> {
     // Without SQLITE_OPEN_CREATE: the file was created with our rights. One thread at a time uses a connection.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -94,11 +110,7 @@ fn connect(path: &Path, options: &Options) -> Done<Connection> {
     for (name, value) in PRAGMAS {
         patiently(options.busy_timeout, || conn.pragma_update(None, name, value))?;
     }
-    let synchronous = match options.synchronous {
-        Synchronous::Full => "FULL",
-        Synchronous::Normal => "NORMAL",
-    };
-    conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.pragma_update(None, "synchronous", options.synchronous.word())?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }

@@ -1,13 +1,12 @@
 //! A commit: the engine's records, in order, in one transaction.
 
 use chrono::{DateTime, Utc};
-use rusqlite::params;
 
-use super::fault::{Done, count};
-use super::threads::{self, Head, encode_opt};
-use super::writer::Tx;
-use super::{audit, cache, checkpoints, inbox, interrupts, journal};
-use crate::graph::{Record, StoreError, Thread, ThreadId};
+use super::batch::Tx;
+use super::fault::Done;
+use super::threads::{self, Head, RowChange};
+use super::{cache, checkpoints, events, inbox, interrupts, journal};
+use crate::graph::{Event, Liveness, Opening, Owner, Record, StoreError, Thread, ThreadId};
 
 /// Adds a thread with its first records.
 pub(super) fn create(tx: &mut Tx<'_>, thread: &Thread, records: &[Record]) -> Done<()> {
@@ -15,9 +14,25 @@ pub(super) fn create(tx: &mut Tx<'_>, thread: &Thread, records: &[Record]) -> Do
     apply_all(tx, &thread.id, head, thread.created_at, records)
 }
 
+/// Takes the lease and commits what `opening` makes of the row.
+pub(super) fn begin(
+    tx: &mut Tx<'_>,
+    id: &ThreadId,
+    owner: &Owner,
+    liveness: &dyn Liveness,
+    at: DateTime<Utc>,
+    opening: &Opening,
+) -> Done<Thread> {
+    let found = threads::acquire(tx, id, owner, liveness)?;
+    let head = threads::known_head(tx, id)?;
+    let records = opening(&found, inbox::answers(tx.conn, head.n)?);
+    apply_all(tx, id, head, at, &records)?;
+    Ok(found)
+}
+
 /// Commits records under the lease of `epoch`.
 pub(super) fn commit(tx: &mut Tx<'_>, id: &ThreadId, epoch: u64, at: DateTime<Utc>, records: &[Record]) -> Done<()> {
-    let head = threads::head(tx.conn, id)?;
+    let head = threads::known_head(tx, id)?;
     if head.epoch != epoch {
         return Err(StoreError::Fenced { thread: id.clone(), ours: epoch, current: head.epoch }.into());
     }
@@ -28,45 +43,51 @@ fn apply_all(tx: &mut Tx<'_>, id: &ThreadId, mut head: Head, at: DateTime<Utc>, 
     if records.is_empty() {
         return Ok(());
     }
+    let mut row = RowChange::default();
+    let mut said = Vec::with_capacity(records.len());
     for record in records {
-        apply(tx, id, &mut head, at, record)?;
+        apply(tx, (head.n, at), record, &mut row, &mut said)?;
     }
-    threads::save_head(tx.conn, &head, at)
+    events::add(tx.conn, id, &mut head, at, &said)?;
+    // The newest event says when the thread changed.
+    if said.is_empty() || !row.is_none() {
+        row.save(tx.conn, head.n, at)?;
+    }
+    tx.lines.put_head(id, head);
+    Ok(())
 }
 
-fn apply(tx: &mut Tx<'_>, id: &ThreadId, head: &mut Head, at: DateTime<Utc>, record: &Record) -> Done<()> {
-    let n = head.n;
+/// Events and changes of the row are collected: they are written once per commit.
+fn apply<'a>(
+    tx: &mut Tx<'_>,
+    (thread, at): (i64, DateTime<Utc>),
+    record: &'a Record,
+    row: &mut RowChange<'a>,
+    said: &mut Vec<&'a Event>,
+) -> Done<()> {
     match record {
-        Record::Checkpoint(checkpoint) => checkpoints::append(tx, n, checkpoint),
-        Record::Result { ns, checkpoint, result } => checkpoints::result(tx, n, ns, checkpoint, result),
+        Record::Checkpoint(checkpoint) => return checkpoints::append(tx, thread, checkpoint),
+        Record::Result { ns, checkpoint, result } => return checkpoints::result(tx, thread, ns, checkpoint, result),
         Record::Attempts { ns, checkpoint, path, attempts } => {
-            checkpoints::attempts(tx, n, ns, checkpoint, path, *attempts)
+            return checkpoints::attempts(tx, thread, ns, checkpoint, path, *attempts);
         }
-        Record::Entry(entry) => journal::put(tx.conn, n, entry),
-        Record::Interrupt(asked) => interrupts::ask(tx.conn, n, asked),
-        Record::Withdraw { ns } => interrupts::withdraw(tx.conn, n, ns),
+        Record::Entry(entry) => return journal::put(tx.conn, thread, entry),
+        Record::Interrupt(asked) => return interrupts::ask(tx.conn, thread, asked),
+        Record::Withdraw { ns } => return interrupts::withdraw(tx.conn, thread, ns),
         Record::Status { status, failure, unwinding } => {
-            let mut update =
-                tx.conn.prepare_cached("UPDATE threads SET status = ?2, failure = ?3, unwinding = ?4 WHERE n = ?1")?;
-            let (failure, unwinding) = (encode_opt(failure.as_ref())?, encode_opt(unwinding.as_ref())?);
-            update.execute(params![n, status.word(), failure, unwinding])?;
-            Ok(())
+            row.status = Some((*status, failure.as_ref(), unwinding.as_ref()));
         }
-        Record::Seen(answers) => inbox::seen(tx.conn, n, *answers),
-        Record::CommitPoint(seq) => {
-            tx.conn
-                .prepare_cached("UPDATE threads SET committed_seq = ?2 WHERE n = ?1")?
-                .execute(params![n, count(*seq)?])?;
-            Ok(())
+        Record::Seen(answers) => row.seen = Some(*answers),
+        Record::CommitPoint(seq) => row.commit_point = Some(*seq),
+        Record::Undone(undone) => row.undone = Some(*undone),
+        Record::Release => row.release = true,
+        Record::Migrated { fingerprint, node_versions } => {
+            return threads::migrated(tx.conn, thread, fingerprint, node_versions);
         }
-        Record::Undone(undone) => {
-            tx.conn.prepare_cached("UPDATE threads SET undone = ?2 WHERE n = ?1")?.execute(params![n, undone])?;
-            Ok(())
-        }
-        Record::Migrated { fingerprint, node_versions } => threads::migrated(tx.conn, n, fingerprint, node_versions),
-        Record::Took(seq) => inbox::took(tx.conn, n, *seq),
-        Record::Sleeps { wake, heard } => inbox::sleeps(tx.conn, n, wake.as_ref(), *heard),
-        Record::Cached { key, produced, expires_at } => cache::put(tx.conn, key, produced, *expires_at, at),
-        Record::Event(event) => audit::event(tx.conn, id, head, at, event),
+        Record::Took(seq) => return inbox::took(tx.conn, thread, *seq),
+        Record::Sleeps { wake, heard } => return inbox::sleeps(tx.conn, thread, wake.as_ref(), *heard),
+        Record::Cached { key, produced, expires_at } => return cache::put(tx.conn, key, produced, *expires_at, at),
+        Record::Event(event) => said.push(event),
     }
+    Ok(())
 }

@@ -1,21 +1,23 @@
 //! The store: the engine's calls, put to the writer or to a reader.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use rusqlite::Connection;
 
+use super::fault::Done;
+use super::lines::Hints;
 use super::open::{self, Options};
-use super::quiet::Quiet;
+use super::prune::{self, Prune, Pruned};
 use super::readers::Readers;
 use super::records;
 use super::writer::Writer;
-use super::{AuditError, audit, cache, checkpoints, inbox, interrupts, journal, threads};
+use super::{AuditError, audit, cache, checkpoints, events, inbox, interrupts, journal, threads};
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Liveness, Name, Owner, Partial,
-    Produced, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Liveness, Name, Opening, Owner,
+    Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
 /// A store in one SQLite file. Several handles, in one process or in several, may be open on the same file.
@@ -23,7 +25,7 @@ pub struct SqliteStore {
     path: PathBuf,
     pub(super) readers: Readers,
     pub(super) writer: Writer,
-    quiet: Quiet,
+    hints: Hints,
     liveness: Arc<dyn Liveness>,
 }
 
@@ -37,9 +39,10 @@ impl SqliteStore {
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let conn = open::writer(&path, &options)?;
-        let writer = Writer::start(conn, path.clone())?;
+        let hints = Hints::default();
+        let writer = Writer::start(conn, path.clone(), options.busy_timeout, hints.clone())?;
         let liveness = options.liveness.clone();
-        Ok(Self { readers: Readers::new(path.clone(), options), writer, quiet: Quiet::default(), liveness, path })
+        Ok(Self { readers: Readers::new(path.clone(), options), writer, hints, liveness, path })
     }
 
     /// The file.
@@ -57,6 +60,19 @@ impl SqliteStore {
         let said: String =
             self.readers.read(|conn| Ok(conn.query_row("PRAGMA integrity_check", [], |row| row.get(0))?)).await?;
         if said == "ok" { Ok(()) } else { Err(StoreError::Damaged(said)) }
+    }
+
+    /// Drops what may go of the history; audit and ledger stay.
+    pub async fn prune(&self, what: &Prune) -> Result<Pruned, StoreError> {
+        let what = what.clone();
+        self.writer.run(move |tx| prune::prune(tx, &what)).await
+    }
+
+    /// Gives the room of what was dropped back to the disk; blocks everybody else while it works, and needs as much room again.
+    pub async fn vacuum(&self) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let vacuumed = tokio::task::spawn_blocking(move || open::vacuum(&path)).await;
+        vacuumed.map_err(|e| StoreError::Failed(e.to_string()))?
     }
 
     /// Holds the whole audit against its hashes: the number of rows, or the first broken one.
@@ -89,14 +105,27 @@ impl Store for SqliteStore {
     }
 
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
-        let (id_, owner, liveness) = (id.clone(), owner.clone(), self.liveness.clone());
-        let thread = self.writer.run(move |tx| threads::acquire(tx, &id_, &owner, &*liveness)).await?;
-        self.quiet.begin(id, thread.epoch);
-        Ok(thread)
+        let (id, owner, liveness) = (id.clone(), owner.clone(), self.liveness.clone());
+        self.writer.run(move |tx| threads::acquire(tx, &id, &owner, &*liveness)).await
+    }
+
+    async fn begin(
+        &self,
+        id: &ThreadId,
+        owner: &Owner,
+        at: DateTime<Utc>,
+        opening: Opening,
+    ) -> Result<Thread, StoreError> {
+        let (id, owner, liveness) = (id.clone(), owner.clone(), self.liveness.clone());
+        self.writer.run(move |tx| records::begin(tx, &id, &owner, &*liveness, at, &opening)).await
+    }
+
+    async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
+        let (id, hints) = (id.clone(), self.hints.clone());
+        self.readers.read(move |conn| recall(conn, &id, &hints)).await
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
-        self.quiet.end(id);
         let id = id.clone();
         self.writer.run(move |tx| threads::release(tx, &id, epoch)).await
     }
@@ -133,19 +162,7 @@ impl Store for SqliteStore {
 
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         let Transaction { thread, epoch, at, records } = transaction;
-        let partial: HashSet<Name> = records.iter().filter_map(partial_ns).cloned().collect();
-        if !partial.is_empty() {
-            self.quiet.disturb(&thread, &partial);
-        }
-        let fresh: Vec<_> = records.iter().filter_map(fresh).filter(|(ns, _)| !partial.contains(ns)).collect();
-        let id = thread.clone();
-        let end = self.writer.run(move |tx| records::commit(tx, &id, epoch, at, &records)).await;
-        match &end {
-            Ok(()) if !fresh.is_empty() => self.quiet.fresh(&thread, epoch, fresh),
-            Ok(()) => {}
-            Err(_) => self.quiet.end(&thread),
-        }
-        end
+        self.writer.run(move |tx| records::commit(tx, &thread, epoch, at, &records)).await
     }
 
     async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {
@@ -164,9 +181,6 @@ impl Store for SqliteStore {
     }
 
     async fn partial(&self, id: &ThreadId, ns: &str, checkpoint: &CheckpointId) -> Result<Partial, StoreError> {
-        if self.quiet.knows(id, ns, checkpoint) {
-            return Ok(Partial::default());
-        }
         let (id, ns, of) = (id.clone(), ns.to_owned(), checkpoint.clone());
         self.readers.read(move |conn| checkpoints::partial(conn, threads::number(conn, &id)?, &ns, &of)).await
     }
@@ -193,33 +207,22 @@ impl Store for SqliteStore {
 
     async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {
         let id = id.clone();
-        self.readers.read(move |conn| audit::events(conn, threads::number(conn, &id)?, after, limit)).await
+        self.readers.read(move |conn| events::after(conn, threads::number(conn, &id)?, after, limit)).await
     }
 }
 
-/// The namespace in which a record keeps something partial.
-fn partial_ns(record: &Record) -> Option<&Name> {
-    match record {
-        Record::Result { ns, .. } | Record::Attempts { ns, .. } => Some(ns),
-        Record::Checkpoint(_)
-        | Record::Entry(_)
-        | Record::Interrupt(_)
-        | Record::Withdraw { .. }
-        | Record::Status { .. }
-        | Record::Seen(_)
-        | Record::CommitPoint(_)
-        | Record::Undone(_)
-        | Record::Took(_)
-        | Record::Migrated { .. }
-        | Record::Sleeps { .. }
-        | Record::Cached { .. }
-        | Record::Event(_) => None,
+fn recall(conn: &Connection, id: &ThreadId, hints: &Hints) -> Done<Recall> {
+    let n = threads::number(conn, id)?;
+    let root = checkpoints::root(conn, n)?;
+    let latest = root.as_ref().and_then(|line| line.last.clone());
+    if let Some(line) = root {
+        hints.give((n, Name::default()), line);
     }
-}
-
-fn fresh(record: &Record) -> Option<(Name, CheckpointId)> {
-    if let Record::Checkpoint(checkpoint) = record {
-        return Some((checkpoint.ns.clone(), checkpoint.id.clone()));
-    }
-    None
+    let partial = latest.as_ref().map(|latest| checkpoints::partial(conn, n, "", &latest.id)).transpose()?;
+    Ok(Recall {
+        journal: journal::all(conn, n)?,
+        interrupts: interrupts::list(conn, Some(id), false)?,
+        latest,
+        partial: partial.unwrap_or_default(),
+    })
 }

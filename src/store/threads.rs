@@ -8,9 +8,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::batch::Tx;
+use super::events;
 use super::fault::{Done, count, decode, decode_opt, encode, nanos, time, uncount};
-use super::writer::Tx;
-use crate::graph::{Liveness, Owner, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus};
+use crate::graph::{Failure, Liveness, Owner, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Unwinding};
 
 /// What never changes of a thread.
 #[derive(Serialize, Deserialize)]
@@ -23,7 +24,8 @@ struct Origin {
     labels: BTreeMap<String, String>,
 }
 
-/// What a commit needs of the row, and writes back.
+/// What a commit needs of a thread.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     /// The row's number.
     pub n: i64,
@@ -34,21 +36,69 @@ pub(super) struct Head {
 }
 
 pub(super) fn head(conn: &Connection, id: &ThreadId) -> Done<Head> {
-    let mut select = conn.prepare_cached("SELECT n, epoch, last_event FROM threads WHERE id = ?1")?;
-    let found = select.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-    let (n, epoch, last_event) = found.ok_or_else(|| StoreError::NoThread(id.clone()))?;
-    Ok(Head { n, epoch: uncount(epoch)?, last_event })
+    let mut select = conn.prepare_cached("SELECT n, epoch FROM threads WHERE id = ?1")?;
+    let found = select.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (n, epoch) = found.ok_or_else(|| StoreError::NoThread(id.clone()))?;
+    Ok(Head { n, epoch: uncount(epoch)?, last_event: events::last(conn, n)? })
+}
+
+/// The same from memory if the file still agrees.
+pub(super) fn known_head(tx: &Tx<'_>, id: &ThreadId) -> Done<Head> {
+    tx.lines.head(id).map_or_else(|| head(tx.conn, id), Ok)
 }
 
 /// The row's number.
 pub(super) fn number(conn: &Connection, id: &ThreadId) -> Done<i64> {
-    Ok(head(conn, id)?.n)
+    let mut select = conn.prepare_cached("SELECT n FROM threads WHERE id = ?1")?;
+    let found = select.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    Ok(found.ok_or_else(|| StoreError::NoThread(id.clone()))?)
 }
 
-pub(super) fn save_head(conn: &Connection, head: &Head, updated_at: DateTime<Utc>) -> Done<()> {
-    let mut update = conn.prepare_cached("UPDATE threads SET last_event = ?2, updated_at = ?3 WHERE n = ?1")?;
-    update.execute(params![head.n, head.last_event, nanos(updated_at)?])?;
-    Ok(())
+/// What a commit changes in the row. Most change nothing there: when a thread changed last stands in its newest event.
+#[derive(Default)]
+pub(super) struct RowChange<'a> {
+    /// Status, failure and unwinding.
+    pub status: Option<(ThreadStatus, Option<&'a Failure>, Option<&'a Unwinding>)>,
+    /// How many answers a run knew.
+    pub seen: Option<u64>,
+    /// Entries up to this number are never undone.
+    pub commit_point: Option<u64>,
+    /// Whether something was undone.
+    pub undone: Option<bool>,
+    /// The lease is given back.
+    pub release: bool,
+}
+
+impl RowChange<'_> {
+    pub fn is_none(&self) -> bool {
+        let Self { status, seen, commit_point, undone, release } = self;
+        status.is_none() && seen.is_none() && commit_point.is_none() && undone.is_none() && !release
+    }
+
+    pub fn save(&self, conn: &Connection, thread: i64, at: DateTime<Utc>) -> Done<()> {
+        let mut update = conn.prepare_cached(
+            "UPDATE threads SET updated_at = ?2, status = coalesce(?3, status),
+               failure = iif(?3 IS NULL, failure, ?4), unwinding = iif(?3 IS NULL, unwinding, ?5),
+               seen = coalesce(?6, seen), committed_seq = coalesce(?7, committed_seq), undone = coalesce(?8, undone),
+               owner = iif(?9, NULL, owner) WHERE n = ?1",
+        )?;
+        let (status, failure, unwinding) = match self.status {
+            Some((status, failure, unwinding)) => (Some(status.word()), failure, unwinding),
+            None => (None, None, None),
+        };
+        update.execute(params![
+            thread,
+            nanos(at)?,
+            status,
+            encode_opt(failure)?,
+            encode_opt(unwinding)?,
+            self.seen.map(count).transpose()?,
+            self.commit_point.map(count).transpose()?,
+            self.undone,
+            self.release,
+        ])?;
+        Ok(())
+    }
 }
 
 /// Adds a thread's rows.
@@ -61,8 +111,8 @@ pub(super) fn insert(conn: &Connection, thread: &Thread) -> Done<Head> {
         return Err(StoreError::ThreadExists(thread.id.clone()).into());
     }
     let mut insert = conn.prepare_cached(
-        "INSERT INTO threads (id, status, epoch, owner, attendant, failure, unwinding, committed_seq, undone, last_event,
-         created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11)",
+        "INSERT INTO threads (id, status, epoch, owner, attendant, failure, unwinding, committed_seq, undone,
+         created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     insert.execute(params![
         thread.id.as_str(),
@@ -115,9 +165,14 @@ pub(super) fn encode_opt<T: Serialize>(value: Option<&T>) -> Done<Option<String>
     value.map(encode).transpose()
 }
 
+/// When the row `t` changed last: most commits say it in their events alone.
+pub(super) const CHANGED_AT: &str =
+    "max(t.updated_at, coalesce((SELECT at FROM events e WHERE e.thread = t.n ORDER BY e.last DESC LIMIT 1), 0))";
+
 const COLUMNS: &str =
     "t.id, t.status, t.epoch, t.owner, t.attendant, t.failure, t.unwinding, t.committed_seq, t.undone, t.created_at,
-     t.updated_at, o.body, t.wake FROM threads t JOIN thread_origins o ON o.thread = t.n";
+     max(t.updated_at, coalesce((SELECT at FROM events e WHERE e.thread = t.n ORDER BY e.last DESC LIMIT 1), 0)),
+     o.body, t.wake FROM threads t JOIN thread_origins o ON o.thread = t.n";
 
 struct Stored {
     id: String,
@@ -218,6 +273,8 @@ pub(super) fn acquire(tx: &mut Tx<'_>, id: &ThreadId, owner: &Owner, liveness: &
     thread.epoch += 1;
     let mut update = tx.conn.prepare_cached("UPDATE threads SET owner = ?2, epoch = ?3 WHERE id = ?1")?;
     update.execute(params![id.as_str(), encode(owner)?, count(thread.epoch)?])?;
+    let head = head(tx.conn, id)?;
+    tx.lines.put_head(id, head);
     Ok(thread)
 }
 

@@ -1,48 +1,77 @@
-//! The one thread that writes, with group commit: all waiting requests share one transaction and one fsync, each in a savepoint of its
-//! own. Answers go out after the COMMIT: accepted means committed.
+//! The one place where the file is written, with group commit: all waiting requests share one transaction and one fsync, each in a
+//! savepoint of its own. Answers go out after the COMMIT: accepted means committed.
+//!
+//! Who asks writes, for all who wait: waking another thread and being woken by it costs as much as a commit to a fast disk. A thread
+//! stands by for everything that takes long: a slow disk, a file that another process holds, requests that arrive meanwhile.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::fault::{Done, Fault};
-use super::lines::Lines;
+use super::batch::{Job, Request, Turn, Tx, Wait};
+use super::fault::Done;
+use super::lines::Hints;
 use crate::graph::StoreError;
 
 /// Waiting requests. One batch takes them all, so this is also the largest batch: enough that the fsync is shared by far more
 /// requests than a process has runs, and few enough that the memory they hold stays small. A full queue makes callers wait.
 const QUEUE: usize = 256;
 
-/// What a request works with.
-pub(super) struct Tx<'a> {
-    /// The connection, inside a transaction.
-    pub conn: &'a Connection,
-    /// The newest checkpoint of each line.
-    pub lines: &'a mut Lines,
+/// Two transactions in a row that take longer than this are nothing for a thread of the runtime: the next one is the standing
+/// thread's. One alone may have met a WAL checkpoint, or a busy processor.
+const SLOW: Duration = Duration::from_millis(2);
+
+/// Takes requests.
+pub(super) struct Writer {
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// Hands requests to the thread.
-pub(super) struct Writer {
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
-    thread: Option<JoinHandle<()>>,
-    transactions: Arc<AtomicU64>,
+/// What callers and the thread share.
+struct Desk {
+    waiting: Mutex<Waiting>,
+    /// Wakes the thread.
+    bell: Condvar,
+    room: Semaphore,
+    turn: Mutex<Turn>,
+    /// How long the newest two transactions took at least, in microseconds; and the newest.
+    pace: AtomicU64,
+    newest: AtomicU64,
+    transactions: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: Vec<Box<dyn Job>>,
+    /// The thread is asked to take them.
+    called: bool,
+    closed: bool,
 }
 
 impl Writer {
-    /// Starts the thread on a connection.
-    pub fn start(conn: Connection, path: PathBuf) -> Result<Self, StoreError> {
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        let transactions = Arc::new(AtomicU64::new(0));
-        let counter = transactions.clone();
+    /// Starts the thread on a connection, which waits for another process's transaction for as long as `patience`.
+    pub fn start(conn: Connection, path: PathBuf, patience: Duration, hints: Hints) -> Result<Self, StoreError> {
+        let desk = Arc::new(Desk {
+            waiting: Mutex::default(),
+            bell: Condvar::new(),
+            room: Semaphore::new(QUEUE),
+            turn: Mutex::new(Turn::new(conn, path, patience, hints)),
+            pace: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+        });
+        let shared = desk.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || Loop { conn, path, lines: Lines::default(), data_version: None, counter }.run(waiting))
+            .spawn(move || shared.stand_by())
             .map_err(|e| StoreError::Failed(format!("the writer's thread cannot be started: {e}")))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), transactions })
+        Ok(Self { desk, thread: Some(thread) })
     }
 
     /// Runs `run` in a transaction and returns when it is committed. `run` may be called more than once, each time after a
@@ -51,23 +80,45 @@ impl Writer {
         &self,
         run: impl FnMut(&mut Tx<'_>) -> Done<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let gone = || StoreError::Failed("the store's writer has stopped".into());
-        let (reply, answer) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(gone)?;
-        queue.send(Box::new(Request { run, ran: None, reply })).await.map_err(|_| gone())?;
+        let (reply, mut answer) = oneshot::channel();
+        self.desk.room.acquire().await.map_err(|_| gone())?.forget();
+        self.desk.put(Box::new(Request::new(run, reply)));
+        let unattended = Unattended(&self.desk);
+        // Others that are about to write, siblings of a superstep among them, say so first; then one writes for all.
+        let mut waited = false;
+        std::future::poll_fn(|cx| {
+            if waited {
+                return Poll::Ready(());
+            }
+            waited = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        if let Ok(end) = answer.try_recv() {
+            std::mem::forget(unattended);
+            return end;
+        }
+        self.desk.lead();
+        std::mem::forget(unattended);
         answer.await.map_err(|_| gone())?
     }
 
     /// How many transactions have been committed.
     pub fn transactions(&self) -> u64 {
-        self.transactions.load(Ordering::Relaxed)
+        self.desk.transactions.load(Ordering::Relaxed)
     }
+}
+
+fn gone() -> StoreError {
+    StoreError::Failed("the store's writer has stopped".into())
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // The closed queue ends the thread after what waits; then the file is closed, and whoever opens it next finds it whole.
-        drop(self.queue.take());
+        // The thread ends after what waits; then the file is closed, and whoever opens it next finds it whole.
+        self.desk.waiting().closed = true;
+        self.desk.bell.notify_one();
         if let Some(thread) = self.thread.take() {
             // A panic there has been answered with errors already.
             let _ = thread.join();
@@ -75,159 +126,95 @@ impl Drop for Writer {
     }
 }
 
-trait Job: Send {
-    /// Runs it; false: it refused or failed, and what it wrote must go.
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
-    /// Answers with what it came to, or with the error that took the whole transaction.
-    fn answer(self: Box<Self>, path: &Path, lost: Option<&StoreError>);
-}
+/// A request whose caller may go away before anybody has taken it: then the thread does.
+struct Unattended<'a>(&'a Desk);
 
-struct Request<T, F> {
-    run: F,
-    ran: Option<Done<T>>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T: Send, F: FnMut(&mut Tx<'_>) -> Done<T> + Send> Job for Request<T, F>
-where
-    Fault: Send,
-{
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
-        let ran = (self.run)(tx);
-        let kept = ran.is_ok();
-        self.ran = Some(ran);
-        kept
-    }
-
-    fn answer(self: Box<Self>, path: &Path, lost: Option<&StoreError>) {
-        let end = match (lost, self.ran) {
-            (Some(lost), _) => Err(lost.clone()),
-            (None, Some(ran)) => ran.map_err(|fault| fault.at(path)),
-            (None, None) => Err(StoreError::Failed("the request was not run".into())),
-        };
-        // Whoever asked may be gone.
-        let _ = self.reply.send(end);
+impl Drop for Unattended<'_> {
+    fn drop(&mut self) {
+        self.0.call();
     }
 }
 
-struct Loop {
-    conn: Connection,
-    path: PathBuf,
-    lines: Lines,
-    /// SQLite's count of what other connections wrote, as last seen.
-    data_version: Option<i64>,
-    counter: Arc<AtomicU64>,
-}
+impl Desk {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing panics while holding it.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// Why a batch came to nothing.
-enum Lost {
-    /// The transaction could not begin: the file is held or cannot be written. Trying each request alone would only wait again.
-    Begin(Fault),
-    /// One request, or the COMMIT, took the transaction with it.
-    Together(Fault),
-}
+    fn put(&self, job: Box<dyn Job>) {
+        self.waiting().jobs.push(job);
+    }
 
-impl Loop {
-    fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
-        let mut jobs = Vec::new();
-        while let Some(first) = waiting.blocking_recv() {
-            jobs.push(first);
-            while jobs.len() < QUEUE {
-                match waiting.try_recv() {
-                    Ok(next) => jobs.push(next),
-                    Err(_) => break,
-                }
-            }
-            self.batch(std::mem::take(&mut jobs));
+    fn take(&self) -> Vec<Box<dyn Job>> {
+        let jobs = std::mem::take(&mut self.waiting().jobs);
+        self.room.add_permits(jobs.len());
+        jobs
+    }
+
+    /// Asks the thread to take what waits.
+    fn call(&self) {
+        let mut waiting = self.waiting();
+        if !waiting.jobs.is_empty() && !waiting.called {
+            waiting.called = true;
+            self.bell.notify_one();
         }
     }
 
-    fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
-        let lost = match self.attempt(&mut jobs) {
-            Ok(()) => None,
-            Err(Lost::Together(_)) if jobs.len() > 1 => {
-                // One that needs more room than there is must not take the others with it.
-                jobs.into_iter().for_each(|job| self.batch(vec![job]));
+    /// Writes what waits, here and now, unless that may take long or somebody is at it: whoever writes looks again afterwards.
+    fn lead(&self) {
+        if self.pace.load(Ordering::Relaxed) > SLOW.as_micros() as u64 {
+            return self.call();
+        }
+        match self.turn.try_lock() {
+            Ok(mut turn) => {
+                let held = self.write(&mut turn, self.take(), Wait::No);
+                drop(turn);
+                if !held.is_empty() {
+                    self.room.forget_permits(held.len());
+                    self.waiting().jobs.extend(held);
+                }
+                self.call();
+            }
+            Err(TryLockError::WouldBlock) => {}
+            // A panic left the connection as it was: nothing can be written any more.
+            Err(TryLockError::Poisoned(_)) => drop(self.take()),
+        }
+    }
+
+    /// Returns the jobs if the file is held by another process and is not to be waited for.
+    fn write(&self, turn: &mut Turn, jobs: Vec<Box<dyn Job>>, wait: Wait) -> Vec<Box<dyn Job>> {
+        if jobs.is_empty() {
+            return jobs;
+        }
+        let begun = Instant::now();
+        let before = turn.transactions;
+        let held = turn.batch(jobs, wait);
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let last = self.newest.swap(took, Ordering::Relaxed);
+        self.pace.store(took.min(last), Ordering::Relaxed);
+        self.transactions.fetch_add(turn.transactions - before, Ordering::Relaxed);
+        held
+    }
+
+    fn stand_by(&self) {
+        loop {
+            let mut waiting = self.waiting();
+            while !waiting.called && !waiting.closed {
+                waiting = self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+            let last = waiting.closed && waiting.jobs.is_empty();
+            waiting.called = false;
+            drop(waiting);
+            if last {
                 return;
             }
-            Err(Lost::Begin(fault) | Lost::Together(fault)) => Some(fault.at(&self.path)),
-        };
-        jobs.into_iter().for_each(|job| job.answer(&self.path, lost.as_ref()));
-    }
-
-    /// One transaction. An error: nothing of it is in the file or in memory.
-    fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), Lost> {
-        self.begin().map_err(|fault| {
-            self.roll_back();
-            Lost::Begin(fault)
-        })?;
-        let done = match jobs {
-            [only] => self.alone(only),
-            many => self.together(many),
-        };
-        match done {
-            Ok(()) => {
-                self.lines.keep_batch();
-                Ok(())
-            }
-            Err(fault) => {
-                self.roll_back();
-                Err(Lost::Together(fault))
-            }
+            let Ok(mut turn) = self.turn.lock() else {
+                drop(self.take());
+                continue;
+            };
+            self.write(&mut turn, self.take(), Wait::Yes);
+            drop(turn);
+            self.call();
         }
-    }
-
-    /// A request by itself needs no savepoint.
-    fn alone(&mut self, job: &mut Box<dyn Job>) -> Done<()> {
-        if job.run(&mut Tx { conn: &self.conn, lines: &mut self.lines }) {
-            return self.commit();
-        }
-        self.roll_back();
-        Ok(())
-    }
-
-    fn together(&mut self, jobs: &mut [Box<dyn Job>]) -> Done<()> {
-        for job in jobs {
-            self.statement("SAVEPOINT request")?;
-            if job.run(&mut Tx { conn: &self.conn, lines: &mut self.lines }) {
-                self.lines.keep_request();
-            } else {
-                self.lines.drop_request();
-                // A full disk and the like end the whole transaction: this fails then.
-                self.statement("ROLLBACK TO request")?;
-            }
-            self.statement("RELEASE request")?;
-        }
-        self.commit()
-    }
-
-    /// IMMEDIATE: the write lock comes first, so that nothing a request reads can be outdated when it writes.
-    fn begin(&mut self) -> Done<()> {
-        self.statement("BEGIN IMMEDIATE")?;
-        let version: i64 = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        if self.data_version.replace(version) != Some(version) {
-            self.lines.foreign_write();
-        }
-        Ok(())
-    }
-
-    fn commit(&self) -> Done<()> {
-        self.statement("COMMIT")?;
-        self.counter.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn roll_back(&mut self) {
-        self.lines.drop_batch();
-        if !self.conn.is_autocommit()
-            && let Err(error) = self.conn.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%error, path = %self.path.display(), "the store's transaction cannot be rolled back");
-        }
-    }
-
-    fn statement(&self, sql: &str) -> Done<()> {
-        self.conn.prepare_cached(sql)?.execute([])?;
-        Ok(())
     }
 }

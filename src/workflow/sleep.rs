@@ -30,7 +30,7 @@ pub(super) struct SleepSpec {
 pub(super) enum End {
     Never,
     After(TextDuration),
-    At(Expression),
+    At(Box<Expression>),
 }
 
 impl End {
@@ -38,7 +38,7 @@ impl End {
         match (length, until) {
             (None, None) => Ok(Self::Never),
             (Some(length), None) => Ok(Self::After(length)),
-            (None, Some(until)) => Ok(Self::At(Expression::compile(until)?)),
+            (None, Some(until)) => Ok(Self::At(Box::new(Expression::compile(until)?))),
             (Some(_), Some(_)) => {
                 Err(Failure::new("bad_parameters", "`for` and `until` exclude each other").hint("keep one of them"))
             }

@@ -7,16 +7,17 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidegate::graph::{
-    Advance, Answer, Checkpoint, CheckpointId, CompiledGraph, END, Engine, Entry, EventRow, Export, Failure, Goto,
-    Inbox, Interrupt, InterruptId, NewThread, NodePolicy, Outcome, Owner, Partial, Produced, Record, RetryPolicy,
-    START, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
+    Advance, Answer, Checkpoint, CheckpointId, CompiledGraph, Durability, END, Engine, Entry, EntryStatus, Event,
+    EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, NewThread, NodePolicy, OnError, Opening, Outcome,
+    Owner, Partial, Produced, Recall, Record, RetryPolicy, START, Signal, StopAsk, Store, StoreError, Thread,
+    ThreadFilter, ThreadId, ThreadStatus, Transaction, Until, replay,
 };
 
 use crate::support::*;
@@ -26,12 +27,15 @@ const CASE: &str = "ENGINE_CRASH_CASE";
 const AT: &str = "ENGINE_CRASH_AT";
 const THREAD: &str = "t";
 
-static PASSED: AtomicU64 = AtomicU64::new(0);
+/// The places that this process has passed.
+static PASSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// A place where the process may be killed. Without the variable it only counts.
-pub fn point() {
-    let at: Option<u64> = std::env::var(AT).ok().and_then(|text| text.parse().ok());
-    if at == Some(PASSED.fetch_add(1, Ordering::SeqCst) + 1) {
+pub fn point(what: &str) {
+    let at: Option<usize> = std::env::var(AT).ok().and_then(|text| text.parse().ok());
+    let mut passed = PASSED.lock().unwrap();
+    passed.push(what.to_owned());
+    if at == Some(passed.len()) {
         nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL).unwrap();
         // The signal may take a moment; nothing must happen meanwhile.
         loop {
@@ -46,7 +50,7 @@ fn case(name: &str) -> Arc<CompiledGraph> {
         Arc::new(built.edge(START, "x").edge("x", "ask").edge("ask", "y").compile().unwrap())
     };
     let built = match name {
-        "chain" => {
+        "chain" | "invoke" => {
             let twice = step(|cx, _| {
                 Box::pin(async move {
                     cx.effect("make", Make::of("b1")).await?;
@@ -58,7 +62,7 @@ fn case(name: &str) -> Arc<CompiledGraph> {
                     Ok(Outcome::update(says(answer.to_string())))
                 })
             });
-            let built = graph("chain").node("a", maker()).node("b", twice).node("c", maker());
+            let built = graph(name).node("a", maker()).node("b", twice).node("c", maker());
             built.edge(START, "a").edge("a", "b").edge("b", "c")
         }
         "fan" => {
@@ -109,6 +113,41 @@ fn case(name: &str) -> Arc<CompiledGraph> {
             let built = graph("retry").node("a", maker()).node("flaky", maker()).policy("flaky", policy);
             built.edge(START, "a").edge("a", "flaky")
         }
+        "waits" => {
+            let wait = |signals: &'static [&'static str], until: Until| {
+                step(move |cx, _| {
+                    Box::pin(async move {
+                        cx.effect("make", Make::of(&format!("{}-before", cx.node()))).await?;
+                        let signals: Vec<String> = signals.iter().map(|&name| name.to_owned()).collect();
+                        let woken = cx.wait(&signals, until).await?;
+                        cx.effect("make", Make::of(&format!("{}-after", cx.node()))).await?;
+                        Ok(Outcome::update(says(format!("{woken:?}"))))
+                    })
+                })
+            };
+            let nap = wait(&[], Until::After(Duration::from_millis(30)));
+            let built = graph("waits").node("nap", nap).node("hear", wait(&["go"], Until::Never));
+            built.node("z", maker()).edge(START, "nap").edge(START, "hear").barrier(["nap", "hear"], "z")
+        }
+        "handled" => {
+            let broken = step(|cx, _| {
+                Box::pin(async move {
+                    cx.effect("make", Make::of("half")).await?;
+                    Err(Failure::new("boom", "it broke").into())
+                })
+            });
+            let on_error = Some(OnError { to: "mend".into(), into: None });
+            let handled = NodePolicy { on_error, ..NodePolicy::default() };
+            let deferred = NodePolicy { defer: true, ..NodePolicy::default() };
+            let built = graph("handled").node("bad", broken).policy("bad", handled).node("mend", maker());
+            let built = built.node("last", maker()).policy("last", deferred).node("z", maker());
+            built.edge(START, "bad").edge(START, "last").edge("mend", "z")
+        }
+        "fork" | "async" | "exit" => {
+            let built = graph(name).node("a", maker()).node("b", speaker()).node("c", speaker()).node("ask", asker());
+            let built = built.subgraph("s", inner()).node("z", maker());
+            built.edge(START, "a").edge("a", "b").edge("b", "c").edge("c", "ask").edge("ask", "s").edge("s", "z")
+        }
         other => panic!("no case {other}"),
     };
     Arc::new(built.compile().unwrap())
@@ -120,7 +159,11 @@ async fn drive(name: &str, dir: &Path) {
     let store: Arc<dyn Store> = Arc::new(Deadly(sqlite(dir)));
     let engine = engine(store.clone(), &world);
     let (graph, id) = (case(name), ThreadId::from(THREAD));
-    if store.thread(&id).await.unwrap().is_none() {
+    let is_new = store.thread(&id).await.unwrap().is_none();
+    if is_new && name == "invoke" {
+        let new = NewThread { id: Some(id.clone()), ..NewThread::default() };
+        engine.invoke(&graph, new, Advance::default()).await.unwrap();
+    } else if is_new {
         engine.create(&graph, NewThread { id: Some(id.clone()), ..NewThread::default() }).await.unwrap();
     }
     loop {
@@ -128,13 +171,32 @@ async fn drive(name: &str, dir: &Path) {
         match thread.status {
             ThreadStatus::Succeeded | ThreadStatus::Failed | ThreadStatus::Cancelled | ThreadStatus::Stuck => break,
             ThreadStatus::Interrupted => person(name, &engine, &graph, &world).await,
-            ThreadStatus::Pending | ThreadStatus::Running | ThreadStatus::Sleeping => {}
+            ThreadStatus::Sleeping => somebody(&*store).await,
+            ThreadStatus::Pending | ThreadStatus::Running => {}
         }
         let over = store.thread(&id).await.unwrap().unwrap().status.is_terminal();
         if !over {
-            engine.advance(&graph, &id, Advance::default()).await.unwrap();
+            let durability = match name {
+                "async" => Durability::Async,
+                "exit" => Durability::Exit,
+                _ => Durability::Sync,
+            };
+            engine.advance(&graph, &id, Advance { durability, ..Advance::default() }).await.unwrap();
         }
     }
+}
+
+/// What somebody does who sees it sleep: sends the one signal, unless it was sent.
+async fn somebody(store: &dyn Store) {
+    let id = ThreadId::from(THREAD);
+    let events = store.events(&id, 0, usize::MAX).await.unwrap();
+    if !events.iter().any(|row| matches!(row.event, Event::Signalled { .. })) {
+        let at = Utc::now();
+        let signal = Signal { seq: 0, name: "go".into(), value: json!(1), by: "ada".into(), at };
+        store.signal(&id, &signal).await.unwrap();
+    }
+    // The timer takes its time.
+    tokio::time::sleep(Duration::from_millis(2)).await;
 }
 
 /// What a person does with a thread that waits: answer, resume, or cancel.
@@ -143,6 +205,12 @@ async fn person(name: &str, engine: &Engine, graph: &Arc<CompiledGraph>, world: 
     if name == "cancel" || name == "leave" {
         let why = Failure::new("cancelled_by_user", "no more");
         engine.cancel(graph, &id, name == "cancel", why).await.unwrap();
+        return;
+    }
+    let history = engine.store().history(&id, "").await.unwrap();
+    if name == "fork" && history.iter().all(|c| c.fork == 0) {
+        let from = history.iter().find(|c| c.step == 1).unwrap();
+        engine.fork(graph, &id, &from.id, &Map::new(), None).await.unwrap();
         return;
     }
     let open = engine.store().interrupts(Some(&id), true).await.unwrap();
@@ -158,7 +226,7 @@ fn victim() {
     let (Ok(dir), Ok(name)) = (std::env::var(DIR), std::env::var(CASE)) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(drive(&name, Path::new(&dir)));
-    std::fs::write(Path::new(&dir).join("points"), PASSED.load(Ordering::SeqCst).to_string()).unwrap();
+    std::fs::write(Path::new(&dir).join("points"), PASSED.lock().unwrap().join("\n")).unwrap();
 }
 
 /// Runs the victim; false: it was killed.
@@ -238,16 +306,21 @@ async fn matrix(name: &str) {
     assert!(start(name, calm.path(), None));
     let expected = seen(name, calm.path()).await;
     let resumed = World::at(calm.path()).calls("resume").len();
-    let points: u64 = std::fs::read_to_string(calm.path().join("points")).unwrap().parse().unwrap();
+    let text = std::fs::read_to_string(calm.path().join("points")).unwrap();
+    let places: Vec<&str> = text.lines().collect();
+    let points = places.len() as u64;
     assert!(points > 20, "{name} has {points} points");
+    let mut killed: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
     performed_once(calm.path(), 3);
     let mut unhurt = 0;
     for at in 1..=points {
         let dir = tempfile::tempdir().unwrap();
         // Siblings that end together share a transaction, so a run may have a point or two less than the calm one.
+        let row = killed.entry(places[at as usize - 1]).or_default();
         if start(name, dir.path(), Some(at)) {
-            unhurt += 1;
+            (unhurt, row.1) = (unhurt + 1, row.1 + 1);
         } else {
+            row.0 += 1;
             assert!(start(name, dir.path(), None));
         }
         let found = seen(name, dir.path()).await;
@@ -256,6 +329,11 @@ async fn matrix(name: &str) {
         // Who was killed between a person's word and its record is told again; no stop is passed over.
         let again = World::at(dir.path()).calls("resume").len();
         assert!((resumed..=resumed + 1).contains(&again), "{name}, killed at {at}: {again} instead of {resumed}");
+    }
+    // Seen with `--nocapture`.
+    println!("{name}: killed at {points} points, each ended as if nothing had happened");
+    for (place, (killed, missed)) in killed {
+        println!("  {place:<28} killed {killed:>3}, not reached {missed:>2}, as uncrashed {:>3}", killed + missed);
     }
     assert!(unhurt * 5 <= points, "{unhurt} of {points} points of {name} were not there");
 }
@@ -273,6 +351,7 @@ macro_rules! matrices {
 
 matrices! {
     a_chain_with_a_question_survives: "chain",
+    a_thread_that_is_born_with_its_lease_survives: "invoke",
     a_fan_out_with_a_question_survives: "fan",
     a_subgraph_with_a_question_survives: "sub",
     static_interrupts_survive: "static",
@@ -280,6 +359,33 @@ matrices! {
     a_cancel_survives: "cancel",
     a_cancel_without_undo_survives: "leave",
     retries_survive: "retry",
+    timers_and_signals_survive: "waits",
+    handlers_and_deferred_nodes_survive: "handled",
+    a_fork_survives: "fork",
+    commits_beside_the_run_survive: "async",
+    a_run_that_is_durable_at_its_exit_survives: "exit",
+}
+
+/// What a transaction is about.
+fn what(records: &[Record]) -> &'static str {
+    let entry = |record: &Record| match record {
+        Record::Entry(entry) => Some(match entry.status {
+            EntryStatus::Intent => "the intent",
+            EntryStatus::Done => "the receipt",
+            EntryStatus::Failed => "the failure",
+            EntryStatus::Undoing | EntryStatus::Undone | EntryStatus::UndoFailed | EntryStatus::Accepted => "the undo",
+        }),
+        _ => None,
+    };
+    let is = |wanted: fn(&Record) -> bool| records.iter().any(wanted);
+    match records.iter().find_map(entry) {
+        Some(entry) => entry,
+        None if is(|r| matches!(r, Record::Release)) => "the end of a run",
+        None if is(|r| matches!(r, Record::Checkpoint(_))) => "a superstep",
+        None if is(|r| matches!(r, Record::Interrupt(_))) => "a question",
+        None if is(|r| matches!(r, Record::Result { .. } | Record::Attempts { .. })) => "a task",
+        None => "another record",
+    }
 }
 
 /// A store that kills its process around its writes.
@@ -288,34 +394,52 @@ struct Deadly<S>(S);
 #[async_trait]
 impl<S: Store> Store for Deadly<S> {
     async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
-        point();
+        point("before create");
         let done = self.0.create(thread, records).await;
-        point();
+        point("after create");
         done
     }
 
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
         let done = self.0.acquire(id, owner).await;
-        point();
+        point("after acquire");
         done
+    }
+
+    async fn begin(
+        &self,
+        id: &ThreadId,
+        owner: &Owner,
+        at: DateTime<Utc>,
+        opening: Opening,
+    ) -> Result<Thread, StoreError> {
+        point("before begin");
+        let done = self.0.begin(id, owner, at, opening).await;
+        point("after begin");
+        done
+    }
+
+    async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
+        self.0.recall(id).await
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
         let done = self.0.release(id, epoch).await;
-        point();
+        point("after release");
         done
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
-        point();
+        let what = what(&transaction.records);
+        point(&format!("before {what}"));
         let done = self.0.commit(transaction).await;
-        point();
+        point(&format!("after {what}"));
         done
     }
 
     async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
         let done = self.0.answer(id, answer, digest).await;
-        point();
+        point("after answer");
         done
     }
 
@@ -329,7 +453,7 @@ impl<S: Store> Store for Deadly<S> {
 
     async fn signal(&self, id: &ThreadId, signal: &Signal) -> Result<u64, StoreError> {
         let done = self.0.signal(id, signal).await;
-        point();
+        point("after signal");
         done
     }
 

@@ -136,11 +136,11 @@ impl Effect for Make {
             Some(Act::Hang) => std::future::pending::<()>().await,
             _ => {}
         }
-        point();
+        point("before an effect is done");
         if !self.name.starts_with("lost") {
             std::fs::write(&path, "").unwrap();
         }
-        point();
+        point("after an effect is done");
         match act {
             Some(Act::DoAndHang) => std::future::pending::<()>().await,
             Some(Act::Panic) => panic!("perform panics"),
@@ -169,7 +169,7 @@ impl Effect for Make {
             Some(Act::Panic) => panic!("undo panics"),
             _ => {}
         }
-        point();
+        point("before an effect is undone");
         match std::fs::remove_file(&receipt.path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::new("io", e.to_string())),
             _ => Ok(()),

@@ -47,6 +47,59 @@ fn a_newer_file_is_refused() -> Tested {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_file_of_version_two_is_taken_over() -> Tested {
+    let (_dir, path) = place()?;
+    std::fs::create_dir_all(path.parent().expect("it has one"))?;
+    let old = Connection::open(&path)?;
+    old.execute_batch(include_str!("../../src/store/migrations/0001_init.sql"))?;
+    old.execute_batch(include_str!("../../src/store/migrations/0002_inbox.sql"))?;
+    old.execute_batch(
+        r#"INSERT INTO threads VALUES (7, 't', 'interrupted', 1, NULL, NULL, NULL, NULL, 0, 0, 3, 5, 9, NULL, 0, 0);
+        INSERT INTO thread_origins VALUES (7, '{"workflow":"w","document":null,"fingerprint":"f","node_versions":{},"input":{},"labels":{}}');
+        INSERT INTO lines VALUES (1, 7, ''), (2, 7, 'sub:1');
+        INSERT INTO checkpoints VALUES
+          (1, 1, '019376a1-0000-7000-8000-000000000000', 0, 'loop', 1, 1, '{"parent":null,"values":[{"set":["n",1]}],"visits":{"a":1},"due":["a"]}'),
+          (2, 2, 'inner', 0, 'loop', 2, 1, '{"parent":null}'),
+          (3, 1, '019376A1-0000-7000-8000-000000000001', 1, 'update', 3, 0, '{"both":[{"set":["n",2]}],"visits":{"a":2},"due":["a"]}');
+        INSERT INTO events VALUES
+          (7, 1, 1, '{"type":"accepted","workflow":"w"}'), (7, 2, 2, '{"type":"node_started","ns":"","node":"a","attempt":1}'),
+          (7, 3, 8, '{"type":"checkpointed","ns":"","step":1,"source":"loop","next":["a"]}');
+        PRAGMA application_id = 1416193125;
+        PRAGMA user_version = 2;"#,
+    )?;
+    drop(old);
+    let store = SqliteStore::open_with(&path, normal())?;
+    let id = "t".into();
+    let history = store.history(&id, "").await?;
+    let seen: Vec<_> = history.iter().map(|c| (c.id.as_str(), c.step, c.values["n"].as_i64(), c.visits["a"])).collect();
+    // An id that is no UUID as we write it stays as it is.
+    let ids = ["019376a1-0000-7000-8000-000000000000", "019376A1-0000-7000-8000-000000000001"];
+    assert_eq!(seen, [(ids[0], 0, Some(1), 1), (ids[1], 1, Some(2), 2)]);
+    assert_eq!(history[1].parent.as_ref(), Some(&history[0].id));
+    assert_eq!(store.latest(&id, "sub:1").await?.map(|c| c.id.to_string()), Some("inner".to_owned()));
+    let events = store.events(&id, 1, 9).await?;
+    assert_eq!(
+        events.iter().map(|row| (row.seq, row.at.timestamp_nanos_opt())).collect::<Vec<_>>(),
+        [(2, Some(2)), (3, Some(8))]
+    );
+    store.acquire(&id, &tidegate::store::this_process("test")).await?;
+    let next = super::checkpoint(2, super::state(serde_json::json!({"n": 3})));
+    let records = vec![super::note(4), tidegate::graph::Record::Checkpoint(std::sync::Arc::new(next.clone()))];
+    store.commit(super::transaction(&id, 2, records)).await?;
+    assert_eq!(store.history(&id, "").await?.pop(), Some(next));
+    assert_eq!(store.events(&id, 3, 9).await?.first().map(|row| row.seq), Some(4));
+    drop(store);
+    let raw = Connection::open(&path)?;
+    raw.execute_batch("PRAGMA foreign_keys = ON; DELETE FROM threads")?;
+    let left: i64 =
+        raw.query_row("SELECT (SELECT count(*) FROM checkpoints) + (SELECT count(*) FROM events)", [], |row| {
+            row.get(0)
+        })?;
+    assert_eq!(left, 0, "a thread takes its checkpoints and events with it");
+    Ok(())
+}
+
 #[test]
 fn what_is_not_ours_is_refused() -> Tested {
     let (_dir, path) = place()?;

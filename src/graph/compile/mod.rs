@@ -150,6 +150,7 @@ pub(super) fn compile(graph: StateGraph, kept: bool) -> Result<CompiledGraph, Co
         interrupt_after: graph.interrupt_after,
         warnings,
         fingerprint: std::sync::OnceLock::new(),
+        versions: std::sync::OnceLock::new(),
     })
 }
 

@@ -251,8 +251,8 @@ fn is_number(text: &str) -> bool {
 }
 
 fn waiting(line: &[Step]) -> Option<VisitState> {
-    let states = line.last()?.nodes.iter().map(|visit| visit.state);
-    states.filter(|state| matches!(state, VisitState::Asks | VisitState::Sleeps)).last()
+    let mut states = line.last()?.nodes.iter().map(|visit| visit.state);
+    states.rfind(|state| matches!(state, VisitState::Asks | VisitState::Sleeps))
 }
 
 fn fresh(line: &[Step], node: &Name) -> Visit {

@@ -70,6 +70,7 @@ pub(super) async fn the_inbox_is_the_next_owners(harness: &dyn Harness) -> Check
     let store = harness.open();
     let expected = Inbox { epoch: 1, stop: Some(ask(false, 2)), answered: true, signalled: false };
     same("the newest request and the answer are kept", store.inbox(&id).await?, expected)?;
+    same("an answer is a change", store.thread(&id).await?.map(|t| t.updated_at), Some(at(4)))?;
     let events = store.events(&id, 0, 9).await?;
     let told = events.first().map(|row| (row.at, row.event.clone()));
     same("an event tells who asked", told, Some((at(1), Event::StopAsked { by: "down".into(), hold: true })))?;

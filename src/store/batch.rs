@@ -1,0 +1,196 @@
+//! One transaction for all requests that wait.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::oneshot;
+
+use super::fault::{Done, Fault};
+use super::lines::{Hints, Lines};
+use crate::graph::StoreError;
+
+/// What a request works with.
+pub(super) struct Tx<'a> {
+    /// The connection, inside a transaction.
+    pub conn: &'a Connection,
+    /// The newest checkpoint of each line.
+    pub lines: &'a mut Lines,
+}
+
+/// A request of any type.
+pub(super) trait Job: Send {
+    /// Runs it; false: it refused or failed, and what it wrote must go.
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Answers with what it came to, or with the error that took the whole transaction.
+    fn answer(self: Box<Self>, path: &Path, lost: Option<&StoreError>);
+}
+
+/// A request: what is to be done, and where the answer goes.
+pub(super) struct Request<T, F> {
+    run: F,
+    ran: Option<Done<T>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Request<T, F> {
+    pub fn new(run: F, reply: oneshot::Sender<Result<T, StoreError>>) -> Self {
+        Self { run, ran: None, reply }
+    }
+}
+
+impl<T: Send, F: FnMut(&mut Tx<'_>) -> Done<T> + Send> Job for Request<T, F>
+where
+    Fault: Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+        let ran = (self.run)(tx);
+        let kept = ran.is_ok();
+        self.ran = Some(ran);
+        kept
+    }
+
+    fn answer(self: Box<Self>, path: &Path, lost: Option<&StoreError>) {
+        let end = match (lost, self.ran) {
+            (Some(lost), _) => Err(lost.clone()),
+            (None, Some(ran)) => ran.map_err(|fault| fault.at(path)),
+            (None, None) => Err(StoreError::Failed("the request was not run".into())),
+        };
+        // Whoever asked may be gone.
+        let _ = self.reply.send(end);
+    }
+}
+
+/// Whether to wait for another process's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    Yes,
+    No,
+}
+
+/// What whoever writes needs.
+pub(super) struct Turn {
+    conn: Connection,
+    path: PathBuf,
+    patience: Duration,
+    /// What the connection is set to.
+    waits: Option<Wait>,
+    lines: Lines,
+    /// SQLite's count of what other connections wrote, as last seen.
+    data_version: Option<i64>,
+    /// Committed so far.
+    pub transactions: u64,
+}
+
+/// Why a batch came to nothing.
+enum Lost {
+    /// The transaction could not begin: the file is held or cannot be written. Trying each request alone would only wait again.
+    Begin(Fault),
+    /// One request, or the COMMIT, took the transaction with it.
+    Together(Fault),
+}
+
+impl Turn {
+    pub fn new(conn: Connection, path: PathBuf, patience: Duration, hints: Hints) -> Self {
+        Self { conn, path, patience, waits: None, lines: Lines::new(hints), data_version: None, transactions: 0 }
+    }
+
+    /// Runs and answers all. Returns them untouched if another process holds the file and is not to be waited for.
+    pub fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>, wait: Wait) -> Vec<Box<dyn Job>> {
+        let lost = match self.attempt(&mut jobs, wait) {
+            Ok(()) => None,
+            Err(Lost::Begin(Fault::Sql(e))) if wait == Wait::No && is_busy(&e) => return jobs,
+            Err(Lost::Together(_)) if jobs.len() > 1 => {
+                // One that needs more room than there is must not take the others with it.
+                return jobs.into_iter().flat_map(|job| self.batch(vec![job], wait)).collect();
+            }
+            Err(Lost::Begin(fault) | Lost::Together(fault)) => Some(fault.at(&self.path)),
+        };
+        jobs.into_iter().for_each(|job| job.answer(&self.path, lost.as_ref()));
+        Vec::new()
+    }
+
+    /// One transaction. An error: nothing of it is in the file or in memory.
+    fn attempt(&mut self, jobs: &mut [Box<dyn Job>], wait: Wait) -> Result<(), Lost> {
+        self.begin(wait).map_err(|fault| {
+            self.roll_back();
+            Lost::Begin(fault)
+        })?;
+        let done = match jobs {
+            [only] => self.alone(only),
+            many => self.together(many),
+        };
+        match done {
+            Ok(()) => {
+                self.lines.keep_batch();
+                Ok(())
+            }
+            Err(fault) => {
+                self.roll_back();
+                Err(Lost::Together(fault))
+            }
+        }
+    }
+
+    /// A request by itself needs no savepoint.
+    fn alone(&mut self, job: &mut Box<dyn Job>) -> Done<()> {
+        if job.run(&mut Tx { conn: &self.conn, lines: &mut self.lines }) {
+            return self.commit();
+        }
+        self.roll_back();
+        Ok(())
+    }
+
+    fn together(&mut self, jobs: &mut [Box<dyn Job>]) -> Done<()> {
+        for job in jobs {
+            self.statement("SAVEPOINT request")?;
+            if job.run(&mut Tx { conn: &self.conn, lines: &mut self.lines }) {
+                self.lines.keep_request();
+            } else {
+                self.lines.drop_request();
+                // A full disk and the like end the whole transaction: this fails then.
+                self.statement("ROLLBACK TO request")?;
+            }
+            self.statement("RELEASE request")?;
+        }
+        self.commit()
+    }
+
+    /// IMMEDIATE: the write lock comes first, so that nothing a request reads can be outdated when it writes.
+    fn begin(&mut self, wait: Wait) -> Done<()> {
+        if self.waits != Some(wait) {
+            self.conn.busy_timeout(if wait == Wait::Yes { self.patience } else { Duration::ZERO })?;
+            self.waits = Some(wait);
+        }
+        self.statement("BEGIN IMMEDIATE")?;
+        let version: i64 = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if self.data_version.replace(version) != Some(version) {
+            self.lines.foreign_write();
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Done<()> {
+        self.statement("COMMIT")?;
+        self.transactions += 1;
+        Ok(())
+    }
+
+    fn roll_back(&mut self) {
+        self.lines.drop_batch();
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, path = %self.path.display(), "the store's transaction cannot be rolled back");
+        }
+    }
+
+    fn statement(&self, sql: &str) -> Done<()> {
+        self.conn.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}

@@ -1,0 +1,173 @@
+//! Events: one row for those of a commit. Those of every superstep have a short form.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, params};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::audit;
+use super::fault::{Done, count, decode, encode, nanos, time, uncount};
+use super::threads::Head;
+use crate::graph::{Event, EventRow, Name, Source, ThreadId};
+
+/// Adds events under the thread's next numbers; audited ones to the audit too.
+pub(super) fn add(
+    conn: &Connection,
+    thread: &ThreadId,
+    head: &mut Head,
+    at: DateTime<Utc>,
+    events: &[&Event],
+) -> Done<()> {
+    let Ok(many) = i64::try_from(events.len()) else { return Ok(()) };
+    if many == 0 {
+        return Ok(());
+    }
+    head.last_event += many;
+    let body = encode(&events.iter().map(|event| Short(event)).collect::<Vec<_>>())?;
+    let mut insert = conn.prepare_cached("INSERT INTO events (thread, last, at, body) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![head.n, head.last_event, nanos(at)?, body])?;
+    events.iter().filter(|event| event.is_audited()).try_for_each(|event| audit::add(conn, thread, at, event))
+}
+
+/// The newest event's number.
+pub(super) fn last(conn: &Connection, thread: i64) -> Done<i64> {
+    let mut select = conn.prepare_cached("SELECT coalesce(max(last), 0) FROM events WHERE thread = ?1")?;
+    Ok(select.query_row([thread], |row| row.get(0))?)
+}
+
+/// Events of a thread after a number.
+pub(super) fn after(conn: &Connection, thread: i64, after: u64, limit: usize) -> Done<Vec<EventRow>> {
+    let mut select =
+        conn.prepare_cached("SELECT last, at, body FROM events WHERE thread = ?1 AND last > ?2 ORDER BY last")?;
+    let mut rows = select.query(params![thread, i64::try_from(after).unwrap_or(i64::MAX)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()?
+        && found.len() < limit
+    {
+        let (last, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let events: Vec<Long> = decode(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?, "events")?;
+        let first = uncount(last + 1 - count(events.len() as u64)?)?;
+        let numbered = (first..).zip(events).filter(|(seq, _)| *seq > after);
+        found.extend(numbered.map(|(seq, event)| EventRow { seq, at: time(at), event: event.0 }));
+    }
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// An event as it is stored: in short `["start", node, attempt, ns]`, `["end", node, ms, ns]` or `["step", step, next, ns]`, where
+/// a first attempt and the root's namespace are left out at the end; everything else as it is.
+struct Short<'a>(&'a Event);
+
+impl Serialize for Short<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Event::NodeStarted { ns, node, attempt: 1 } if ns.is_empty() => short(to, "start", node, None::<u8>, ns),
+            Event::NodeStarted { ns, node, attempt } => short(to, "start", node, Some(attempt), ns),
+            Event::NodeFinished { ns, node, duration_ms } => short(to, "end", node, Some(duration_ms), ns),
+            Event::Checkpointed { ns, step, source: Source::Loop, next } => short(to, "step", step, Some(next), ns),
+            other => other.serialize(to),
+        }
+    }
+}
+
+fn short<S: Serializer>(
+    to: S,
+    what: &str,
+    first: &impl Serialize,
+    second: Option<impl Serialize>,
+    ns: &Name,
+) -> Result<S::Ok, S::Error> {
+    let mut seq = to.serialize_seq(None)?;
+    seq.serialize_element(what)?;
+    seq.serialize_element(first)?;
+    if let Some(second) = second {
+        seq.serialize_element(&second)?;
+        if !ns.is_empty() {
+            seq.serialize_element(ns)?;
+        }
+    }
+    seq.end()
+}
+
+/// The same read back.
+struct Long(Event);
+
+impl<'de> Deserialize<'de> for Long {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Stored).map(Self)
+    }
+}
+
+struct Stored;
+
+impl<'de> Visitor<'de> for Stored {
+    type Value = Event;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Event, A::Error> {
+        Event::deserialize(MapAccessDeserializer::new(map))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Event, A::Error> {
+        let missing = || A::Error::custom("an event in short is too short");
+        let what: String = seq.next_element()?.ok_or_else(missing)?;
+        match what.as_str() {
+            "start" => {
+                let node = seq.next_element()?.ok_or_else(missing)?;
+                let attempt = seq.next_element()?.unwrap_or(1);
+                Ok(Event::NodeStarted { ns: seq.next_element()?.unwrap_or_default(), node, attempt })
+            }
+            "end" => {
+                let node = seq.next_element()?.ok_or_else(missing)?;
+                let duration_ms = seq.next_element()?.ok_or_else(missing)?;
+                Ok(Event::NodeFinished { ns: seq.next_element()?.unwrap_or_default(), node, duration_ms })
+            }
+            "step" => {
+                let step = seq.next_element()?.ok_or_else(missing)?;
+                let next = seq.next_element()?.ok_or_else(missing)?;
+                let ns = seq.next_element()?.unwrap_or_default();
+                Ok(Event::Checkpointed { ns, step, source: Source::Loop, next })
+            }
+            // A newer version's: as with an unknown type.
+            _ => {
+                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                Ok(Event::Unknown)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_forms_come_back() -> serde_json::Result<()> {
+        let (root, inner) = (Name::default(), Name::from("sub:1"));
+        let mut all = Vec::new();
+        for ns in [root, inner] {
+            for attempt in [1, 3] {
+                all.push(Event::NodeStarted { ns: ns.clone(), node: "a".into(), attempt });
+            }
+            all.push(Event::NodeFinished { ns: ns.clone(), node: "a".into(), duration_ms: 7 });
+            for source in [Source::Loop, Source::Update] {
+                all.push(Event::Checkpointed { ns: ns.clone(), step: -1, source, next: vec!["a".into(), "b".into()] });
+            }
+        }
+        all.push(Event::Accepted { workflow: "w".into() });
+        let text = serde_json::to_string(&all.iter().map(Short).collect::<Vec<_>>())?;
+        let back: Vec<Long> = serde_json::from_str(&text)?;
+        assert_eq!(back.into_iter().map(|long| long.0).collect::<Vec<_>>(), all);
+        assert!(text.starts_with(r#"[["start","a"],["start","a",3],["end","a",7],["step",-1,["a","b"]],{"#), "{text}");
+        let newer: Vec<Long> = serde_json::from_str(r#"[["later",1,{"x":2}],{"type":"later"}]"#)?;
+        assert!(newer.iter().all(|long| long.0 == Event::Unknown));
+        Ok(())
+    }
+}
