@@ -220,28 +220,34 @@ fn apply_to_both(to: &mut Checkpoint, change: Change) {
 
 impl Body {
     /// Turns the checkpoint before (for a snapshot: an empty one) into this row's.
-    pub fn apply(self, to: &mut Checkpoint) {
+    pub fn apply(mut self, to: &mut Checkpoint) {
         // The parent first: `to.id` is still the row before.
-        to.parent = match self.parent {
+        to.parent = match self.parent.take() {
             Some(named) => named,
             None => Some(to.id.clone()),
         };
+        to.barriers = std::mem::take(&mut self.barriers);
+        to.deferred = std::mem::take(&mut self.deferred);
+        to.frontier = std::mem::take(&mut self.frontier);
+        let (due, next) = (std::mem::take(&mut self.due), self.next.clone());
+        self.change(to);
+        let visits = &to.visits;
+        to.frontier.extend(due.into_iter().chain(next).map(|node| {
+            let visit = visits.get(&node).copied().unwrap_or_default();
+            Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
+        }));
+    }
+
+    /// Only what the rows after this one build on: state, visits, branch.
+    pub fn change(self, to: &mut Checkpoint) {
         to.fork = self.fork.unwrap_or(to.fork);
         self.both.into_iter().for_each(|change| apply_to_both(to, change));
         apply_changes(&mut to.values, self.values);
         apply_changes(&mut to.written, self.written);
         to.visits.extend(self.visits);
-        for node in &self.next {
-            *to.visits.entry(node.clone()).or_default() += 1;
+        for node in self.next {
+            *to.visits.entry(node).or_default() += 1;
         }
-        to.barriers = self.barriers;
-        to.deferred = self.deferred;
-        to.frontier = self.frontier;
-        let visits = &to.visits;
-        to.frontier.extend(self.due.into_iter().chain(self.next).map(|node| {
-            let visit = visits.get(&node).copied().unwrap_or_default();
-            Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
-        }));
     }
 }
 
