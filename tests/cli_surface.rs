@@ -191,3 +191,33 @@ fn a_release_whose_output_is_lost_says_where_it_is() {
     assert!(ran.stderr.contains("(stdout_unwritable") && ran.stderr.contains(thread), "{ran:?}");
     assert!(ran.stderr.contains(&format!("`tidegate run show {thread}` has the result")), "{ran:?}");
 }
+
+#[test]
+fn a_damaged_database_is_mended_after_a_copy_or_salvaged() {
+    let home = Home::bare();
+    home.ok(&["list"]);
+    let file = home.path().join("tidegate.db");
+    assert!(home.ok(&["doctor", "--db"]).stdout.contains("ok   database     sound"));
+    let database = rusqlite::Connection::open(&file).unwrap();
+    // An index that says something else than its table.
+    database
+        .execute_batch(
+            "INSERT INTO threads (id, status, epoch, committed_seq, undone, created_at, updated_at) VALUES ('t', 'succeeded', 1, 0, 0, 1, 1);
+             INSERT INTO thread_origins SELECT n, '{}' FROM threads;
+             PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'ml_deployments_newest')
+               WHERE name = 'threads_newest';",
+        )
+        .unwrap();
+    drop(database);
+    let looked = home.run(&["doctor", "--db"]);
+    assert!(looked.code == Some(1) && looked.stdout.contains("only indexes are damaged"), "{looked:?}");
+    let salvaged = home.ok(&["doctor", "--db", "--salvage", "new.db"]);
+    assert!(salvaged.stdout.contains("threads: 1 rows"), "{salvaged:?}");
+    let again = home.run(&["doctor", "--db", "--salvage", "new.db"]);
+    assert!(again.code == Some(1) && again.stdout.contains("there already"), "{again:?}");
+    let repaired = home.run(&["doctor", "--db", "--repair"]);
+    assert!(repaired.stdout.contains("written anew") && repaired.stdout.contains("before-repair"), "{repaired:?}");
+    assert!(repaired.stdout.contains("ok   database     sound"), "{repaired:?}");
+    assert_eq!(home.run(&["doctor", "--repair"]).code, Some(2));
+}

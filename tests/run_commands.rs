@@ -313,6 +313,56 @@ fn history_is_pruned_by_count_and_by_age_and_the_audit_stays() {
 }
 
 #[test]
+fn a_workflow_says_how_much_of_its_runs_stays() {
+    let home = Home::bare();
+    let kept = workflow(&home, "kept.yaml", STEPS);
+    let with = |keys: &str| format!("{STEPS}\nretention: {keys}\n").replace("name: steps", "name: bounded");
+    let bounded = workflow(&home, "bounded.yaml", &with("{ checkpoints: 2, ended: 30d }"));
+    let start =
+        |file: &str, thread: &str| home.ok(&["run", "start", file, "--thread", thread, "--input", "{\"x\": 1}"]);
+    let length = |thread: &str| home.ok(&["run", "history", thread, "--json"]).json().as_array().unwrap().len();
+    for (file, threads) in [(&kept, ["k1", "k2"]), (&bounded, ["b1", "b2"])] {
+        threads.iter().for_each(|thread| drop(start(file, thread)));
+    }
+    assert_eq!((length("k1"), length("b1"), length("b2")), (3, 2, 2));
+    let database = rusqlite::Connection::open(home.path().join("tidegate.db")).unwrap();
+    let older = |thread: &str, days: i64| {
+        let by = days * 86_400_000_000_000;
+        let n: i64 = database.query_row("SELECT n FROM threads WHERE id = ?1", [thread], |row| row.get(0)).unwrap();
+        database
+            .execute(
+                "UPDATE threads SET created_at = created_at - ?2, updated_at = updated_at - ?2 WHERE n = ?1",
+                [n, by],
+            )
+            .unwrap();
+        database.execute("UPDATE events SET at = at - ?2 WHERE thread = ?1", [n, by]).unwrap();
+    };
+    ["k1", "b1"].iter().for_each(|thread| older(thread, 31));
+    older("b2", 29);
+    // Any run of the workflow carries it out, for the runs of this workflow alone.
+    start(&kept, "k3");
+    assert_eq!((length("k1"), length("b1")), (3, 2));
+    start(&bounded, "b3");
+    assert_eq!(home.run(&["run", "state", "b1", "--json"]).error_code(), "no_thread");
+    assert_eq!((length("k1"), length("b2"), length("b3")), (3, 2, 2));
+    assert!(home.ok(&["doctor", "--db"]).stdout.contains("each hash fits"), "the audit stays");
+
+    for (keys, place, why) in [
+        ("{ checkpoints: 0 }", ":", "at least 1 must stay"),
+        ("{ ended: 5s }", ":", "a minute at least"),
+        ("{}", ":", "says nothing"),
+        ("{ forever: true }", ":", "forever"),
+    ] {
+        let wrong = workflow(&home, "wrong.yaml", &with(keys));
+        let ran = home.run(&["run", "start", &wrong, "--json"]);
+        let said = ran.error().to_string();
+        assert!(ran.code != Some(0) && said.contains(why) && said.contains(&format!("wrong.yaml{place}")), "{ran:?}");
+    }
+    let schema = home.ok(&["schema", "workflow"]);
+    assert!(schema.stdout.contains("RetentionSpec"), "the schema knows it");
+}
+
+#[test]
 fn an_answer_is_held_against_its_schema_and_silence_has_its_declared_outcome() {
     let home = Home::bare();
     let text = r#"

@@ -4,11 +4,13 @@
 //! look. Level three are the rooms below: ports, adapters, the engine itself.
 
 mod crash;
+mod database;
 mod home;
 mod levels;
 mod manager;
 mod paths;
 mod request;
+mod retention;
 mod runner;
 mod runs;
 mod settings;
@@ -19,6 +21,7 @@ mod wiring;
 mod workflows;
 
 pub use crate::adapters::machine::ends_well;
+pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, repair_database, salvage_database};
 pub use home::Home;
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};

@@ -178,6 +178,7 @@ impl App {
         let how = Advance { stop: listening.stop.clone(), ..how };
         let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())?;
         self.forget_ended(id, end.status).await;
+        self.retain(&thread).await;
         match end.status {
             ThreadStatus::Running => Ok(RunEnd { failure: listening.why(), ..end }),
             _ => Ok(end),
@@ -261,6 +262,7 @@ impl App {
         }
         let end = self.engine().cancel(&graph, id, undo, why).await.map_err(|e| e.failure())?;
         self.forget_ended(id, end.status).await;
+        self.retain(&thread).await;
         Ok(end)
     }
 

@@ -168,7 +168,7 @@ impl App {
     ) -> Result<Pruned, Failure> {
         let age = ended.map(|age| chrono::Duration::from_std(age).unwrap_or(chrono::Duration::MAX));
         let ended_before = age.map(|age| Utc::now().checked_sub_signed(age).unwrap_or(chrono::DateTime::UNIX_EPOCH));
-        let what = Prune { thread, keep, ended_before, dry_run };
+        let what = Prune { thread, keep, ended_before, dry_run, ..Prune::default() };
         self.sqlite.prune(&what).await.map_err(|e| e.failure())
     }
 

@@ -163,8 +163,9 @@ impl App {
         id: Option<ThreadId>,
         workflow: &ResolvedWorkflow,
         input: Map<String, Value>,
-        labels: BTreeMap<String, String>,
+        mut labels: BTreeMap<String, String>,
     ) -> Result<ThreadId, Failure> {
+        labels.extend(super::retention::label(workflow));
         let graph = self.build(workflow)?;
         let input = accept_input(&workflow.document, input)?;
         let attendant = Some(self.owner.clone());

@@ -279,7 +279,13 @@ pub enum HostCommand {
 /// What to look at.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Check the database: its integrity and the audit's chain
+    /// Check the database: its integrity, what is missing in it, the audit's chain
     #[arg(long)]
     pub db: bool,
+    /// Mend what can be mended without inventing anything; a copy is made first
+    #[arg(long, requires = "db")]
+    pub repair: bool,
+    /// Take what can be read into this new file; the old one is not touched
+    #[arg(long, value_name = "FILE", requires = "db", conflicts_with = "repair")]
+    pub salvage: Option<PathBuf>,
 }

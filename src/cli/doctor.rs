@@ -7,7 +7,10 @@ use serde::Serialize;
 use super::args::DoctorArgs;
 use super::out::Out;
 use super::{Exit, Failed};
-use crate::app::{App, Home, ends_well};
+use crate::app::{
+    App, Checkup, Home, Repaired, TableState, ends_well, examine_database, repair_database, salvage_database,
+};
+use crate::graph::Failure;
 
 /// Space that an environment, a build and two releases of a small model need, in MB.
 const WANTED_FREE_MB: u64 = 2_000;
@@ -32,7 +35,7 @@ impl Finding {
 pub async fn run(home: Home, args: DoctorArgs, out: &Out) -> Result<Exit, Failed> {
     let mut findings = vec![python(), venv(), uv(home.dir()), free_space(home.dir()), linux()];
     if args.db {
-        findings.extend(database(home).await);
+        findings.extend(database(home, &args).await);
     }
     let ok = findings.iter().all(|f| f.ok);
     out.data(&findings, || {
@@ -106,22 +109,105 @@ fn linux() -> Finding {
     )
 }
 
-async fn database(home: Home) -> Vec<Finding> {
-    let app = match App::open(home, "doctor", None).await {
-        Ok(app) => app,
+async fn database(home: Home, args: &DoctorArgs) -> Vec<Finding> {
+    // Brings it up to this version, or makes it.
+    match App::open(home.clone(), "doctor", None).await {
+        Ok(app) => drop(app),
+        // Looked at closely below.
+        Err(failure) if failure.code == "store_damaged" => {}
         Err(failure) => {
             let remedy = failure.hint.clone().unwrap_or_default();
             return vec![Finding::new("database", false, failure.message, &remedy)];
         }
+    }
+    if let Some(into) = &args.salvage {
+        return vec![salvage(&home, into)];
+    }
+    let (mended, looked) = if args.repair {
+        match repair_database(&home) {
+            Ok(repaired) => (Some(repair(&repaired)), Ok(repaired.left)),
+            Err(failure) => (Some(refused("repair", &failure)), examine_database(&home)),
+        }
+    } else {
+        (None, examine_database(&home))
     };
-    let remedy = "keep a copy of the file, restore the last good one, and report what you did before";
-    let integrity = match app.database().check_integrity().await {
-        Ok(()) => Finding::new("database", true, "sound", ""),
-        Err(error) => Finding::new("database", false, error.to_string(), remedy),
-    };
-    let audit = match app.database().verify_audit().await {
+    let looked = looked.map_or_else(|failure| vec![refused("database", &failure)], |checkup| found(&checkup));
+    mended.into_iter().chain(looked).collect()
+}
+
+fn refused(what: &'static str, failure: &Failure) -> Finding {
+    Finding::new(what, false, failure.message.clone(), failure.hint.as_deref().unwrap_or_default())
+}
+
+fn found(checkup: &Checkup) -> Vec<Finding> {
+    const KEEP: &str = "keep a copy of the file, restore the last good one, and report what you did before";
+    let said = |lines: &[String]| lines.join("\n       ");
+    let mut findings = vec![match (checkup.is_whole(), checkup.only_indexes()) {
+        (true, _) => Finding::new("database", true, "sound", ""),
+        (false, true) => Finding::new(
+            "database",
+            false,
+            format!("only indexes are damaged: {}", said(&checkup.damage)),
+            "`tidegate doctor --db --repair` builds them anew",
+        ),
+        (false, false) => Finding::new(
+            "database",
+            false,
+            format!("{}\n       {}", said(&checkup.damage), tables(checkup)),
+            "restore the last good copy; or `tidegate doctor --db --salvage FILE` takes what can be read into a new file",
+        ),
+    }];
+    if !checkup.orphans.is_empty() || !checkup.gaps.is_empty() {
+        let missing = [checkup.orphans.clone(), checkup.gaps.clone()].concat();
+        findings.push(Finding::new("records", false, said(&missing), KEEP));
+    }
+    findings.push(match &checkup.audit {
         Ok(rows) => Finding::new("audit", true, format!("{rows} rows, each hash fits"), ""),
-        Err(error) => Finding::new("audit", false, error.to_string(), remedy),
+        Err(why) => Finding::new("audit", false, why.clone(), KEEP),
+    });
+    let (dead, expired) = (checkup.dead_leases.len(), checkup.expired_cache);
+    if dead > 0 || expired > 0 {
+        let what = format!("{dead} leases of dead owners, {expired} cached results whose time is over");
+        findings.push(Finding::new("leftovers", true, format!("{what}: `--repair` clears them"), ""));
+    }
+    findings
+}
+
+/// How far each table can be read.
+fn tables(checkup: &Checkup) -> String {
+    let state = |table: &TableState| match &table.error {
+        None => format!("{} is readable, {} rows", table.name, table.rows),
+        Some(error) => format!("{} is readable for {} rows only ({error})", table.name, table.rows),
     };
-    vec![integrity, audit]
+    checkup.tables.iter().map(state).collect::<Vec<_>>().join("\n       ")
+}
+
+fn repair(repaired: &Repaired) -> Finding {
+    let Some(backup) = &repaired.backup else {
+        let hopeless = !repaired.left.is_whole();
+        let what = if hopeless { "nothing can be mended in place" } else { "there is nothing to mend" };
+        return Finding::new("repair", !hopeless, what, "restore the last good copy, or use --salvage FILE");
+    };
+    let ok = repaired.left.is_whole();
+    let done = format!("{}\n       the file as it was: {}", repaired.done.join("\n       "), backup.display());
+    Finding::new("repair", ok, done, "restore the last good copy, or use --salvage FILE")
+}
+
+fn salvage(home: &Home, into: &Path) -> Finding {
+    let salvaged = match salvage_database(home, into) {
+        Ok(salvaged) => salvaged,
+        Err(failure) => return refused("salvage", &failure),
+    };
+    let mut lines: Vec<String> = salvaged
+        .tables
+        .iter()
+        .map(|(name, rows, all)| format!("{name}: {rows} rows{}", if *all { "" } else { ", some are lost" }))
+        .collect();
+    lines.extend(salvaged.dropped.iter().map(|what| format!("left out: {what}")));
+    lines.push(format!(
+        "now: keep {} and put {} in its place, with no `-wal` and `-shm` beside it",
+        home.database().display(),
+        into.display()
+    ));
+    Finding::new("salvage", true, lines.join("\n       "), "")
 }

@@ -368,3 +368,6 @@ fn visited(next: &mut Checkpoint, node: &Name) -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

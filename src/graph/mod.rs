@@ -50,7 +50,7 @@ pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSn
 pub use durability::Durability;
 pub use effect::{Effect, EffectCx, Effects, Probe};
 pub use event::{Event, EventRow, EventSink, NoSink};
-pub use export::Export;
+pub use export::{Export, Seal};
 pub use failure::Failure;
 pub use ids::{CheckpointId, InterruptId, Name, ThreadId};
 pub use inbox::{Inbox, StopAsk};

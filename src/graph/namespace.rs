@@ -78,8 +78,8 @@ pub(super) async fn run_namespace(
         // Only of a superstep that another run began is anything kept.
         let (results, state) = superstep(scope, graph, &checkpoint, std::mem::take(&mut partial), &mut stop).await?;
         let next = Arc::new(core::apply(graph, &checkpoint, &results, state, scope.now())?);
-        let stops = scope.recorded.is_none()
-            && !next.ended()
+        let stops = !next.ended()
+            && may_stop(scope, &next)
             && results.iter().any(|r| graph.interrupt_after.contains(r.node.as_str()));
         let mut records = commit_points(scope, graph, &results);
         records.extend(stop_record(scope, graph, &next, stops));
@@ -103,9 +103,14 @@ async fn found(scope: &Scope, ns: &Name) -> Result<Option<(Arc<Checkpoint>, Part
     Ok(Some((Arc::new(latest), partial)))
 }
 
-/// Whether a static interrupt lies before what is due. A replay knows where the record went on.
+/// Whether a static interrupt counts here. A replay knows where the record went on.
+fn may_stop(scope: &Scope, checkpoint: &Checkpoint) -> bool {
+    scope.recorded.as_ref().is_none_or(|recorded| recorded.rests_at(checkpoint))
+}
+
+/// Whether a static interrupt lies before what is due.
 fn stands_before(scope: &Scope, graph: &CompiledGraph, checkpoint: &Checkpoint) -> bool {
-    scope.recorded.is_none() && checkpoint.frontier.iter().any(|t| graph.interrupt_before.contains(&t.node))
+    may_stop(scope, checkpoint) && checkpoint.frontier.iter().any(|t| graph.interrupt_before.contains(&t.node))
 }
 
 /// A checkpoint at which the run will stop says so in its own transaction: found `running` after a crash, it would be passed.
@@ -177,10 +182,13 @@ async fn siblings(
         .frontier
         .iter()
         .filter(|task| !finished.contains(&task.path))
-        .map(|task| run_task(scope, graph, checkpoint, task, attempts.get(&task.path).copied().unwrap_or(0)))
+        .map(|task| {
+            let failed = attempts.get(&task.path).copied().unwrap_or(0);
+            run_task(scope, graph, checkpoint, task, failed).map(|end| end.map_err(|error| (error, &task.path)))
+        })
         .collect();
     let mut kept = results.len();
-    let mut worst: Option<NodeError> = None;
+    let mut worst: Option<(NodeError, &TaskPath)> = None;
     while !running.is_empty() {
         let mut ended = tokio::select! {
             biased;
@@ -204,7 +212,7 @@ async fn siblings(
             kept = results.len();
         }
     }
-    worst.map_or(Ok(results), Err)
+    worst.map_or(Ok(results), |(error, _)| Err(error))
 }
 
 async fn keep_results(scope: &Scope, checkpoint: &Checkpoint, results: &[TaskResult]) -> Result<(), NodeError> {
@@ -233,8 +241,9 @@ async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {
     }
 }
 
-/// Which of two errors decides: what nobody may pass over comes first, waiting comes last.
-fn worse(first: Option<NodeError>, second: NodeError) -> NodeError {
+/// Which of two siblings' errors decides: what nobody may pass over comes first, waiting comes last. Of two of a kind the one of the lower
+/// path: who was first must not matter, or a replay would fail another way.
+fn worse<'t>(first: Option<(NodeError, &'t TaskPath)>, second: (NodeError, &'t TaskPath)) -> (NodeError, &'t TaskPath) {
     let weight = |error: &NodeError| match error {
         NodeError::Store(_) => 6,
         NodeError::Diverged(_) => 5,
@@ -244,8 +253,9 @@ fn worse(first: Option<NodeError>, second: NodeError) -> NodeError {
         NodeError::Drained => 1,
         NodeError::Suspended => 0,
     };
+    let rank = |(error, path): &(NodeError, &'t TaskPath)| (weight(error), std::cmp::Reverse(*path));
     match first {
-        Some(first) if weight(&first) >= weight(&second) => first,
+        Some(first) if rank(&first) >= rank(&second) => first,
         _ => second,
     }
 }

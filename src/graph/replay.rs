@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::journal::{Entry, EntryStatus, JournalKey, digest};
 use super::{
     Advance, Checkpoint, CheckpointId, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt,
-    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, ThreadStatus,
+    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, Task, ThreadStatus,
 };
 
 /// Failures that depend on the clock: a replay takes them as they are.
@@ -53,6 +53,7 @@ pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<
     }
     let recorded = Arc::new(Recorded::new(export));
     recorded.begins(export)?;
+    questions_fit(export)?;
     let Value::Object(input) = export.thread.input.clone() else {
         return Err(Failure::new("export_damaged", "the export's input is no object").into());
     };
@@ -71,6 +72,8 @@ pub async fn replay_with(graph: &Arc<CompiledGraph>, export: &Export) -> Result<
         return Err(failure.clone().into());
     }
     recorded.end(&end)?;
+    // Last: where running the graph tells a difference, it tells more about it.
+    export.is_sealed()?;
     Ok(end)
 }
 
@@ -92,6 +95,20 @@ fn changed_graph(graph: &CompiledGraph, export: &Export) -> EngineError {
         .because(why)
         .hint("replay it with the binary and workflow that made it")
         .into()
+}
+
+/// Each question is this thread's, its id follows from its place and its digest from what was asked: an answer is bound to both.
+fn questions_fit(export: &Export) -> Result<(), Failure> {
+    let thread = &export.thread.id;
+    for asked in &export.interrupts {
+        let then = json!({"thread": asked.thread, "id": asked.id, "digest": asked.digest});
+        let id = asked.key.interrupt_id(thread);
+        let now = json!({"thread": thread, "id": id, "digest": digest(&asked.value)});
+        if then != now {
+            return Err(as_failure(diverged(&asked.key.place(), &then, &now)));
+        }
+    }
+    Ok(())
 }
 
 fn as_refusal(error: NodeError) -> EngineError {
@@ -160,6 +177,24 @@ impl Recorded {
             None if self.after(here).is_some() => None,
             None => self.out_of_steps(here).map(Instead::OutOfSteps),
         }
+    }
+
+    /// Whether a subgraph never went on from the static interrupt that it stands at here: a sibling's failure ended the run meanwhile.
+    pub fn rests_at(&self, here: &Checkpoint) -> bool {
+        let inside = |place: &str| place.strip_prefix(&*here.ns).is_some_and(|rest| rest.starts_with('|'));
+        let begun = |key: &JournalKey| {
+            let is = |task: &Task| task.node == key.node && task.visit == key.visit && task.send() == key.send;
+            let is_of = |task: &Task| {
+                let rest = key.ns.strip_prefix(&task.inner_ns(&here.ns, here.fork));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
+            };
+            here.frontier.iter().any(|task| (key.ns == here.ns && is(task)) || is_of(task))
+        };
+        self.status == ThreadStatus::Failed
+            && !here.ns.is_empty()
+            && self.after(here).is_none()
+            && !self.failure.as_ref().and_then(|f| f.node.as_deref()).is_some_and(inside)
+            && !self.entries.keys().any(begun)
     }
 
     /// The limit that ended the record, if it is this namespace that ran into it.

@@ -46,7 +46,7 @@ fn version(conn: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Refuses a newer version's file and another program's.
-fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+pub(super) fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     let file = path.display();
     let read = || -> rusqlite::Result<(i64, i64, i64)> {
         let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;

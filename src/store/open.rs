@@ -131,7 +131,7 @@ fn patiently(limit: Duration, mut step: impl FnMut() -> rusqlite::Result<()>) ->
 }
 
 /// The directory is for its owner only, and so is the file (SQLite gives its companions the file's rights).
-fn create(path: &Path) -> Result<(), StoreError> {
+pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     let cannot = |e: std::io::Error| StoreError::CannotWrite(format!("{}: {e}", path.display()));
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;

@@ -1,13 +1,14 @@
 //! What can be wrong with a file beyond its shape, each fault with its path. The graph's own rules are `compile()`'s matter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::graph::{Channel, END, Failure, START};
 
 use super::fault::{Faults, Path, under};
 use super::names::{CEL_TYPES, Names, STATE};
 use super::registry::SUBGRAPH;
-use super::{Case, Expression, NodeSpec, WorkflowFile, ask, expr, tools};
+use super::{Case, Expression, NodeSpec, TextDuration, WorkflowFile, ask, expr, tools};
 
 /// Checks that need no node types.
 pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
@@ -21,6 +22,7 @@ pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, p
     for (name, node) in &file.nodes {
         check_node(name, node, &under(path, ["nodes", name]), faults);
     }
+    check_retention(file, path, faults);
     names_of_nodes(file, path, faults);
     expressions(file, channels, path, faults);
 }
@@ -72,6 +74,33 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
     tools::check(node, path, faults);
     check_retry(node, path, faults);
     check_cases(node.goto.as_deref().unwrap_or_default(), &under(path, ["goto"]), faults);
+}
+
+/// Shortest time that an ended run stays: who started it must be able to look at it.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(60);
+
+fn check_retention(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
+    let Some(retention) = file.retention else { return };
+    let at = under(path, ["retention"]);
+    if !path.is_empty() {
+        let failure = Failure::new("misplaced_key", "`retention` has no meaning in a subgraph");
+        return faults.push(at, failure.hint("say it at the top of the workflow: it counts for the subgraphs too"));
+    }
+    let mut wrong = |at: Path, message: &str| {
+        faults.push(
+            at,
+            Failure::new("bad_retention", message).hint("as in `retention: { checkpoints: 50, ended: 30d }`"),
+        );
+    };
+    if retention.checkpoints.is_none() && retention.ended.is_none() {
+        wrong(at.clone(), "`retention` says nothing: it needs `checkpoints`, `ended` or both");
+    }
+    if retention.checkpoints == Some(0) {
+        wrong(under(&at, ["checkpoints"]), "a run keeps its newest checkpoint: at least 1 must stay");
+    }
+    if retention.ended.is_some_and(|TextDuration(ended)| ended < SHORTEST_RETENTION) {
+        wrong(under(&at, ["ended"]), "an ended run stays for a minute at least");
+    }
 }
 
 fn check_retry(node: &NodeSpec, path: &Path, faults: &mut Faults) {

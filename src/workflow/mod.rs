@@ -40,5 +40,7 @@ pub use input::accept_input;
 pub use load::{MAX_BYTES, ReadFile, ResolvedWorkflow, Source, load, no_files};
 pub use one_or_many::OneOrMany;
 pub use registry::{NodeTypes, Site};
-pub use schema::{CacheSpec, Case, EdgeSpec, InputSpec, NodeSpec, RetrySpec, SendSpec, WorkflowFile, json_schema};
+pub use schema::{
+    CacheSpec, Case, EdgeSpec, InputSpec, NodeSpec, RetentionSpec, RetrySpec, SendSpec, WorkflowFile, json_schema,
+};
 pub use tools::{Cel, parameter_schema};

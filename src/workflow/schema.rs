@@ -39,6 +39,21 @@ pub struct WorkflowFile {
     /// Nodes behind which a run stops until it is resumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interrupt_after: Vec<String>,
+    /// How much of its runs' history stays; without this all of it. At the top of a workflow only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionSpec>,
+}
+
+/// How much of the history stays: carried out at the end of each run, by whoever ran it. Releases, the audit and what has not ended stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionSpec {
+    /// Checkpoints of each graph of a run: so many of the newest, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<u32>,
+    /// Whole runs of this workflow go so long after they ended: at least `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<TextDuration>,
 }
 
 /// The input, as a JSON Schema of an object. Types, `enum`, `required` and defaults of the top level are held; what lies deeper is the

@@ -1,13 +1,18 @@
 //! The engine under test, through the library: typed nodes, effects on a real directory, the store in memory and the one in SQLite.
 
+mod claims;
 mod compile;
 mod crash;
+mod disk;
 mod effects;
+mod faults;
 mod flow;
 mod interrupts;
 mod leases;
 mod limits;
+mod processes;
 mod random;
+mod replays;
 mod saga;
 mod support;
 mod travel;

@@ -281,3 +281,23 @@ async fn a_panic_in_an_effect_is_settled_and_undone() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_siblings_that_fail_the_first_by_path_decides_whoever_was_faster() {
+    each(async |rig| {
+        let slow = step(|cx, _| {
+            Box::pin(async move {
+                cx.effect("make", Make::of("slow")).await?;
+                Err(Failure::new("slow_one", "it broke late").into())
+            })
+        });
+        let fast = step(|_, _| Box::pin(async move { Err(Failure::new("fast_one", "it broke at once").into()) }));
+        let built = graph("both").node("a", slow).node("b", fast).edge(START, "a").edge(START, "b");
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!((end.status, code(&end)), (ThreadStatus::Failed, "slow_one"));
+        // Nothing takes time in a replay: there the other one would have been first.
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}

@@ -4,6 +4,7 @@ mod audit;
 mod file;
 mod growth;
 mod processes;
+mod repair;
 mod writing;
 
 use std::collections::BTreeMap;
