@@ -114,6 +114,8 @@ pub enum Change {
     Set(String, Value),
     /// These items came behind the list that was there.
     Append(String, Vec<Value>),
+    /// The channel has no value any more.
+    Unset(String),
 }
 
 /// The state of one namespace of a thread at a superstep's end.
@@ -160,13 +162,12 @@ impl Checkpoint {
         self.frontier.is_empty()
     }
 
-    /// How `self.values` differ from `before`; `None` when a channel disappeared (only forks can do that).
-    pub fn changes_since(&self, before: &State) -> Option<Vec<Change>> {
-        if before.keys().any(|name| !self.values.contains_key(name)) {
-            return None;
-        }
+    /// How `self.values` differ from `before`.
+    pub fn changes_since(&self, before: &State) -> Vec<Change> {
+        let gone =
+            before.keys().filter(|name| !self.values.contains_key(name)).map(|name| Change::Unset(name.to_string()));
         let changed = self.values.not_shared_with(before);
-        Some(changed.filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+        gone.chain(changed.filter_map(|(name, now)| change(name, before.get(name), now))).collect()
     }
 }
 
@@ -187,6 +188,7 @@ pub fn apply_changes(state: &mut State, changes: Vec<Change>) {
             Change::Set(name, value) => {
                 state.insert(name, value);
             }
+            Change::Unset(name) => state.remove(&name),
             Change::Append(name, items) => match state.get_mut(&name) {
                 Some(Value::Array(list)) => list.extend(items),
                 _ => {

@@ -7,7 +7,9 @@ use petgraph::graphmap::DiGraphMap;
 use petgraph::visit::Dfs;
 
 use super::builder::StateGraph;
-use super::{Body, Channel, ChannelType, CompiledGraph, END, Failure, Field, Name, NodeEntry, NodeInfo, START};
+use super::{
+    Body, Channel, ChannelKind, ChannelType, CompiledGraph, END, Failure, Field, Name, NodeEntry, NodeInfo, START,
+};
 
 /// All errors of a graph at once, each with its mend.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +61,9 @@ pub(super) fn compile(graph: StateGraph) -> Result<CompiledGraph, CompileErrors>
         return Err(CompileErrors { graph: graph.name, errors });
     }
     let warnings = warnings(&graph, &nodes, &arrows);
+    let untracked = |(name, channel): (&Name, &Channel)| is_untracked(channel).then(|| name.clone());
     Ok(CompiledGraph {
+        untracked: graph.channels.iter().filter_map(untracked).collect(),
         name: graph.name,
         channels: graph.channels,
         input_channels: graph.input_channels,
@@ -195,13 +199,28 @@ fn channels(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut 
     let mut written: BTreeSet<&str> = graph.input_channels.iter().flatten().map(Name::as_str).collect();
     written.extend(nodes.values().flat_map(|n| n.info.writes.iter().flatten()).map(|(name, _)| name.as_str()));
     written.extend(nodes.values().filter_map(|n| n.policy.on_error.as_ref()?.into.as_deref()));
+    for (name, channel) in &graph.channels {
+        if let Some(why) = channel.misfit() {
+            errors.push(Failure::new("bad_reducer", format!("channel `{name}` {why}")).hint(FITS));
+        }
+    }
+    for (node, entry) in nodes {
+        let Body::Subgraph(inner) = &entry.body else { continue };
+        for name in graph.channels.iter().filter(|(_, c)| is_untracked(c)).map(|(name, _)| name) {
+            if inner.channels.get(name).is_some_and(|c| !is_untracked(c)) {
+                let message = format!("subgraph `{node}` would keep channel `{name}`, which is untracked here");
+                let hint = "declare it as untracked there too, or rename one of the two";
+                errors.push(Failure::new("untracked_shared", message).hint(hint));
+            }
+        }
+    }
     for name in graph.input_channels.iter().flatten().filter(|name| !graph.channels.contains_key(*name)) {
         errors.push(no_channel("the input", name, "writes"));
     }
     for (node, entry) in nodes {
         for (name, field) in entry.info.reads.iter().flatten() {
             check_field(&graph.channels, node, name, field, "reads", errors);
-            let has_initial = graph.channels.get(name.as_str()).is_some_and(|c| c.reducer.is_some());
+            let has_initial = graph.channels.get(name.as_str()).is_some_and(|c| c.kind.initial().is_some());
             if field.required && !open && !has_initial && !written.contains(name.as_str()) {
                 errors.push(
                     Failure::new("never_written", format!("`{node}` reads channel `{name}`, which nothing writes"))
@@ -223,6 +242,14 @@ fn channels(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut 
     }
 }
 
+fn is_untracked(channel: &Channel) -> bool {
+    matches!(channel.kind, ChannelKind::Untracked { .. })
+}
+
+/// Which types fit which kinds of channel.
+pub const FITS: &str =
+    "add, max, min fold numbers; append, union fold arrays; merge folds objects; a topic is an array";
+
 fn no_channel(who: &str, name: &str, does: &str) -> Failure {
     Failure::new("undeclared_channel", format!("{who} {does} channel `{name}`, which is not declared"))
         .hint("declare it, or mend the name")
@@ -243,14 +270,18 @@ fn check_field(
         }
         return;
     };
-    let agree = field.kind == channel.kind
+    // A topic is read as a list, whatever its declared type; one item is as good a write as a list.
+    let topic = matches!(channel.kind, ChannelKind::Topic { .. });
+    let value = if topic { ChannelType::Array } else { channel.value };
+    let agree = field.kind == value
+        || (topic && does == "writes")
         || field.kind == ChannelType::Any
-        || channel.kind == ChannelType::Any
-        || (field.kind == ChannelType::Number) == (channel.kind == ChannelType::Integer)
+        || value == ChannelType::Any
+        || (field.kind == ChannelType::Number) == (value == ChannelType::Integer)
             && matches!(field.kind, ChannelType::Number | ChannelType::Integer)
-            && matches!(channel.kind, ChannelType::Number | ChannelType::Integer);
+            && matches!(value, ChannelType::Number | ChannelType::Integer);
     if !agree {
-        let (is, wants) = (channel.kind.word(), field.kind.word());
+        let (is, wants) = (value.word(), field.kind.word());
         errors.push(
             Failure::new("channel_type", format!("`{node}` {does} `{name}` as {wants}, but the channel holds {is}"))
                 .hint("make the two agree"),
@@ -258,7 +289,7 @@ fn check_field(
     }
 }
 
-/// Nodes that a plain fan-out starts in one superstep and that each always write one channel without a reducer.
+/// Nodes that a plain fan-out starts in one superstep and that each always write one channel that takes one.
 fn concurrent_writes(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut Vec<Failure>) {
     let mut told = BTreeSet::new();
     for (from, leaving) in &graph.leaving {
@@ -266,7 +297,7 @@ fn concurrent_writes(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, erro
         let mut writer: BTreeMap<&str, &str> = BTreeMap::new();
         for node in together {
             for channel in &nodes[node].info.always_writes {
-                let plain = graph.channels.get(channel.as_str()).is_some_and(|c| c.reducer.is_none());
+                let plain = graph.channels.get(channel.as_str()).is_some_and(|c| c.kind.is_single());
                 let Some(other) = plain.then(|| writer.insert(channel, node)).flatten() else { continue };
                 if told.insert((other, node.as_str(), channel)) {
                     errors.push(

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-use super::channel::{apply_writes, check_writes, initial};
+use super::channel::{Fold, apply_writes, check_writes, end_step, initial};
 use super::{
-    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, Reducer, START, Source, State, Task,
-    TaskPath, TaskResult, Trigger, Write,
+    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, START, Source, State, Task, TaskPath,
+    TaskResult, Trigger, Write,
 };
 
 /// What a person sees of a namespace: values with finished tasks applied, and what is due.
@@ -38,9 +38,13 @@ pub(super) fn start(
             .because(format!("graph `{}` takes: {}", graph.name, known.join(", ")))
             .hint("mend the key, or declare a channel of that name"));
     }
+    if ns.is_empty() {
+        refuse_untracked(graph, input, "the input")?;
+    }
     let writes: Vec<Write> = input.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
     let mut values = before.map_or_else(|| initial(&graph.channels), |b| b.values.clone());
     apply_writes(&graph.channels, &mut values, &writes)?;
+    end_step(&graph.channels, &mut values, writes.iter());
     let mut next = Checkpoint {
         id: CheckpointId::new(),
         parent: before.map(|b| b.id.clone()),
@@ -64,6 +68,14 @@ pub(super) fn start(
 /// Whether an input may write this channel.
 pub(super) fn accepts(graph: &CompiledGraph, key: &str) -> bool {
     graph.channels.contains_key(key) && graph.input_channels.as_ref().is_none_or(|input| input.contains(key))
+}
+
+/// What comes from outside is kept with the thread: it cannot go to a channel that nothing keeps.
+fn refuse_untracked(graph: &CompiledGraph, values: &Map<String, Value>, who: &str) -> Result<(), Failure> {
+    let Some(name) = values.keys().find(|name| graph.untracked.contains(name.as_str())) else { return Ok(()) };
+    Err(Failure::new("untracked_input", format!("{who} cannot write channel `{name}`"))
+        .because("it is untracked: no checkpoint has its value, so it would be lost before any node saw it")
+        .hint("let a node write it, or declare the channel without `kind: untracked`"))
 }
 
 /// A task that ended well.
@@ -152,12 +164,15 @@ pub(super) fn update(
     if as_node != START && !graph.nodes.contains_key(as_node) {
         return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
     }
+    refuse_untracked(graph, values, "a change from outside")?;
     let mut next = settle(graph, before, &in_order(finished), None, at)?;
     for arrived in finished.iter().flat_map(|r| &r.triggers) {
         arrive(&mut next, arrived);
     }
     let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
     apply_writes(&graph.channels, &mut next.values, &writes)?;
+    // As in LangGraph it is a superstep of its own.
+    end_step(&graph.channels, &mut next.values, writes.iter());
     next.source = Source::Update;
     let triggers = leave(graph, &as_node.into(), &next.values)?;
     plan(graph, &mut next, &triggers);
@@ -177,6 +192,7 @@ pub(super) fn fork(
     let mut next = match as_node {
         Some(node) => update(graph, from, &[], values, node, at)?,
         None => {
+            refuse_untracked(graph, values, "a change from outside")?;
             let mut next = settle(graph, from, &[], None, at)?;
             let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
             apply_writes(&graph.channels, &mut next.values, &writes)?;
@@ -220,7 +236,7 @@ fn settle(
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
     let writes = || sorted.iter().flat_map(|r| r.writes.iter());
-    let values = match state {
+    let mut values = match state {
         Some(values) => values,
         None => {
             let mut values = before.values.clone();
@@ -228,6 +244,10 @@ fn settle(
             values
         }
     };
+    // Without a result no superstep has ended.
+    if !sorted.is_empty() {
+        end_step(&graph.channels, &mut values, writes());
+    }
     let written = note_written(graph, before, &values, writes());
     let mut barriers = before.barriers.clone();
     if !barriers.is_empty() {
@@ -266,9 +286,9 @@ fn note_written<'w>(
     let mut written = before.written.clone();
     let mut apart: Vec<(&Name, bool)> = Vec::new();
     for write in writes {
-        let reducer: Option<Reducer> = graph.channels.get(write.channel.as_str()).and_then(|c| c.reducer);
-        let twin = before.written.shares(&write.channel, &before.values) || is_new(before, &write.channel, reducer);
-        let Some(reducer) = reducer.filter(|_| !twin) else {
+        let fold: Option<Fold> = graph.channels.get(write.channel.as_str()).and_then(|c| c.kind.fold());
+        let twin = before.written.shares(&write.channel, &before.values) || is_new(before, &write.channel, fold);
+        let Some(fold) = fold.filter(|_| !twin) else {
             written.share(&write.channel, values);
             continue;
         };
@@ -283,7 +303,13 @@ fn note_written<'w>(
             // As in the state: an overwrite earlier in the superstep wins.
             Some(_) if overwritten && !write.overwrite => {}
             // The types were checked when the same write was applied to the state.
-            Some(old) if !write.overwrite => drop(reducer.fold(old, write.value.clone())),
+            Some(old) if !write.overwrite => drop(fold.fold(old, write.value.clone())),
+            // A topic takes what is no list as one item, also the first and an overwrite.
+            _ if fold == Fold::Topic => {
+                let mut list = fold.initial();
+                drop(fold.fold(&mut list, write.value.clone()));
+                written.insert(write.channel.clone(), list);
+            }
             _ => written.insert(write.channel.clone(), write.value.clone()),
         }
     }
@@ -292,19 +318,24 @@ fn note_written<'w>(
             written.share(channel, values);
         }
     }
+    // What the superstep cleared nobody is handed any more.
+    for (name, _) in graph.channels.iter().filter(|(_, channel)| channel.kind.is_cleared()) {
+        if !values.contains_key(name) {
+            written.remove(name);
+        }
+    }
     written
 }
 
 /// Whether neither the input nor a node has written to a channel that begins with nothing in it.
-fn is_new(before: &Checkpoint, channel: &Name, reducer: Option<Reducer>) -> bool {
+fn is_new(before: &Checkpoint, channel: &Name, fold: Option<Fold>) -> bool {
     let empty = match before.values.get(channel) {
         None => true,
         Some(Value::Array(items)) => items.is_empty(),
         Some(Value::Object(keys)) => keys.is_empty(),
         Some(_) => false,
     };
-    let adds = matches!(reducer, Some(Reducer::Append | Reducer::Merge));
-    adds && empty && !before.written.contains_key(channel)
+    fold.is_some_and(Fold::adds) && empty && !before.written.contains_key(channel)
 }
 
 fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {

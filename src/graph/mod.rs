@@ -36,12 +36,13 @@ mod task;
 mod thread;
 mod topology;
 mod travel;
+mod untracked;
 mod wait;
 
 pub use builder::StateGraph;
-pub use channel::{Channel, ChannelType, Reducer, Write, kind};
+pub use channel::{Channel, ChannelKind, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
-pub use compile::CompileErrors;
+pub use compile::{CompileErrors, FITS};
 pub use context::Context;
 pub use core::CoreState;
 pub use draw::{dot, mermaid};

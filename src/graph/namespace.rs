@@ -12,6 +12,7 @@ use super::core::{self, Finished};
 use super::replay::Instead;
 use super::scope::{Scope, Stop};
 use super::task::run_task;
+use super::untracked::{Forgotten, tracked, tracked_result};
 use super::{
     Checkpoint, CompiledGraph, Event, Failure, Name, NodeError, Partial, Record, State, StoreError, TaskPath,
     TaskResult, ThreadStatus,
@@ -41,12 +42,15 @@ pub(super) async fn run_namespace(
     let found = found(scope, ns).await?;
     let continued = scope.resuming && found.is_some();
     let (mut checkpoint, mut partial) = match found {
-        Some(found) => found,
+        Some((found, partial)) => {
+            scope.forgets(graph, &found, &partial).await?;
+            (found, partial)
+        }
         None => {
             let first = core::start(graph, ns, None, &input, scope.now())?;
             let first = Arc::new(Checkpoint { fork, ..first });
             let records = stop_record(scope, graph, &first, false);
-            keep(scope, &first, records).await?;
+            keep(scope, graph, &first, records).await?;
             (first, Partial::default())
         }
     };
@@ -58,7 +62,7 @@ pub(super) async fn run_namespace(
         match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
                 (checkpoint, partial) = (Arc::new(*update), Partial::default());
-                keep(scope, &checkpoint, Vec::new()).await?;
+                keep(scope, graph, &checkpoint, Vec::new()).await?;
                 continue;
             }
             Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),
@@ -76,14 +80,19 @@ pub(super) async fn run_namespace(
         }
         pass_static = false;
         // Only of a superstep that another run began is anything kept.
-        let (results, state) = superstep(scope, graph, &checkpoint, std::mem::take(&mut partial), &mut stop).await?;
+        let mut kept = std::mem::take(&mut partial);
+        if let Some(forgotten) = scope.forgotten(graph, &checkpoint)? {
+            kept.results = before_forgetting(scope, graph, &checkpoint, &forgotten, &mut stop).await?;
+            checkpoint = tracked(graph, &checkpoint);
+        }
+        let (results, state) = superstep(scope, graph, &checkpoint, kept, &mut stop).await?;
         let next = Arc::new(core::apply(graph, &checkpoint, &results, state, scope.now())?);
         let stops = scope.recorded.is_none()
             && !next.ended()
             && results.iter().any(|r| graph.interrupt_after.contains(r.node.as_str()));
         let mut records = commit_points(scope, graph, &results);
         records.extend(stop_record(scope, graph, &next, stops));
-        keep(scope, &next, records).await?;
+        keep(scope, graph, &next, records).await?;
         checkpoint = next;
         if stops {
             return Ok(NamespaceEnd::Suspended);
@@ -121,11 +130,32 @@ fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
         .hint("continue the thread, or raise the recursion limit")
 }
 
-async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, records: Vec<Record>) -> Result<(), NodeError> {
-    if let Some(recorded) = &scope.recorded {
-        recorded.checkpoint(checkpoint)?;
+/// Replays what ended before the recorded run forgot its untracked values.
+async fn before_forgetting(
+    scope: &Arc<Scope>,
+    graph: &Arc<CompiledGraph>,
+    checkpoint: &Checkpoint,
+    forgotten: &Forgotten,
+    stop: &mut watch::Receiver<Stop>,
+) -> Result<Vec<TaskResult>, NodeError> {
+    let mut results = siblings(scope, graph, &forgotten.first(checkpoint), Partial::default(), stop).await?;
+    for result in results.iter_mut().filter(|result| forgotten.lost.contains(&result.path)) {
+        *result = tracked_result(graph, result).into_owned();
     }
-    scope.postpone(records.into_iter().chain([checkpointed(checkpoint), Record::Checkpoint(checkpoint.clone())]));
+    Ok(results)
+}
+
+async fn keep(
+    scope: &Scope,
+    graph: &CompiledGraph,
+    checkpoint: &Arc<Checkpoint>,
+    records: Vec<Record>,
+) -> Result<(), NodeError> {
+    let kept = tracked(graph, checkpoint);
+    if let Some(recorded) = &scope.recorded {
+        recorded.checkpoint(&kept)?;
+    }
+    scope.postpone(records.into_iter().chain([checkpointed(&kept), Record::Checkpoint(kept)]));
     // Where the run ends its last records follow at once, and both are committed together.
     if !(checkpoint.ns.is_empty() && checkpoint.ended()) {
         scope.commit_step(Vec::new()).await?;
@@ -200,18 +230,23 @@ async fn siblings(
         }
         // Those that finish last need no transaction of their own, unless a sibling failed: what was answered must not be asked again.
         if !running.is_empty() || worst.is_some() {
-            keep_results(scope, checkpoint, &results[kept..]).await?;
+            keep_results(scope, graph, checkpoint, &results[kept..]).await?;
             kept = results.len();
         }
     }
     worst.map_or(Ok(results), Err)
 }
 
-async fn keep_results(scope: &Scope, checkpoint: &Checkpoint, results: &[TaskResult]) -> Result<(), NodeError> {
+async fn keep_results(
+    scope: &Scope,
+    graph: &CompiledGraph,
+    checkpoint: &Checkpoint,
+    results: &[TaskResult],
+) -> Result<(), NodeError> {
     let record = |result: &TaskResult| Record::Result {
         ns: checkpoint.ns.clone(),
         checkpoint: checkpoint.id.clone(),
-        result: result.clone(),
+        result: tracked_result(graph, result).into_owned(),
     };
     if results.is_empty() {
         return Ok(());

@@ -102,7 +102,10 @@ async fn attempt_once(
     let guarded = AssertUnwindSafe(work).catch_unwind();
     let ended = in_time(scope, checkpoint, task, entry, guarded).await?;
     let produced = ended.unwrap_or_else(|panic| Err(panicked(&task.node, panic.as_ref())))?;
-    keep_for_others(scope, checkpoint, task, entry, &produced)?;
+    // What no checkpoint may have a cache may not have either.
+    if !produced.writes.iter().any(|write| graph.untracked.contains(&write.channel)) {
+        keep_for_others(scope, checkpoint, task, entry, &produced)?;
+    }
     let routed = || core::finish(graph, checkpoint, task, produced.writes, produced.goto);
     let finished = std::panic::catch_unwind(AssertUnwindSafe(routed));
     Ok(finished.map_err(|panic| panicked(&task.node, panic.as_ref()))??)
@@ -237,7 +240,7 @@ fn handed_back(end: &Checkpoint, outer: &CompiledGraph, inner: &CompiledGraph) -
     let both = |name: &str| outer.channels.contains_key(name) && inner.channels.contains_key(name);
     let write = |(name, value): (&Name, &Value)| {
         // Where only the parent folds, the subgraph's last value is one write to be folded, as any node's is.
-        let folded_here = inner.channels.get(name.as_str()).map(|c: &Channel| c.reducer.is_some()) == Some(true);
+        let folded_here = inner.channels.get(name.as_str()).is_some_and(|c: &Channel| c.kind.fold().is_some());
         let value = if folded_here { value.clone() } else { end.values.get(name).unwrap_or(value).clone() };
         Write::new(name.clone(), value)
     };

@@ -95,6 +95,8 @@ pub struct CompiledGraph {
     pub(super) interrupt_before: BTreeSet<Name>,
     pub(super) interrupt_after: BTreeSet<Name>,
     pub(super) warnings: Vec<Failure>,
+    /// Channels that no checkpoint has.
+    pub(super) untracked: BTreeSet<Name>,
     /// Made once: every advance compares it.
     pub(super) fingerprint: OnceLock<String>,
     /// Made once: every new thread keeps a copy.
@@ -179,10 +181,10 @@ impl CompiledGraph {
         }
         let name = entry.info.answers_into.as_ref()?;
         let channel = self.channels.get(name.as_str())?;
-        Some(if channel.kind.admits(answer) || channel.reducer.is_some() {
+        Some(if channel.admits(answer) {
             Ok(())
         } else {
-            let (wants, got) = (channel.kind.word(), super::kind(answer));
+            let (wants, got) = (channel.value.word(), super::kind(answer));
             Err(Failure::new("bad_answer", format!("the answer to `{node}` must be {wants}, got {got}"))
                 .because(format!("it goes into channel `{name}`"))
                 .hint("nothing was recorded: answer again"))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Channel, ChannelType, END, Failure, Reducer, START};
+use crate::graph::{Channel, END, FITS, Failure, START};
 
 use super::fault::{Faults, Path, under};
 use super::names::{Names, STATE};
@@ -37,17 +37,9 @@ fn check_channel(name: &str, channel: &Channel, path: &Path, faults: &mut Faults
         let hint = "use letters, digits and `_`; `state` means all channels";
         faults.push(path.clone(), failure.hint(hint));
     }
-    use ChannelType as T;
-    let fits = match channel.reducer {
-        None => true,
-        Some(Reducer::Add | Reducer::Max | Reducer::Min) => matches!(channel.kind, T::Integer | T::Number | T::Any),
-        Some(Reducer::Append | Reducer::Union) => matches!(channel.kind, T::Array | T::Any),
-        Some(Reducer::Merge) => matches!(channel.kind, T::Object | T::Any),
-    };
-    if !fits {
-        let message = format!("channel `{name}` holds {}, which its reducer cannot fold", channel.kind.word());
-        let hint = "add, max, min fold numbers; append, union fold arrays; merge folds objects";
-        faults.push(path.clone(), Failure::new("bad_reducer", message).hint(hint));
+    if let Some(why) = channel.misfit() {
+        let failure = Failure::new("bad_reducer", format!("channel `{name}` {why}"));
+        faults.push(path.clone(), failure.hint(FITS));
     }
 }
 

@@ -80,6 +80,11 @@ fn every_error_has_its_place() {
         ("type: expr", "type: exprr", "misplaced_key", &["w.yaml:9:10"]),
         (", { to: END } ]", " ]", "route_open", &["w.yaml:15:", "to: END"]),
         ("reducer: add", "reducer: append", "bad_reducer", &["w.yaml:5:6"]),
+        ("reducer: add", "kind: topic", "bad_reducer", &["w.yaml:5:6", "a topic is an array"]),
+        ("reducer: add", "kind: topik", "bad_workflow", &["w.yaml:5:", "topik"]),
+        ("reducer: add", "accumulate: true", "bad_workflow", &["w.yaml:5:", "kind: topic"]),
+        ("reducer: add", "kind: any, guard: false", "bad_workflow", &["w.yaml:5:", "ephemeral"]),
+        ("reducer: add", "kind: any, reducer: add", "bad_workflow", &["w.yaml:5:", "not both"]),
         ("version: 1", "version: 2", "unsupported_version", &["w.yaml:2:10"]),
         ("    timeout: 90s", "    idle_timeout: 90", "bad_workflow", &["w.yaml:11:19", "500ms"]),
         ("    timeout: 90s", "    on_error: nobody", "unknown_node", &["w.yaml", "nobody", "ada"]),
@@ -216,6 +221,11 @@ fn the_schema_admits_what_is_loaded() {
         validator.iter_errors(&document).map(|e| e.to_string()).collect::<Vec<_>>()
     );
     let mut wrong: Value = document;
+    wrong["channels"]["n"] = json!({"type": "array", "kind": "topic", "accumulate": true});
+    assert!(validator.is_valid(&wrong));
+    wrong["channels"]["n"]["kind"] = json!("topik");
+    assert!(!validator.is_valid(&wrong));
+    wrong["channels"]["n"]["kind"] = json!("topic");
     wrong["nodes"]["ada"]["tiemout"] = json!("1s");
     assert!(!validator.is_valid(&wrong));
 }
