@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CheckpointId, Name, State, Write};
+use super::{CheckpointId, Command, Name, State, Write};
 
 /// Where a task comes from; also the order in which writes are applied: triggered nodes by name, then sends by index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -90,6 +90,10 @@ pub struct TaskResult {
     pub writes: Vec<Write>,
     /// What it sets going.
     pub triggers: Vec<Trigger>,
+    /// Its command to a graph around its own, where it gave one: then it has neither writes nor triggers. No store keeps such a result,
+    /// the superstep ends with it.
+    #[serde(skip)]
+    pub command: Option<Box<Command>>,
 }
 
 /// How a checkpoint came to be. LangGraph's words.

@@ -8,7 +8,8 @@ use petgraph::visit::Dfs;
 
 use super::builder::StateGraph;
 use super::{
-    Body, Channel, ChannelKind, ChannelType, CompiledGraph, END, Failure, Field, Name, NodeEntry, NodeInfo, START,
+    Body, Channel, ChannelKind, ChannelType, Commands, CompiledGraph, END, Failure, Field, Name, NodeEntry, NodeInfo,
+    START,
 };
 
 /// All errors of a graph at once, each with its mend.
@@ -47,7 +48,7 @@ impl CompileErrors {
 
 pub(super) fn compile(graph: StateGraph) -> Result<CompiledGraph, CompileErrors> {
     let nodes: BTreeMap<Name, NodeEntry> =
-        graph.nodes.iter().map(|(name, (body, policy))| (name.clone(), entry(body, policy))).collect();
+        graph.nodes.iter().map(|(name, (body, policy))| (name.clone(), entry(name, body, policy))).collect();
     let mut errors = Vec::new();
     names(&graph, &mut errors);
     endpoints(&graph, &nodes, &mut errors);
@@ -63,6 +64,8 @@ pub(super) fn compile(graph: StateGraph) -> Result<CompiledGraph, CompileErrors>
     let warnings = warnings(&graph, &nodes, &arrows);
     let untracked = |(name, channel): (&Name, &Channel)| is_untracked(channel).then(|| name.clone());
     Ok(CompiledGraph {
+        step_timeout: graph.step_timeout,
+        commands: nodes.values().flat_map(|entry| &entry.info.commands).cloned().collect(),
         untracked: graph.channels.iter().filter_map(untracked).collect(),
         name: graph.name,
         channels: graph.channels,
@@ -78,17 +81,27 @@ pub(super) fn compile(graph: StateGraph) -> Result<CompiledGraph, CompileErrors>
     })
 }
 
-fn entry(body: &Body, policy: &super::NodePolicy) -> NodeEntry {
+fn entry(name: &str, body: &Body, policy: &super::NodePolicy) -> NodeEntry {
     let info = match body {
         Body::Leaf(node) => node.info(),
-        Body::Subgraph(inner) => subgraph_info(inner),
+        Body::Subgraph(inner) => subgraph_info(name, inner),
     };
     NodeEntry { body: body.clone(), policy: policy.clone(), info }
 }
 
 /// A subgraph writes what its nodes write and reads what they read, as far as the parent has channels of these names.
-fn subgraph_info(inner: &CompiledGraph) -> NodeInfo {
-    NodeInfo { kind: "subgraph".into(), version: 1, ..NodeInfo::default() }.with_parameters(inner.describe())
+fn subgraph_info(name: &str, inner: &CompiledGraph) -> NodeInfo {
+    let gotos: BTreeSet<String> = to_here(name, inner).flat_map(|commands| &commands.gotos).cloned().collect();
+    // Those that mean a graph further out.
+    let commands = inner.commands.iter().filter(|commands| !commands.graph.is_around(name, true)).cloned().collect();
+    let gotos = gotos.into_iter().collect();
+    NodeInfo { kind: "subgraph".into(), version: 1, gotos, commands, ..NodeInfo::default() }
+        .with_parameters(inner.describe())
+}
+
+/// The commands that nodes inside a subgraph node give to the graph in which it stands.
+fn to_here<'c>(name: &str, inner: &'c CompiledGraph) -> impl Iterator<Item = &'c Commands> {
+    inner.commands.iter().filter(move |commands| commands.graph.is_around(name, true))
 }
 
 impl NodeInfo {
@@ -99,6 +112,10 @@ impl NodeInfo {
 }
 
 fn names(graph: &StateGraph, errors: &mut Vec<Failure>) {
+    if graph.step_timeout.is_some_and(|limit| limit.is_zero()) {
+        let failure = Failure::new("bad_step_timeout", format!("graph `{}` gives a superstep no time", graph.name));
+        errors.push(failure.hint("give it some, or leave `step_timeout` out"));
+    }
     for what in &graph.duplicates {
         errors.push(Failure::new("duplicate", format!("{what} is declared twice")).hint("rename one of them"));
     }
@@ -206,6 +223,10 @@ fn channels(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>, errors: &mut 
     }
     for (node, entry) in nodes {
         let Body::Subgraph(inner) = &entry.body else { continue };
+        for name in to_here(node, inner).flat_map(|commands| &commands.writes) {
+            let any = Field { kind: ChannelType::Any, required: false };
+            check_field(&graph.channels, node, name, &any, "writes", errors);
+        }
         for name in graph.channels.iter().filter(|(_, c)| is_untracked(c)).map(|(name, _)| name) {
             if inner.channels.get(name).is_some_and(|c| !is_untracked(c)) {
                 let message = format!("subgraph `{node}` would keep channel `{name}`, which is untracked here");

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::channel::{Fold, apply_writes, check_writes, end_step, initial};
+use super::command::command_of;
 use super::{
     Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, START, Source, State, Task, TaskPath,
     TaskResult, Trigger, Write,
@@ -92,8 +93,14 @@ pub(super) fn finish(
     checkpoint: &Checkpoint,
     task: &Task,
     writes: Vec<Write>,
-    gotos: Vec<Goto>,
+    mut gotos: Vec<Goto>,
 ) -> Result<Finished, Failure> {
+    let is_root = checkpoint.ns.is_empty();
+    if let Some(command) = command_of(&task.node, is_root, &writes, &mut gotos)? {
+        let (writes, triggers, command) = (Vec::new(), Vec::new(), Some(Box::new(command)));
+        let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command };
+        return Ok(Finished { result, state: None });
+    }
     let leaving = graph.leaving.get(task.node.as_str());
     let alone = checkpoint.frontier.len() == 1;
     let mut fresh = checkpoint.values.clone();
@@ -104,7 +111,7 @@ pub(super) fn finish(
     }
     let mut triggers = leave(graph, &task.node, &fresh)?;
     triggers.extend(gotos.into_iter().filter_map(trigger));
-    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers };
+    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command: None };
     Ok(Finished { result, state: alone.then_some(fresh) })
 }
 
@@ -113,7 +120,7 @@ pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> Finished 
     let told = json!({"code": failure.code, "message": failure.message, "cause": failure.cause, "node": failure.node});
     let writes = by.into.iter().map(|channel| Write::new(channel.clone(), told.clone())).collect();
     let triggers = trigger(Goto::Node(by.to.clone())).into_iter().collect();
-    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers };
+    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command: None };
     Finished { result, state: None }
 }
 
@@ -124,7 +131,12 @@ fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigge
     let arrivals = leaving.barriers.iter();
     triggers.extend(arrivals.map(|id| Trigger::Arrived { barrier: id.clone(), from: node.clone() }));
     for router in &leaving.routers {
-        triggers.extend(router.route(state)?.into_iter().filter_map(trigger));
+        let chosen = router.route(state)?;
+        if chosen.iter().any(|goto| matches!(goto, Goto::Command(_))) {
+            let message = format!("a router behind `{node}` gives a command to a graph around it");
+            return Err(Failure::new("bad_command", message).hint("let a node give it"));
+        }
+        triggers.extend(chosen.into_iter().filter_map(trigger));
     }
     Ok(triggers)
 }
@@ -134,6 +146,8 @@ fn trigger(goto: Goto) -> Option<Trigger> {
         Goto::Node(to) if to == END => None,
         Goto::Node(to) => Some(Trigger::Node(to)),
         Goto::Send { to, input } => Some(Trigger::Send { to, input }),
+        // Only a node gives one, and `finish` has taken it.
+        Goto::Command(_) => None,
     }
 }
 

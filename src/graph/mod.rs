@@ -7,6 +7,7 @@
 mod builder;
 mod channel;
 mod checkpoint;
+mod command;
 mod compile;
 mod context;
 mod core;
@@ -42,6 +43,7 @@ mod wait;
 pub use builder::StateGraph;
 pub use channel::{Channel, ChannelKind, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
+pub use command::{Above, Command, Commands};
 pub use compile::{CompileErrors, FITS};
 pub use context::Context;
 pub use core::CoreState;

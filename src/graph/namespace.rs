@@ -8,18 +8,22 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::command::given;
 use super::core::{self, Finished};
+use super::failure::{RECURSION_LIMIT, STEP_TIMEOUT};
 use super::replay::Instead;
 use super::scope::{Scope, Stop};
 use super::task::run_task;
 use super::untracked::{Forgotten, tracked, tracked_result};
 use super::{
-    Checkpoint, CompiledGraph, Event, Failure, Name, NodeError, Partial, Record, State, StoreError, TaskPath,
+    Checkpoint, Command, CompiledGraph, Event, Failure, Name, NodeError, Partial, Record, State, StoreError, TaskPath,
     TaskResult, ThreadStatus,
 };
 
 pub(super) enum NamespaceEnd {
     Finished(Arc<Checkpoint>),
+    /// A node gave a command to a graph around this one.
+    Left(Box<Command>),
     Suspended,
 }
 
@@ -86,6 +90,10 @@ pub(super) async fn run_namespace(
             checkpoint = tracked(graph, &checkpoint);
         }
         let (results, state) = superstep(scope, graph, &checkpoint, kept, &mut stop).await?;
+        if let Some(command) = given(&results) {
+            scope.postpone(commit_points(scope, graph, &results));
+            return Ok(NamespaceEnd::Left(Box::new(command)));
+        }
         let next = Arc::new(core::apply(graph, &checkpoint, &results, state, scope.now())?);
         let stops = scope.recorded.is_none()
             && !next.ended()
@@ -126,7 +134,7 @@ fn stop_record(scope: &Scope, graph: &CompiledGraph, next: &Checkpoint, stops: b
 }
 
 fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
-    Failure::new("recursion_limit", format!("graph `{}` did not end within {limit} supersteps", graph.name))
+    Failure::new(RECURSION_LIMIT, format!("graph `{}` did not end within {limit} supersteps", graph.name))
         .hint("continue the thread, or raise the recursion limit")
 }
 
@@ -186,6 +194,7 @@ async fn superstep(
             biased;
             asked = asked_to_stop(stop) => return Err(asked),
             ended = run_task(scope, graph, checkpoint, task, failed) => ended?,
+            over = out_of_time(scope, graph) => return Err(over),
         };
         scope.sink.result(&checkpoint.ns, &result);
         return Ok((vec![result], state));
@@ -211,11 +220,17 @@ async fn siblings(
         .collect();
     let mut kept = results.len();
     let mut worst: Option<NodeError> = None;
+    let mut over = std::pin::pin!(out_of_time(scope, graph));
     while !running.is_empty() {
         let mut ended = tokio::select! {
             biased;
             asked = asked_to_stop(stop) => return Err(asked),
             ended = running.next() => ended,
+            over = &mut over => {
+                worst = Some(worse(worst, over));
+                keep_results(scope, graph, checkpoint, &results[kept..]).await?;
+                break;
+            }
         };
         // Whoever else is ready shares the transaction.
         while let Some(end) = ended {
@@ -234,7 +249,24 @@ async fn siblings(
             kept = results.len();
         }
     }
-    worst.map_or(Ok(results), Err)
+    match worst {
+        None => Ok(results),
+        // Nobody is left to hear the answer, as in LangGraph.
+        Some(NodeError::Suspended) if given(&results).is_some() => Ok(results),
+        Some(worst) => Err(worst),
+    }
+}
+
+/// Comes when a superstep has used up its time. What of it ended is kept, the thread can be continued (LangGraph's `step_timeout`).
+async fn out_of_time(scope: &Scope, graph: &CompiledGraph) -> NodeError {
+    // How long a replay takes says nothing about the record.
+    let Some(limit) = graph.step_timeout.filter(|_| scope.recorded.is_none()) else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(limit).await;
+    let message = format!("a superstep of graph `{}` did not end within {limit:?}", graph.name);
+    let hint = "continue the thread: what has ended is not run again; or raise the graph's `step_timeout`";
+    NodeError::Failed(Failure::new(STEP_TIMEOUT, message).hint(hint))
 }
 
 async fn keep_results(
@@ -248,10 +280,12 @@ async fn keep_results(
         checkpoint: checkpoint.id.clone(),
         result: tracked_result(graph, result).into_owned(),
     };
-    if results.is_empty() {
+    // A task that gave a command runs again: what it writes is the matter of another graph.
+    let records: Vec<Record> = results.iter().filter(|result| result.command.is_none()).map(record).collect();
+    if records.is_empty() {
         return Ok(());
     }
-    Ok(scope.commit_step(results.iter().map(record).collect()).await?)
+    Ok(scope.commit_step(records).await?)
 }
 
 async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ChannelType, Context, Entry, Failure, Name, State, StoreError, Write};
+use super::{ChannelType, Command, Commands, Context, Entry, Failure, Name, State, StoreError, Write};
 
 /// Why a node did not end well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -50,6 +50,8 @@ pub enum Goto {
         /// Its input.
         input: Value,
     },
+    /// A command to a graph around the node's own, which ends with it. A router gives none.
+    Command(Box<Command>),
 }
 
 /// What a node returns.
@@ -110,7 +112,7 @@ pub struct NodeInfo {
     pub version: u32,
     /// Channels it reads; `None`: any.
     pub reads: Option<BTreeMap<String, Field>>,
-    /// Channels it writes; `None`: any.
+    /// Channels of its own graph that it writes; `None`: any.
     pub writes: Option<BTreeMap<String, Field>>,
     /// Channels it writes on every run: two such nodes in one superstep conflict for certain.
     pub always_writes: Vec<String>,
@@ -118,6 +120,8 @@ pub struct NodeInfo {
     pub answers_into: Option<String>,
     /// Destinations of its gotos.
     pub gotos: Vec<String>,
+    /// The commands that it may give to graphs around its own.
+    pub commands: Vec<Commands>,
     /// Versions whose threads this one takes on, by [`DynNode::migrate`].
     pub migrates_from: Vec<u32>,
     /// Parameters that belong to the graph's fingerprint.

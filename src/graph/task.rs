@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::core::{self, Finished};
 use super::effect::{decode, encode};
+use super::failure::RECURSION_LIMIT;
 use super::journal::{EntryKind, JournalKey, digest};
 use super::namespace::{NamespaceEnd, run_namespace};
 use super::scope::{Scope, millis, panic_message};
 use super::{
-    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Name, NodeEntry, NodeError, Produced, Record,
-    State, Task, View, Write,
+    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Goto, Name, NodeEntry, NodeError, Produced,
+    Record, State, Task, View, Write,
 };
 
 /// Runs `task`. `failed`: attempts that failed before this process took over.
@@ -37,6 +38,11 @@ pub(super) async fn run_task(
     };
     if let Some(given) = given_before(scope, graph, checkpoint, task, entry).await? {
         return Ok(given);
+    }
+    if let (Some(by), Some(failure)) =
+        (&entry.policy.on_error, scope.pinned(&JournalKey::of(checkpoint, task, HANDLED, 0)))
+    {
+        return Ok(core::handled(task, by, &decode(failure, HANDLED)?));
     }
     loop {
         let attempt = failed + 1;
@@ -70,6 +76,11 @@ pub(super) async fn run_task(
         if let Some(by) = by {
             // What a subgraph asked has nobody to hear the answer.
             scope.postpone(vec![Record::Withdraw { ns: Name::from(task.inner_ns(&ns, checkpoint.fork)) }]);
+            if failure.is_of_time() && scope.recorded.is_none() {
+                // A replay cannot know that there was no time left.
+                let told = encode(&failure, HANDLED)?;
+                scope.reading(JournalKey::of(checkpoint, task, HANDLED, 0), EntryKind::Pin, async { Ok(told) }).await?;
+            }
             return Ok(core::handled(task, by, &failure));
         }
         let Some(pause) = pause else { return Err(NodeError::Failed(failure)) };
@@ -103,7 +114,8 @@ async fn attempt_once(
     let ended = in_time(scope, checkpoint, task, entry, guarded).await?;
     let produced = ended.unwrap_or_else(|panic| Err(panicked(&task.node, panic.as_ref())))?;
     // What no checkpoint may have a cache may not have either.
-    if !produced.writes.iter().any(|write| graph.untracked.contains(&write.channel)) {
+    let elsewhere = produced.goto.iter().any(|goto| matches!(goto, Goto::Command(_)));
+    if !elsewhere && !produced.writes.iter().any(|write| graph.untracked.contains(&write.channel)) {
         keep_for_others(scope, checkpoint, task, entry, &produced)?;
     }
     let routed = || core::finish(graph, checkpoint, task, produced.writes, produced.goto);
@@ -113,7 +125,7 @@ async fn attempt_once(
 
 /// A failure that a handler may take; running out of supersteps is a pause and no failure of the node.
 fn is_handled(failure: &Failure) -> bool {
-    failure.code != "recursion_limit"
+    failure.code != RECURSION_LIMIT
 }
 
 /// Runs an attempt within its node's time limits.
@@ -142,6 +154,8 @@ async fn in_time<T>(
     }
 }
 
+/// The journal's name of a failure that a handler took.
+const HANDLED: &str = "handled";
 /// The journal's name of a result that came from the cache.
 const CACHED: &str = "cached";
 
@@ -226,6 +240,14 @@ fn subgraph<'a>(
         let ns = Name::from(task.inner_ns(&checkpoint.ns, checkpoint.fork));
         match run_namespace(scope, inner, (&ns, checkpoint.fork), input).await? {
             NamespaceEnd::Finished(end) => Ok(Produced { writes: handed_back(&end, outer, inner), goto: Vec::new() }),
+            NamespaceEnd::Left(command) => {
+                // What the subgraph asked has nobody to hear the answer.
+                scope.postpone(vec![Record::Withdraw { ns }]);
+                if command.graph.is_around(&task.node, true) {
+                    return Ok(Produced { writes: command.update, goto: command.goto });
+                }
+                Ok(Produced { writes: Vec::new(), goto: vec![Goto::Command(command)] })
+            }
             NamespaceEnd::Suspended => Err(NodeError::Suspended),
         }
     })

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Channel, DynNode, Failure, Goto, Name, NodeInfo, NodePolicy, State, digest};
+use super::{Channel, Commands, DynNode, Failure, Goto, Name, NodeInfo, NodePolicy, State, digest};
 
 /// The name before the first node.
 pub const START: &str = "START";
@@ -95,6 +96,10 @@ pub struct CompiledGraph {
     pub(super) interrupt_before: BTreeSet<Name>,
     pub(super) interrupt_after: BTreeSet<Name>,
     pub(super) warnings: Vec<Failure>,
+    /// Longest time of one superstep.
+    pub(super) step_timeout: Option<Duration>,
+    /// Commands of the nodes inside, subgraphs included, to graphs around this one.
+    pub(super) commands: Vec<Commands>,
     /// Channels that no checkpoint has.
     pub(super) untracked: BTreeSet<Name>,
     /// Made once: every advance compares it.
@@ -142,6 +147,11 @@ impl CompiledGraph {
     /// Nodes behind which it stops.
     pub fn interrupt_after(&self) -> &BTreeSet<Name> {
         &self.interrupt_after
+    }
+
+    /// Longest time of one superstep, where there is one.
+    pub fn step_timeout(&self) -> Option<Duration> {
+        self.step_timeout
     }
 
     /// The node that runs in namespace `ns` under this name.

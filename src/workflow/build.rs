@@ -63,6 +63,9 @@ pub(super) fn lower(
         graph = edges::add(graph, edge, &under(path, ["edges", &index.to_string()]), faults);
     }
     graph = graph.interrupt_before(file.interrupt_before.iter()).interrupt_after(file.interrupt_after.iter());
+    if let Some(TextDuration(limit)) = file.step_timeout {
+        graph = graph.step_timeout(limit);
+    }
     graph = channels.into_iter().fold(graph, |graph, (name, channel): (String, Channel)| graph.channel(name, channel));
     if faults.0.len() > before {
         return None;

@@ -7,7 +7,7 @@ use crate::graph::{Channel, END, FITS, Failure, START};
 use super::fault::{Faults, Path, under};
 use super::names::{Names, STATE};
 use super::registry::SUBGRAPH;
-use super::{Case, Expression, NodeSpec, WorkflowFile, ask, expr, tools};
+use super::{Case, Expression, NodeSpec, WorkflowFile, ask, commands, expr, tools};
 
 /// Names that CEL itself gives a meaning.
 const CEL_TYPES: [&str; 11] =
@@ -26,6 +26,7 @@ pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, p
         check_node(name, node, &under(path, ["nodes", name]), faults);
     }
     names_of_nodes(file, path, faults);
+    commands::check(file, channels, path, faults);
     expressions(file, channels, path, faults);
 }
 
@@ -113,7 +114,8 @@ pub(super) fn check_cases(cases: &[Case], path: &Path, faults: &mut Faults) {
 fn names_of_nodes(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
     let mut named: Vec<(Path, &String)> = Vec::new();
     let cases = |named: &mut Vec<_>, cases: &'_ [Case], at: &Path| {
-        for (index, case) in cases.iter().enumerate() {
+        // Where it goes in another graph is checked there.
+        for (index, case) in cases.iter().enumerate().filter(|(_, case)| case.graph.is_none()) {
             named.extend(case.to.names().iter().map(|to| (under(at, [&index.to_string(), "to"]), to.clone())));
         }
     };

@@ -9,6 +9,7 @@ mod build;
 mod cel;
 mod check;
 mod command;
+mod commands;
 mod convert;
 mod deep;
 mod duration;

@@ -33,6 +33,9 @@ pub struct WorkflowFile {
     pub nodes: BTreeMap<String, NodeSpec>,
     /// The edges.
     pub edges: Vec<EdgeSpec>,
+    /// Longest time of one superstep. A run that exceeds it fails, undoes nothing, and can be continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_timeout: Option<TextDuration>,
     /// Nodes before which a run stops until it is resumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interrupt_before: Vec<String>,
@@ -182,6 +185,10 @@ pub struct Case {
     pub when: Option<String>,
     /// Where to go.
     pub to: OneOrMany,
+    /// `goto`: the graph in which to go, and to which `set` writes, instead of the node's own, which ends: `parent`, or the name of a
+    /// subgraph node around this one, for the graph in which that stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<String>,
 }
 
 /// An edge: `from` and one of `to`, `route`, `send`.
