@@ -79,6 +79,7 @@ impl Exit {
             | "workflow_unreadable"
             | "unknown_input"
             | "bad_json"
+            | "bad_updates"
             | "file_unreadable"
             | "environment_unknown"
             | "requirements_missing"

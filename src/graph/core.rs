@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::channel::{Fold, apply_writes, check_writes, end_step, initial};
@@ -77,6 +78,17 @@ fn refuse_untracked(graph: &CompiledGraph, values: &Map<String, Value>, who: &st
     Err(Failure::new("untracked_input", format!("{who} cannot write channel `{name}`"))
         .because("it is untracked: no checkpoint has its value, so it would be lost before any node saw it")
         .hint("let a node write it, or declare the channel without `kind: untracked`"))
+}
+
+/// A change of the state from outside (LangGraph's `StateUpdate`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateUpdate {
+    /// What is written.
+    #[serde(default)]
+    pub values: Map<String, Value>,
+    /// The node as which it is written: its edges say what is due next. `START`: the first nodes are; `END`: nothing is.
+    pub as_node: Name,
 }
 
 /// A task that ended well.
@@ -165,30 +177,44 @@ pub(super) fn apply(
     Ok(next)
 }
 
-/// A change from outside: as if `as_node` had written `values` now. What was due before is not due any more (LangGraph's
+/// Changes from outside in one superstep: as if each `as_node` had written its `values` now. What was due before is not due any more (LangGraph's
 /// `update_state`); finished tasks of the unfinished superstep keep their writes, not their triggers.
 pub(super) fn update(
     graph: &CompiledGraph,
     before: &Checkpoint,
     finished: &[TaskResult],
-    values: &Map<String, Value>,
-    as_node: &str,
+    updates: &[StateUpdate],
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
-    if as_node != START && !graph.nodes.contains_key(as_node) {
-        return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
+    for StateUpdate { values, as_node } in updates {
+        if as_node != START && as_node != END && !graph.nodes.contains_key(as_node) {
+            return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
+        }
+        refuse_untracked(graph, values, "a change from outside")?;
     }
-    refuse_untracked(graph, values, "a change from outside")?;
     let mut next = settle(graph, before, &in_order(finished), None, at)?;
     for arrived in finished.iter().flat_map(|r| &r.triggers) {
         arrive(&mut next, arrived);
     }
-    let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
-    apply_writes(&graph.channels, &mut next.values, &writes)?;
+    if updates.iter().any(|update| update.as_node == END) {
+        // What was due counts as having run, so it has used up its barriers.
+        next.barriers.retain(|id, arrived| graph.barriers.get(id).is_none_or(|barrier| *arrived != barrier.from));
+        next.deferred.clear();
+    }
+    let mut all = Vec::new();
+    let mut triggers = Vec::new();
+    for StateUpdate { values, as_node } in updates {
+        let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
+        // As a node's: its edges are chosen by the state with its own writes.
+        let mut fresh = next.values.clone();
+        apply_writes(&graph.channels, &mut fresh, &writes)?;
+        triggers.extend(leave(graph, as_node, &fresh)?);
+        all.extend(writes);
+    }
+    apply_writes(&graph.channels, &mut next.values, &all)?;
     // As in LangGraph it is a superstep of its own.
-    end_step(&graph.channels, &mut next.values, writes.iter());
+    end_step(&graph.channels, &mut next.values, all.iter());
     next.source = Source::Update;
-    let triggers = leave(graph, &as_node.into(), &next.values)?;
     plan(graph, &mut next, &triggers);
     Ok(next)
 }
@@ -204,7 +230,10 @@ pub(super) fn fork(
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
     let mut next = match as_node {
-        Some(node) => update(graph, from, &[], values, node, at)?,
+        Some(node) => {
+            let as_node = StateUpdate { values: values.clone(), as_node: node.into() };
+            update(graph, from, &[], &[as_node], at)?
+        }
         None => {
             refuse_untracked(graph, values, "a change from outside")?;
             let mut next = settle(graph, from, &[], None, at)?;

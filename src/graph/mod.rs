@@ -46,7 +46,7 @@ pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Tri
 pub use command::{Above, Command, Commands};
 pub use compile::{CompileErrors, FITS};
 pub use context::Context;
-pub use core::CoreState;
+pub use core::{CoreState, StateUpdate};
 pub use draw::{dot, mermaid};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
 pub use durability::Durability;

@@ -159,9 +159,11 @@ pub trait DynNode: Send + Sync + 'static {
 }
 
 /// Retry of a failed node. LangGraph's defaults: 0.5 s × 2 up to 128 s, 3 attempts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryPolicy {
+    /// Only failures of these codes, whatever they say of themselves; empty: those that say they are worth repeating.
+    pub on: Vec<String>,
     /// Attempts in all, the first included.
     pub max_attempts: u32,
     /// Pause before the second attempt, in milliseconds.
@@ -176,14 +178,22 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_attempts: 3, initial_ms: 500, factor: 2.0, max_ms: 128_000, any_failure: false }
+        Self { on: Vec::new(), max_attempts: 3, initial_ms: 500, factor: 2.0, max_ms: 128_000, any_failure: false }
     }
 }
 
 impl RetryPolicy {
+    /// Whether this failure is its matter.
+    pub fn takes(&self, failure: &Failure) -> bool {
+        match self.on.as_slice() {
+            [] => self.any_failure || failure.retryable,
+            codes => codes.contains(&failure.code),
+        }
+    }
+
     /// The pause after `failed` attempts, or `None` when there are no more.
     pub fn pause(&self, failed: u32, failure: &Failure) -> Option<Duration> {
-        if failed >= self.max_attempts || !(self.any_failure || failure.retryable) {
+        if failed >= self.max_attempts || !self.takes(failure) {
             return None;
         }
         let factor = self.factor.max(1.0).powi(i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX));
@@ -201,8 +211,8 @@ impl RetryPolicy {
 /// How the engine runs a node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodePolicy {
-    /// Repeat failed attempts.
-    pub retry: Option<RetryPolicy>,
+    /// Repeat failed attempts, each by the first policy that takes its failure. All attempts count for each of them, as in LangGraph.
+    pub retry: Vec<RetryPolicy>,
     /// Longest time of one attempt.
     pub timeout: Option<Duration>,
     /// What has been done up to this node's end is never undone.

@@ -63,7 +63,8 @@ pub(super) async fn run_task(
             Err(other) => return Err(other),
         };
         failed += 1;
-        let pause = entry.policy.retry.and_then(|retry| retry.pause(failed, &failure));
+        let policy = entry.policy.retry.iter().find(|policy| policy.takes(&failure));
+        let pause = policy.and_then(|policy| policy.pause(failed, &failure));
         // A replay repeats the attempts (a node may look at their number), but has nothing to wait for.
         let pause = pause.map(|pause| if scope.recorded.is_some() { Duration::ZERO } else { pause });
         let retry_in_ms = pause.map(|p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX));

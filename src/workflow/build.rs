@@ -11,7 +11,9 @@ use super::check::check;
 use super::deep;
 use super::fault::{Faults, Path, under};
 use super::registry::{SUBGRAPH, Unknown};
-use super::{Handler, NodeSpec, NodeTypes, Site, TextDuration, WorkflowFile, ask, edges, expr, input};
+use super::{
+    Handler, NodeSpec, NodeTypes, Retries, RetrySpec, Site, TextDuration, WorkflowFile, ask, edges, expr, input,
+};
 
 /// Deepest nesting of subgraphs; a build goes down once for each.
 pub(super) const MAX_NESTING: usize = 16;
@@ -109,7 +111,7 @@ fn add_node(
         }
     };
     let policy = NodePolicy {
-        retry: spec.retry.map(super::RetrySpec::policy),
+        retry: spec.retry.iter().flat_map(Retries::policies).map(RetrySpec::policy).collect(),
         timeout: spec.timeout.map(|TextDuration(limit)| limit),
         commit_point: spec.commit_point,
         interrupt_ttl: spec.ttl.map(|TextDuration(ttl)| ttl),

@@ -74,21 +74,10 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
         }
     }
     tools::check(node, path, faults);
-    check_retry(node, path, faults);
+    if let Some(retry) = &node.retry {
+        retry.check(&under(path, ["retry"]), faults);
+    }
     check_cases(node.goto.as_deref().unwrap_or_default(), &under(path, ["goto"]), faults);
-}
-
-fn check_retry(node: &NodeSpec, path: &Path, faults: &mut Faults) {
-    let Some(retry) = node.retry else { return };
-    let mut wrong = |key: &str, message: &str| {
-        faults.push(under(path, ["retry", key]), Failure::new("bad_retry", message));
-    };
-    if retry.max_attempts == Some(0) {
-        wrong("max_attempts", "a node is attempted at least once");
-    }
-    if retry.factor.is_some_and(|factor| !(1.0..=1_000.0).contains(&factor)) {
-        wrong("factor", "a pause can only get longer: factor must be from 1 to 1000");
-    }
 }
 
 /// Cases behind one that always holds can never be reached.
