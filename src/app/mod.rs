@@ -31,5 +31,6 @@ pub use runs::{Decide, Decided, OpenQuestion, Start, error_document};
 pub use settings::Settings;
 pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};
+pub use travel::HistoryFilter;
 pub use wiring::{App, host_failure};
 pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 44] = [
+const USAGE: [&str; 45] = [
     "usage",
     "path_not_found",
     "release_file_missing",
@@ -24,6 +24,7 @@ const USAGE: [&str; 44] = [
     "workflow_unreadable",
     "unknown_input",
     "bad_json",
+    "bad_updates",
     "file_unreadable",
     "environment_unknown",
     "requirements_missing",
@@ -53,7 +54,7 @@ const USAGE: [&str; 44] = [
 ];
 
 /// Codes of what is wrong with a workflow file; a run that meets one of them later is a failed run.
-const WORKFLOW: [&str; 29] = [
+const WORKFLOW: [&str; 32] = [
     "missing_key",
     "unsupported_version",
     "misplaced_key",
@@ -83,6 +84,9 @@ const WORKFLOW: [&str; 29] = [
     "zero_duration",
     "handler_circle",
     "defer_ignored",
+    "bad_retention",
+    "bad_step_timeout",
+    "untracked_shared",
 ];
 
 /// How a command ended.

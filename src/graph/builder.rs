@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     Barrier, Body, Channel, CompileErrors, CompiledGraph, Destination, DynNode, Failure, Goto, Leaving, Name, Node,
@@ -25,6 +26,7 @@ pub struct StateGraph {
     pub(super) barriers: BTreeMap<Name, Barrier>,
     pub(super) interrupt_before: BTreeSet<Name>,
     pub(super) interrupt_after: BTreeSet<Name>,
+    pub(super) step_timeout: Option<Duration>,
     pub(super) duplicates: Vec<String>,
     pub(super) policies_of_nobody: Vec<String>,
 }
@@ -41,6 +43,7 @@ impl StateGraph {
             barriers: BTreeMap::new(),
             interrupt_before: BTreeSet::new(),
             interrupt_after: BTreeSet::new(),
+            step_timeout: None,
             duplicates: Vec::new(),
             policies_of_nobody: Vec::new(),
         }
@@ -147,6 +150,14 @@ impl StateGraph {
     #[must_use]
     pub fn interrupt_after<N: Into<Name>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
         self.interrupt_after.extend(nodes.into_iter().map(Into::into));
+        self
+    }
+
+    /// Longest time of one superstep (LangGraph's `step_timeout`). A run that exceeds it fails with `step_timeout`: nothing is undone, what
+    /// has ended of the superstep is kept, and the thread can be continued.
+    #[must_use]
+    pub fn step_timeout(mut self, limit: Duration) -> Self {
+        self.step_timeout = Some(limit);
         self
     }
 

@@ -7,6 +7,7 @@
 mod builder;
 mod channel;
 mod checkpoint;
+mod command;
 mod compile;
 mod context;
 mod core;
@@ -37,14 +38,16 @@ mod task;
 mod thread;
 mod topology;
 mod travel;
+mod untracked;
 mod wait;
 
 pub use builder::StateGraph;
-pub use channel::{Channel, ChannelType, Reducer, Write, kind};
+pub use channel::{Channel, ChannelKind, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
-pub use compile::{CompileErrors, Finding, Place};
+pub use command::{Above, Command, Commands};
+pub use compile::{CompileErrors, FITS, Finding, Place};
 pub use context::Context;
-pub use core::CoreState;
+pub use core::{CoreState, StateUpdate};
 pub use draw::{Glow, Picture, Traced, TracedNode, dot, length, mermaid, svg};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
 pub use durability::Durability;

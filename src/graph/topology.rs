@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Channel, DynNode, Failure, Field, Finding, Goto, Name, NodeInfo, NodePolicy, State, digest};
+use super::{Channel, Commands, DynNode, Failure, Field, Finding, Goto, Name, NodeInfo, NodePolicy, State, digest};
 
 /// The name before the first node.
 pub const START: &str = "START";
@@ -105,6 +106,12 @@ pub struct CompiledGraph {
     pub(super) interrupt_before: BTreeSet<Name>,
     pub(super) interrupt_after: BTreeSet<Name>,
     pub(super) warnings: Vec<Finding>,
+    /// Longest time of one superstep.
+    pub(super) step_timeout: Option<Duration>,
+    /// Commands of the nodes inside, subgraphs included, to graphs around this one.
+    pub(super) commands: Vec<Commands>,
+    /// Channels that no checkpoint has.
+    pub(super) untracked: BTreeSet<Name>,
     /// Made once: every advance compares it.
     pub(super) fingerprint: OnceLock<String>,
     /// Made once: every new thread keeps a copy.
@@ -152,6 +159,11 @@ impl CompiledGraph {
         &self.interrupt_after
     }
 
+    /// Longest time of one superstep, where there is one.
+    pub fn step_timeout(&self) -> Option<Duration> {
+        self.step_timeout
+    }
+
     /// The node that runs in namespace `ns` under this name.
     pub(super) fn node_at(&self, ns: &str, node: &str) -> Option<&NodeEntry> {
         let (here, inner) = ns.split_once('|').unwrap_or((ns, ""));
@@ -189,10 +201,10 @@ impl CompiledGraph {
         }
         let name = entry.info.answers_into.as_ref()?;
         let channel = self.channels.get(name.as_str())?;
-        Some(if channel.kind.admits(answer) || channel.reducer.is_some() {
+        Some(if channel.admits(answer) {
             Ok(())
         } else {
-            let (wants, got) = (channel.kind.word(), super::kind(answer));
+            let (wants, got) = (channel.value.word(), super::kind(answer));
             Err(Failure::new("bad_answer", format!("the answer to `{node}` must be {wants}, got {got}"))
                 .because(format!("it goes into channel `{name}`"))
                 .hint("nothing was recorded: answer again"))

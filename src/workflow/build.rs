@@ -11,7 +11,10 @@ use super::check::check;
 use super::deep;
 use super::fault::{Faults, Path, under};
 use super::registry::{SUBGRAPH, Unknown};
-use super::{Handler, NodeSpec, NodeTypes, Site, TextDuration, WorkflowFile, ask, edges, expr, input, whereabouts};
+use super::{
+    Handler, NodeSpec, NodeTypes, Retries, RetrySpec, Site, TextDuration, WorkflowFile, ask, edges, expr, input,
+    whereabouts,
+};
 
 /// Deepest nesting of subgraphs; a build goes down once for each.
 pub(super) const MAX_NESTING: usize = 16;
@@ -74,6 +77,9 @@ pub(super) fn lower(
         graph = edges::add(graph, edge, &under(path, ["edges", &index.to_string()]), faults);
     }
     graph = graph.interrupt_before(file.interrupt_before.iter()).interrupt_after(file.interrupt_after.iter());
+    if let Some(TextDuration(limit)) = file.step_timeout {
+        graph = graph.step_timeout(limit);
+    }
     graph = channels.into_iter().fold(graph, |graph, (name, channel): (String, Channel)| graph.channel(name, channel));
     if faults.0.len() > before {
         return None;
@@ -119,7 +125,7 @@ fn add_node(
         }
     };
     let policy = NodePolicy {
-        retry: spec.retry.map(super::RetrySpec::policy),
+        retry: spec.retry.iter().flat_map(Retries::policies).map(RetrySpec::policy).collect(),
         timeout: spec.timeout.map(|TextDuration(limit)| limit),
         commit_point: spec.commit_point,
         interrupt_ttl: spec.ttl.map(|TextDuration(ttl)| ttl),

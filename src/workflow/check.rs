@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::graph::{Channel, END, Failure, START};
+use crate::graph::{Channel, END, FITS, Failure, START};
 
 use super::fault::{Faults, Path, under};
 use super::names::{CEL_TYPES, Names, STATE};
 use super::registry::SUBGRAPH;
-use super::{Case, Expression, NodeSpec, TextDuration, WorkflowFile, ask, expr, tools};
+use super::{Case, Expression, NodeSpec, TextDuration, WorkflowFile, ask, commands, expr, tools};
 
 /// Checks that need no node types.
 pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
@@ -24,6 +24,7 @@ pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, p
     }
     check_retention(file, path, faults);
     names_of_nodes(file, path, faults);
+    commands::check(file, channels, path, faults);
     expressions(file, channels, path, faults);
 }
 
@@ -35,10 +36,9 @@ fn check_channel(name: &str, channel: &Channel, path: &Path, faults: &mut Faults
         let hint = "use letters, digits and `_`; `state` means all channels";
         faults.push(path.clone(), failure.hint(hint));
     }
-    if !channel.reducer.is_none_or(|reducer| reducer.folds(channel.kind)) {
-        let message = format!("channel `{name}` holds {}, which its reducer cannot fold", channel.kind.word());
-        let hint = "add, max, min fold numbers; append, union fold arrays; merge folds objects";
-        faults.push(path.clone(), Failure::new("bad_reducer", message).hint(hint));
+    if let Some(why) = channel.misfit() {
+        let failure = Failure::new("bad_reducer", format!("channel `{name}` {why}"));
+        faults.push(path.clone(), failure.hint(FITS));
     }
 }
 
@@ -72,7 +72,9 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
         }
     }
     tools::check(node, path, faults);
-    check_retry(node, path, faults);
+    if let Some(retry) = &node.retry {
+        retry.check(&under(path, ["retry"]), faults);
+    }
     check_cases(node.goto.as_deref().unwrap_or_default(), &under(path, ["goto"]), faults);
 }
 
@@ -103,19 +105,6 @@ fn check_retention(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
     }
 }
 
-fn check_retry(node: &NodeSpec, path: &Path, faults: &mut Faults) {
-    let Some(retry) = node.retry else { return };
-    let mut wrong = |key: &str, message: &str| {
-        faults.push(under(path, ["retry", key]), Failure::new("bad_retry", message));
-    };
-    if retry.max_attempts == Some(0) {
-        wrong("max_attempts", "a node is attempted at least once");
-    }
-    if retry.factor.is_some_and(|factor| !(1.0..=1_000.0).contains(&factor)) {
-        wrong("factor", "a pause can only get longer: factor must be from 1 to 1000");
-    }
-}
-
 /// Cases behind one that always holds can never be reached.
 pub(super) fn check_cases(cases: &[Case], path: &Path, faults: &mut Faults) {
     for (index, case) in cases.iter().enumerate() {
@@ -139,7 +128,8 @@ pub(super) fn check_cases(cases: &[Case], path: &Path, faults: &mut Faults) {
 fn names_of_nodes(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
     let mut named: Vec<(Path, &String)> = Vec::new();
     let cases = |named: &mut Vec<_>, cases: &'_ [Case], at: &Path| {
-        for (index, case) in cases.iter().enumerate() {
+        // Where it goes in another graph is checked there.
+        for (index, case) in cases.iter().enumerate().filter(|(_, case)| case.graph.is_none()) {
             named.extend(case.to.names().iter().map(|to| (under(at, [&index.to_string(), "to"]), to.clone())));
         }
     };

@@ -57,7 +57,7 @@ fn a_document_is_canonical_and_builds_the_same_graph() {
     let workflow = load(GOOD, "w.yaml", &no_files).unwrap();
     let first = workflow.build(&NodeTypes::generic()).unwrap();
     let policy = &first.nodes()["ada"].policy;
-    assert_eq!(policy.retry.unwrap().max_ms, 120_000);
+    assert_eq!(policy.retry[0].max_ms, 120_000);
     assert_eq!(policy.timeout.unwrap().as_secs(), 90);
     assert_eq!(first.nodes()["ask"].policy.interrupt_ttl.unwrap().as_secs(), 86_400);
     assert!(first.nodes()["ask"].policy.commit_point);
@@ -80,6 +80,11 @@ fn every_error_has_its_place() {
         ("type: expr", "type: exprr", "misplaced_key", &["w.yaml:9:10"]),
         (", { to: END } ]", " ]", "route_open", &["w.yaml:15:", "to: END"]),
         ("reducer: add", "reducer: append", "bad_reducer", &["w.yaml:5:6"]),
+        ("reducer: add", "kind: topic", "bad_reducer", &["w.yaml:5:6", "a topic is an array"]),
+        ("reducer: add", "kind: topik", "bad_workflow", &["w.yaml:5:", "topik"]),
+        ("reducer: add", "accumulate: true", "bad_workflow", &["w.yaml:5:", "kind: topic"]),
+        ("reducer: add", "kind: any, guard: false", "bad_workflow", &["w.yaml:5:", "ephemeral"]),
+        ("reducer: add", "kind: any, reducer: add", "bad_workflow", &["w.yaml:5:", "not both"]),
         ("version: 1", "version: 2", "unsupported_version", &["w.yaml:2:10"]),
         ("    timeout: 90s", "    idle_timeout: 90", "bad_workflow", &["w.yaml:11:19", "500ms"]),
         ("    timeout: 90s", "    on_error: nobody", "unknown_node", &["w.yaml", "nobody", "ada"]),
@@ -92,6 +97,21 @@ fn every_error_has_its_place() {
         ("to: ada }", "to: ada, send: { to: ada, each: '[]', as: i } }", "bad_edge", &["w.yaml:14:5"]),
         ("version: 1", "version: 1\nversion: 1", "bad_workflow", &["w.yaml:3:1", "version"]),
         ("max_attempts: 5", "max_attempts: 0", "bad_retry", &["w.yaml:10:"]),
+        ("{ max_attempts: 5,", "{ on: [], max_attempts: 5,", "bad_retry", &["w.yaml:10:", "`on`"]),
+        ("retry: { max_attempts: 5, initial: 1s, max: 2m }", "retry: []", "bad_retry", &["w.yaml:10:"]),
+        ("retry: {", "retry: [ { any_failure: true }, {", "bad_workflow", &["w.yaml:"]),
+        (
+            "retry: { max_attempts: 5, initial: 1s, max: 2m }",
+            "retry: [ { any_failure: true }, { on: [boom] } ]",
+            "bad_retry",
+            &["w.yaml:10:37", "takes every failure"],
+        ),
+        (
+            "retry: { max_attempts: 5, initial: 1s, max: 2m }",
+            "retry: [ { onn: [boom] } ]",
+            "bad_workflow",
+            &["w.yaml:10:", "onn"],
+        ),
         ("into: x", "into: z", "undeclared_channel", &["`z`"]),
         ("\n  n: {", "\n  n: [", "bad_workflow", &["w.yaml:5:"]),
     ] {
@@ -285,6 +305,13 @@ fn the_schema_admits_what_is_loaded() {
         validator.iter_errors(&document).map(|e| e.to_string()).collect::<Vec<_>>()
     );
     let mut wrong: Value = document;
+    wrong["channels"]["n"] = json!({"type": "array", "kind": "topic", "accumulate": true});
+    assert!(validator.is_valid(&wrong));
+    wrong["nodes"]["ada"]["retry"] = json!([{"on": ["boom"], "max_attempts": 2}, {}]);
+    assert!(validator.is_valid(&wrong), "{:?}", validator.iter_errors(&wrong).collect::<Vec<_>>());
+    wrong["channels"]["n"]["kind"] = json!("topik");
+    assert!(!validator.is_valid(&wrong));
+    wrong["channels"]["n"]["kind"] = json!("topic");
     wrong["nodes"]["ada"]["tiemout"] = json!("1s");
     assert!(!validator.is_valid(&wrong));
 }

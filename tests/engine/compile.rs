@@ -210,7 +210,7 @@ fn policies_that_make_no_sense() {
         ),
         (
             NodePolicy {
-                retry: Some(RetryPolicy { max_attempts: 0, ..RetryPolicy::default() }),
+                retry: vec![RetryPolicy { max_attempts: 0, ..RetryPolicy::default() }],
                 ..NodePolicy::default()
             },
             "bad_retry",

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Body, ChannelType, CompiledGraph, Failure, Field, Name, NodeEntry};
+use super::super::{Body, Channel, ChannelKind, ChannelType, CompiledGraph, Failure, Field, Name, NodeEntry};
 use super::reach::{Kind, Paths};
-use super::{Exam, Place};
+use super::{Exam, FITS, Place, is_untracked, to_here};
 
 impl Exam<'_> {
     pub(super) fn channels(&mut self, paths: &Paths) {
         for (name, channel) in &self.graph.channels {
-            if channel.reducer.is_some_and(|reducer| !reducer.folds(channel.kind)) {
-                let message = format!("channel `{name}` holds {}, which its reducer cannot fold", channel.kind.word());
-                self.senseless(Place::Channel(name.clone()), Failure::new("bad_reducer", message));
+            if let Some(why) = channel.misfit() {
+                let failure = Failure::new("bad_reducer", format!("channel `{name}` {why}")).hint(FITS);
+                self.senseless(Place::Channel(name.clone()), failure);
             }
         }
         for name in self.graph.input_channels.iter().flatten() {
@@ -59,8 +59,10 @@ impl Exam<'_> {
             }
             return;
         };
-        if !agree(field.kind, channel.kind) {
-            let (is, wants) = (channel.kind.word(), field.kind.word());
+        // One item is as good a write to a topic as a list.
+        let item = does == "writes" && matches!(channel.kind, ChannelKind::Topic { .. });
+        if !item && !agree(field.kind, held(channel)) {
+            let (is, wants) = (held(channel).word(), field.kind.word());
             let message = format!("`{node}` {does} `{name}` as {wants}, but the channel holds {is}");
             self.broken(place, Failure::new("channel_type", message).hint("make the two agree"));
         }
@@ -68,12 +70,22 @@ impl Exam<'_> {
 
     /// Channels of the same name in a subgraph and around it are one: they must hold the same.
     fn shared(&mut self, node: &Name, inner: &CompiledGraph) {
+        for name in to_here(node, inner).flat_map(|commands| &commands.writes) {
+            let any = Field { kind: ChannelType::Any, required: false };
+            self.field(Place::Node(node.clone()), node, (name, &any), "writes");
+        }
         for (name, channel) in &self.graph.channels {
             let Some(inside) = inner.channels.get(name) else { continue };
             let goes_in = inner.input_channels.as_ref().is_none_or(|input| input.contains(name));
             let comes_out = writes_of(inner).is_none_or(|writes| writes.contains(name.as_str()));
-            if (goes_in || comes_out) && !agree(inside.kind, channel.kind) {
-                let (here, there) = (channel.kind.word(), inside.kind.word());
+            if is_untracked(channel) && !is_untracked(inside) {
+                let message = format!("subgraph `{node}` would keep channel `{name}`, which is untracked here");
+                let failure = Failure::new("untracked_shared", message);
+                let hint = "declare it as untracked there too, or rename one of the two";
+                self.broken(Place::Node(node.clone()), failure.hint(hint));
+            }
+            if (goes_in || comes_out) && !agree(held(inside), held(channel)) {
+                let (here, there) = (held(channel).word(), held(inside).word());
                 let message =
                     format!("subgraph `{node}` shares channel `{name}`, which holds {here} here and {there} inside");
                 let failure = Failure::new("channel_type", message).hint("make the two agree, or rename one of them");
@@ -84,12 +96,15 @@ impl Exam<'_> {
 
     fn never_written(&mut self, paths: &Paths) {
         let Some(mut written) = self.graph.input_channels.clone() else { return };
-        for entry in self.nodes.values() {
+        for (node, entry) in self.nodes {
             let Some(writes) = entry_writes(entry) else { return };
             written.extend(writes.into_iter().map(Name::from));
+            if let Body::Subgraph(inner) = &entry.body {
+                written.extend(to_here(node, inner).flat_map(|commands| &commands.writes).map(Name::from));
+            }
         }
         let missing = |name: &str, field: &Field| {
-            let has_initial = self.graph.channels.get(name).is_some_and(|c| c.reducer.is_some());
+            let has_initial = self.graph.channels.get(name).is_some_and(|c| c.kind.initial().is_some());
             field.required && !has_initial && !written.contains(name)
         };
         let mut found: Vec<(Place, String, String)> = Vec::new();
@@ -116,9 +131,12 @@ impl Exam<'_> {
     /// Channels that no node reads or writes. One that a node writes is part of what a run leaves, so somebody may look at it there.
     fn never_used(&mut self) {
         let mut used: BTreeSet<String> = BTreeSet::new();
-        for entry in self.nodes.values() {
+        for (node, entry) in self.nodes {
             let (Some(reads), Some(writes)) = (entry_reads(entry), entry_writes(entry)) else { return };
             used.extend(reads.into_iter().chain(writes));
+            if let Body::Subgraph(inner) = &entry.body {
+                used.extend(to_here(node, inner).flat_map(|commands| commands.writes.iter().cloned()));
+            }
         }
         for router in self.graph.leaving.values().flat_map(|l| &l.routers) {
             let Some(reads) = router.reads() else { return };
@@ -136,7 +154,7 @@ impl Exam<'_> {
         }
     }
 
-    /// Nodes that a plain fan-out starts in one superstep and that each always write one channel without a reducer.
+    /// Nodes that a plain fan-out starts in one superstep and that each always write one channel that takes one write.
     fn concurrent_writes(&mut self) {
         let mut told = BTreeSet::new();
         for (from, leaving) in &self.graph.leaving {
@@ -147,7 +165,7 @@ impl Exam<'_> {
                 let mut writer: BTreeMap<&str, &Name> = BTreeMap::new();
                 for node in together {
                     for channel in &self.nodes[node].info.always_writes {
-                        let plain = self.graph.channels.get(channel.as_str()).is_some_and(|c| c.reducer.is_none());
+                        let plain = self.graph.channels.get(channel.as_str()).is_some_and(|c| c.kind.is_single());
                         let Some(other) = plain.then(|| writer.insert(channel, node)).flatten() else { continue };
                         if told.insert((other, node, channel)) {
                             let message = format!(
@@ -182,6 +200,11 @@ fn entry_writes(entry: &NodeEntry) -> Option<BTreeSet<String>> {
     };
     writes.extend(entry.policy.on_error.iter().filter_map(|by| by.into.as_ref()).map(Name::to_string));
     Some(writes)
+}
+
+/// What a channel is read as: a topic is a list, whatever its declared type.
+fn held(channel: &Channel) -> ChannelType {
+    if matches!(channel.kind, ChannelKind::Topic { .. }) { ChannelType::Array } else { channel.value }
 }
 
 fn writes_of(graph: &CompiledGraph) -> Option<BTreeSet<String>> {

@@ -9,7 +9,7 @@ mod sends;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::builder::StateGraph;
-use super::{Body, CompiledGraph, END, Failure, Name, NodeEntry, NodeInfo, START};
+use super::{Body, Channel, ChannelKind, Commands, CompiledGraph, END, Failure, Name, NodeEntry, NodeInfo, START};
 use reach::Paths;
 
 /// Something that is wrong or odd, with the place in the graph.
@@ -118,7 +118,7 @@ impl Exam<'_> {
 /// `kept`: somebody has begun with this graph. What the engine can run it then runs, as it did when it was accepted.
 pub(super) fn compile(graph: StateGraph, kept: bool) -> Result<CompiledGraph, CompileErrors> {
     let nodes: BTreeMap<Name, NodeEntry> =
-        graph.nodes.iter().map(|(name, (body, policy))| (name.clone(), entry(body, policy))).collect();
+        graph.nodes.iter().map(|(name, (body, policy))| (name.clone(), entry(name, body, policy))).collect();
     let mut exam =
         Exam { graph: &graph, nodes: &nodes, broken: Vec::new(), senseless: Vec::new(), warnings: Vec::new() };
     exam.names();
@@ -139,7 +139,11 @@ pub(super) fn compile(graph: StateGraph, kept: bool) -> Result<CompiledGraph, Co
     if !errors.is_empty() {
         return Err(CompileErrors { graph: graph.name, errors });
     }
+    let untracked = |(name, channel): (&Name, &Channel)| is_untracked(channel).then(|| name.clone());
     Ok(CompiledGraph {
+        step_timeout: graph.step_timeout,
+        commands: nodes.values().flat_map(|entry| &entry.info.commands).cloned().collect(),
+        untracked: graph.channels.iter().filter_map(untracked).collect(),
         name: graph.name,
         channels: graph.channels,
         input_channels: graph.input_channels,
@@ -154,21 +158,44 @@ pub(super) fn compile(graph: StateGraph, kept: bool) -> Result<CompiledGraph, Co
     })
 }
 
-fn entry(body: &Body, policy: &super::NodePolicy) -> NodeEntry {
+fn entry(name: &str, body: &Body, policy: &super::NodePolicy) -> NodeEntry {
     let info = match body {
         Body::Leaf(node) => node.info(),
-        Body::Subgraph(inner) => subgraph_info(inner),
+        Body::Subgraph(inner) => subgraph_info(name, inner),
     };
     NodeEntry { body: body.clone(), policy: policy.clone(), info }
 }
 
 /// What a subgraph reads and writes depends on the channels that it shares; `channels` looks inside.
-fn subgraph_info(inner: &CompiledGraph) -> NodeInfo {
-    NodeInfo { kind: "subgraph".into(), version: 1, parameters: inner.describe(), ..NodeInfo::default() }
+fn subgraph_info(name: &str, inner: &CompiledGraph) -> NodeInfo {
+    let gotos: BTreeSet<String> = to_here(name, inner).flat_map(|commands| &commands.gotos).cloned().collect();
+    // Those that mean a graph further out.
+    let commands = inner.commands.iter().filter(|commands| !commands.graph.is_around(name, true)).cloned().collect();
+    let gotos = gotos.into_iter().collect();
+    let parameters = inner.describe();
+    NodeInfo { kind: "subgraph".into(), version: 1, gotos, commands, parameters, ..NodeInfo::default() }
 }
+
+/// The commands that nodes inside a subgraph node give to the graph in which it stands.
+fn to_here<'c>(name: &str, inner: &'c CompiledGraph) -> impl Iterator<Item = &'c Commands> {
+    inner.commands.iter().filter(move |commands| commands.graph.is_around(name, true))
+}
+
+fn is_untracked(channel: &Channel) -> bool {
+    matches!(channel.kind, ChannelKind::Untracked { .. })
+}
+
+/// Which types fit which kinds of channel.
+pub const FITS: &str =
+    "add, max, min fold numbers; append, union fold arrays; merge folds objects; a topic is an array";
 
 impl Exam<'_> {
     fn names(&mut self) {
+        if self.graph.step_timeout.is_some_and(|limit| limit.is_zero()) {
+            let message = format!("graph `{}` gives a superstep no time", self.graph.name);
+            let failure = Failure::new("bad_step_timeout", message);
+            self.broken(Place::Graph, failure.hint("give it some, or leave `step_timeout` out"));
+        }
         for what in &self.graph.duplicates {
             let failure = Failure::new("duplicate", format!("{what} is declared twice")).hint("rename one of them");
             self.broken(Place::Graph, failure);

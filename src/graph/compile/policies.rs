@@ -16,7 +16,7 @@ impl Exam<'_> {
             let ttl = policy.cache.as_ref().and_then(|cache| cache.ttl);
             self.not_zero(name, "cache", ttl, "nothing that is kept could ever serve again");
             self.not_zero(name, "ttl", policy.interrupt_ttl, "its question would be over before anybody sees it");
-            if policy.retry.is_some_and(|retry| retry.max_attempts == 0) {
+            if policy.retry.iter().any(|retry| retry.max_attempts == 0) {
                 let failure = Failure::new("bad_retry", format!("`{name}` is attempted at least once"));
                 self.senseless(Place::Policy(name.clone(), "retry"), failure.hint("1 means: no repetition"));
             }

@@ -125,8 +125,11 @@ impl Exam<'_> {
 
     fn cycles(&mut self, paths: &Paths) {
         let mut told: Vec<BTreeSet<&str>> = Vec::new();
-        // Plain edges are followed whatever else happens, unless the node fails and something handles that.
-        let handled = |name: &Name| self.nodes.get(name).is_some_and(|entry| entry.policy.on_error.is_some());
+        // Plain edges are followed whatever else happens, unless the node fails and something handles that, or it leaves the graph.
+        let handled = |name: &Name| {
+            let leaves = |entry: &NodeEntry| entry.policy.on_error.is_some() || !entry.info.commands.is_empty();
+            self.nodes.get(name).is_some_and(leaves)
+        };
         let plain = paths.arrows.iter().filter(|a| a.kind == Kind::Plain && a.to != END && a.from != START);
         let plain = plain.filter(|a| paths.reached.contains(&a.from) && !handled(&a.from));
         told.extend(circles(&DiGraphMap::from_edges(plain.map(|a| (a.from.as_str(), a.to.as_str())))));
@@ -157,6 +160,9 @@ impl Exam<'_> {
 
     /// Whether something is due for certain when this node has ended well.
     fn leads_on(&self, node: &str) -> bool {
+        if self.nodes.get(node).is_some_and(|entry| !entry.info.commands.is_empty()) {
+            return false;
+        }
         let goes = self.nodes.get(node).is_some_and(|entry| entry.info.always_goes);
         let leaving = self.graph.leaving.get(node);
         goes || leaving.is_some_and(|l| !l.to.is_empty() || l.routers.iter().any(|router| !router.may_stop()))

@@ -38,11 +38,11 @@ impl Exam<'_> {
     /// The same node runs once for each item at the same time.
     fn written_once(&mut self, arrow: &Arrow) {
         let Some(entry) = self.nodes.get(&arrow.to) else { return };
-        let plain = |name: &&String| self.graph.channels.get(name.as_str()).is_some_and(|c| c.reducer.is_none());
+        let plain = |name: &&String| self.graph.channels.get(name.as_str()).is_some_and(|c| c.kind.is_single());
         let Some(channel) = entry.info.always_writes.iter().find(plain) else { return };
         let message = format!("`{}` writes `{channel}` once for each item that it is sent", arrow.to);
         let failure = Failure::new("send_conflict", message)
-            .because("the channel has no reducer: with two items the run fails")
+            .because("the channel takes one write in a superstep: with two items the run fails")
             .hint(format!("give `{channel}` a reducer"));
         self.warn(edge(arrow), failure);
     }
