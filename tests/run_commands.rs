@@ -204,8 +204,24 @@ fn going_back_and_branching_off() {
     assert_eq!((&ended["status"], &ended["values"]["x"]), (&json!("succeeded"), &json!(70)));
     assert_eq!(home.ok(&["run", "replay", "s", "--json"]).json()["replayed"], true);
 
+    let bulk = r#"[[{"as_node": "ada", "values": {"x": 1}}], [{"as_node": "bob", "values": {"log": ["hand"]}}]]"#;
+    let updated = home.ok(&["run", "update", "s", "--bulk", bulk, "--json"]).json();
+    assert_eq!((&updated["values"]["x"], &updated["next"]), (&json!(1), &json!([])));
+    let steps = |args: &[&str]| -> Vec<i64> {
+        let rows = home.ok(&[&["run", "history", "s", "--json"], args].concat()).json();
+        rows.as_array().unwrap().iter().map(|row| row["step"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(steps(&["--source", "update"]), [5, 4]);
+    assert_eq!(steps(&["--source", "fork"]), [2]);
+    assert_eq!(steps(&["--limit", "2"]), [5, 4]);
+    assert_eq!(steps(&["--before", middle]), [0], "older than the checkpoint");
+    assert_eq!(steps(&["--source", "loop", "--limit", "1"]), [3]);
+
     for (args, code) in [
         (&["run", "fork", "s", "--checkpoint", "nowhere"][..], "no_checkpoint"),
+        (&["run", "history", "s", "--before", "nowhere"], "no_checkpoint"),
+        (&["run", "update", "s", "--bulk", "[{}]"], "bad_updates"),
+        (&["run", "update", "s", "--bulk", "[]"], "bad_updates"),
         (&["run", "state", "s", "--checkpoint", "nowhere"], "no_checkpoint"),
         (&["run", "update", "s", "--values", "{\"y\": 1}", "--as-node", "ada"], "undeclared_channel"),
         (&["run", "update", "s", "--values", "{}", "--as-node", "eve"], "unknown_node"),

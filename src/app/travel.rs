@@ -10,14 +10,25 @@ use super::App;
 use super::runner::spawn_detached;
 use super::stops::needs_host;
 use crate::graph::{
-    Advance, Checkpoint, CheckpointId, CompiledGraph, Failure, RunEnd, Signal, StateSnapshot, Stop, Thread, ThreadId,
-    ThreadStatus,
+    Advance, Checkpoint, CheckpointId, CompiledGraph, Failure, RunEnd, Signal, Source, StateSnapshot, StateUpdate,
+    Stop, Thread, ThreadId, ThreadStatus,
 };
 use crate::store::{Prune, Pruned};
 use crate::workflow::{ResolvedWorkflow, accept_input};
 
 /// Pause between two looks at a run that sleeps.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Which of a run's checkpoints; LangGraph's `filter`, `before` and `limit`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HistoryFilter {
+    /// At most this many.
+    pub limit: Option<usize>,
+    /// Only those older than this one: its id, or the beginning of it.
+    pub before: Option<String>,
+    /// Only those that came to be in this way.
+    pub source: Option<Source>,
+}
 
 impl App {
     /// The state of a run: as it is, or as it was at a checkpoint (its id, or the beginning of it).
@@ -31,6 +42,19 @@ impl App {
             }
         }
         .map_err(|e| e.failure())
+    }
+
+    /// The root's checkpoints that `which` names, newest first.
+    pub async fn history(&self, id: &ThreadId, which: &HistoryFilter) -> Result<Vec<Checkpoint>, Failure> {
+        let mut history = self.checkpoints(id).await?;
+        if let Some(before) = &which.before {
+            let before = self.find_checkpoint(id, before).await?;
+            let at = history.iter().position(|c| c.id == before).map_or(0, |at| at + 1);
+            history.drain(..at);
+        }
+        history.retain(|c| which.source.is_none_or(|source| source == c.source));
+        history.truncate(which.limit.unwrap_or(usize::MAX));
+        Ok(history)
     }
 
     /// The root's checkpoints, newest first.
@@ -59,6 +83,12 @@ impl App {
     pub async fn update(&self, id: &ThreadId, values: &Map<String, Value>, as_node: &str) -> Result<(), Failure> {
         let graph = self.changeable(&self.thread(id).await?)?;
         self.engine().update(&graph, id, values, as_node).await.map_err(|e| e.failure())
+    }
+
+    /// Changes a run's state in several supersteps, each by several updates, all or none.
+    pub async fn bulk_update(&self, id: &ThreadId, supersteps: &[Vec<StateUpdate>]) -> Result<(), Failure> {
+        let graph = self.changeable(&self.thread(id).await?)?;
+        self.engine().bulk_update(&graph, id, supersteps).await.map_err(|e| e.failure())
     }
 
     /// Branches a run off one of its checkpoints; the branch's first checkpoint.

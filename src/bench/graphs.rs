@@ -94,7 +94,7 @@ struct Spread;
 
 impl Router for Spread {
     fn destinations(&self) -> Vec<Destination> {
-        vec![Destination { to: "work".into(), label: None, send: true }]
+        vec![Destination { to: "work".into(), label: None, send: true, keys: None }]
     }
 
     fn route(&self, _state: &State) -> Result<Vec<Goto>, Failure> {

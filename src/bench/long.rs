@@ -6,7 +6,7 @@ use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::graphs::{ITEM_BYTES, STEPS, engine, expect, growing, growing_then_asking, invoke, kilobyte};
-use super::{Figure, How, Limit, Measured, Place, median};
+use super::{Figure, How, Limit, Measured, Place, is_enough, median};
 use crate::graph::{Advance, Answer, Store, ThreadStatus};
 use crate::store::{Floor, Synchronous};
 
@@ -20,7 +20,11 @@ async fn writing(place: &Place, how: How) -> Measured<Vec<Figure>> {
     let (graph, item) = (growing()?, "x".repeat(ITEM_BYTES));
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     let (mut bytes, mut floor_bytes, mut empty) = (0, 0, 0);
+    let all = Instant::now();
     for thread in 0..how.long {
+        if is_enough(all, thread) {
+            break;
+        }
         let (path, floor_path) = (place.file(&format!("long-{thread}.db")), place.file(&format!("floor-{thread}.db")));
         let floor = Floor::open(&floor_path, Synchronous::Full)?;
         let begun = Instant::now();
@@ -61,7 +65,11 @@ async fn resuming(place: &Place, how: How) -> Measured<Figure> {
     let mut threads = Vec::new();
     {
         let writer = engine(place.store("resume.db", Synchronous::Normal)?);
-        for _ in 0..=how.long {
+        let all = Instant::now();
+        for thread in 0..=how.long {
+            if is_enough(all, thread) {
+                break;
+            }
             threads.push(invoke(&writer, &graph, ThreadStatus::Interrupted).await?);
             tokio::task::yield_now().await;
         }

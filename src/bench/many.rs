@@ -7,7 +7,7 @@ use chrono::Utc;
 use serde_json::json;
 
 use super::graphs::{asking, chain, engine, expect, invoke};
-use super::{BenchError, Figure, How, Measured, Place, median};
+use super::{BenchError, Figure, How, Measured, Place, is_enough, median};
 use crate::graph::{Advance, Answer, CompiledGraph, Engine, Store, StoreError, ThreadFilter, ThreadId, ThreadStatus};
 use crate::store::{SqliteStore, Synchronous};
 
@@ -115,7 +115,11 @@ async fn at_once(place: &Place, how: How) -> Measured<Vec<Figure>> {
     let engine = engine(store.clone());
     let (mut alone, mut many) = (Vec::new(), Vec::new());
     let mut transactions = 0;
+    let all = Instant::now();
     for round in 0..=how.rounds.div_ceil(3) {
+        if is_enough(all, round) {
+            break;
+        }
         let begun = Instant::now();
         together(&engine, &graph, 1, CHAINS * 4, ThreadStatus::Succeeded).await?;
         let one = begun.elapsed() / (CHAINS * 4) as u32;

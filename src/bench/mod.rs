@@ -115,6 +115,14 @@ impl Drop for Place {
     }
 }
 
+/// A measurement that takes longer ends with the rounds it has: a slow disk must not make the whole take minutes.
+const ENOUGH: Duration = Duration::from_millis(2500);
+
+/// Whether a measurement with so many rounds done is long enough.
+fn is_enough(begun: Instant, rounds: usize) -> bool {
+    rounds > 2 && begun.elapsed() > ENOUGH
+}
+
 /// The middle one.
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();

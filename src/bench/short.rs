@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::graphs::{CHAIN, SENDS, chain, engine, fan_out, invoke, kilobyte, light_chain};
-use super::{Figure, How, Limit, Measured, Place, median, per_second};
+use super::{Figure, How, Limit, Measured, Place, is_enough, median, per_second};
 use crate::graph::{CompiledGraph, Engine, MemoryStore, ThreadStatus};
 use crate::store::{Floor, SqliteStore, Synchronous};
 
@@ -32,7 +32,11 @@ async fn in_memory(how: How) -> Measured<Figure> {
     let mut times = Vec::new();
     // Once: finding out who one is reads /proc.
     let first = engine(Arc::new(MemoryStore::default()));
-    for _ in 0..how.rounds {
+    let all = Instant::now();
+    for round in 0..how.rounds {
+        if is_enough(all, round) {
+            break;
+        }
         let begun = Instant::now();
         for _ in 0..IN_MEMORY {
             // A store in memory keeps everything: a fresh one each time, or it is the store that is measured.
@@ -82,7 +86,12 @@ async fn beside_the_floor(
     let bodies: Vec<Vec<&str>> = rows.iter().map(|rows| vec![body.as_str(); *rows]).collect();
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     // The first round finds empty files and cold caches.
+    let (all, mut invokes) = (Instant::now(), 0);
     for round in 0..=how.rounds {
+        if is_enough(all, round) {
+            break;
+        }
+        invokes += DURABLE;
         let begun = Instant::now();
         for _ in 0..DURABLE {
             bodies.iter().try_for_each(|bodies| floor.transaction(bodies))?;
@@ -98,12 +107,11 @@ async fn beside_the_floor(
         }
         tokio::task::yield_now().await;
     }
-    let invokes = (DURABLE * (how.rounds + 1)) as f64;
     Ok(Pair {
         name: String::new(),
         ours: median(&mut ours),
         floor: median(&mut floors),
-        transactions: store.transactions() as f64 / invokes,
+        transactions: store.transactions() as f64 / invokes as f64,
         floor_transactions: rows.len(),
     })
 }

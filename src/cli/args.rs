@@ -78,9 +78,9 @@ pub enum Command {
         #[command(subcommand)]
         command: RunCommand,
     },
-    /// Draw a workflow
+    /// Check and draw a workflow, or what a run did with it
     #[command(
-        after_help = "Examples:\n  tidegate graph model_deployer\n  tidegate graph my.yaml --format dot | dot -Tsvg > my.svg"
+        after_help = "Examples:\n  tidegate graph model_deployer\n  tidegate graph my.yaml --format svg > my.svg\n  tidegate graph --run iris --format svg > iris.svg"
     )]
     Graph(GraphArgs),
     /// Print the JSON Schema of a file or document
@@ -218,10 +218,17 @@ pub struct RejectArgs {
 #[derive(Debug, Args)]
 pub struct GraphArgs {
     /// The workflow's file, or a built-in name: model_deployer, blue_green, rollback
-    pub workflow: String,
+    #[arg(required_unless_present = "run")]
+    pub workflow: Option<String>,
+    /// Draw what a run did with its own graph instead: its id, the beginning of it, or a model for its newest
+    #[arg(long, value_name = "THREAD", conflicts_with_all = ["workflow", "strict"])]
+    pub run: Option<String>,
     /// How
     #[arg(long, value_enum, default_value_t = PictureFormat::Mermaid)]
     pub format: PictureFormat,
+    /// Take warnings as errors
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// Languages of pictures.
@@ -231,6 +238,8 @@ pub enum PictureFormat {
     Mermaid,
     /// A Graphviz digraph
     Dot,
+    /// An SVG, which needs no other program
+    Svg,
 }
 
 /// Which schema.

@@ -4,6 +4,91 @@ use std::process::ExitCode;
 
 use crate::graph::{Failure, ThreadStatus};
 
+/// Codes of what is wrong with the command line, or with what it names.
+const USAGE: [&str; 45] = [
+    "usage",
+    "path_not_found",
+    "release_file_missing",
+    "release_file_invalid",
+    "request_invalid",
+    "request_value",
+    "request_incomplete",
+    "no_thread",
+    "no_interrupt",
+    "no_checkpoint",
+    "checkpoint_ambiguous",
+    "bad_thread_id",
+    "bad_schema",
+    "bad_parameters",
+    "workflow_unknown",
+    "workflow_unreadable",
+    "unknown_input",
+    "bad_json",
+    "bad_updates",
+    "file_unreadable",
+    "environment_unknown",
+    "requirements_missing",
+    "env_file_missing",
+    "decision_unexplained",
+    "bad_answer",
+    "settings_invalid",
+    "bad_input",
+    "path_escapes_project",
+    "question_ambiguous",
+    "thread_ambiguous",
+    "not_an_approval",
+    "export_damaged",
+    "export_format",
+    "model_unknown",
+    "unknown_key",
+    "bad_workflow",
+    "path_escapes",
+    "subgraph_circle",
+    "bad_expression",
+    "path_not_utf8",
+    "is_an_approval",
+    "no_files",
+    "undeclared_channel",
+    "unknown_node",
+    "channel_type",
+];
+
+/// Codes of what is wrong with a workflow file; a run that meets one of them later is a failed run.
+const WORKFLOW: [&str; 32] = [
+    "missing_key",
+    "unsupported_version",
+    "misplaced_key",
+    "bad_subgraph",
+    "unknown_node_type",
+    "bad_retry",
+    "unreachable_case",
+    "bad_edge",
+    "route_open",
+    "unknown_name",
+    "reserved_name",
+    "bad_reducer",
+    "too_deep",
+    "workflow_too_large",
+    "bad_input_schema",
+    "duplicate",
+    "no_entry",
+    "endless_cycle",
+    "barrier_unfillable",
+    "never_due",
+    "never_written",
+    "never_read",
+    "unreachable_node",
+    "invalid_concurrent_update",
+    "send_unreadable",
+    "send_conflict",
+    "zero_duration",
+    "handler_circle",
+    "defer_ignored",
+    "bad_retention",
+    "bad_step_timeout",
+    "untracked_shared",
+];
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -61,50 +146,7 @@ impl Exit {
             | "host_is_down" => Self::Refused,
             "store_cannot_write" | "disk_full" => Self::Resumable,
             "effect_unknown" | "undo_failed" => Self::Stuck,
-            "usage"
-            | "path_not_found"
-            | "release_file_missing"
-            | "release_file_invalid"
-            | "request_invalid"
-            | "request_value"
-            | "request_incomplete"
-            | "no_thread"
-            | "no_interrupt"
-            | "no_checkpoint"
-            | "checkpoint_ambiguous"
-            | "bad_thread_id"
-            | "bad_schema"
-            | "bad_parameters"
-            | "workflow_unknown"
-            | "workflow_unreadable"
-            | "unknown_input"
-            | "bad_json"
-            | "file_unreadable"
-            | "environment_unknown"
-            | "requirements_missing"
-            | "env_file_missing"
-            | "decision_unexplained"
-            | "bad_answer"
-            | "settings_invalid"
-            | "bad_input"
-            | "path_escapes_project"
-            | "question_ambiguous"
-            | "thread_ambiguous"
-            | "not_an_approval"
-            | "export_damaged"
-            | "export_format"
-            | "model_unknown"
-            | "unknown_key"
-            | "bad_workflow"
-            | "path_escapes"
-            | "subgraph_circle"
-            | "bad_expression"
-            | "path_not_utf8"
-            | "is_an_approval"
-            | "no_files"
-            | "undeclared_channel"
-            | "unknown_node"
-            | "channel_type" => Self::Usage,
+            code if USAGE.contains(&code) || WORKFLOW.contains(&code) => Self::Usage,
             _ => Self::Failed,
         }
     }

@@ -9,6 +9,7 @@ mod drive;
 mod exit;
 mod hosts;
 mod out;
+mod path;
 mod pictures;
 mod progress;
 mod prompt;
@@ -71,7 +72,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Reject(args) => decide::reject(open().await?, args, out).await,
         Command::Runs => runs::list(open().await?, out).await,
         Command::Run { command } => runs::run(open().await?, command, out).await,
-        Command::Graph(args) => pictures::graph(&open().await?, &args, out),
+        Command::Graph(args) => pictures::graph(&open().await?, &args, out).await,
         Command::Schema(args) => pictures::schema(&args, out),
         Command::Host { command } => hosts::run(&home().map_err(plain)?, cli.public_addr, command, out).await,
         Command::Up => hosts::up(home().map_err(plain)?, cli.public_addr, out).await,

@@ -50,6 +50,16 @@ impl Out {
         }
     }
 
+    /// Warnings, for people, beside the result: each with its place, its line and its mend.
+    pub fn warn(self, warnings: &[Failure]) {
+        for warning in warnings {
+            let cause = warning.cause.iter().flat_map(|cause| cause.lines()).map(|line| format!("\n   {line}"));
+            let hint = warning.hint.iter().map(|hint| format!("\n   -> {hint}"));
+            let rest: String = cause.chain(hint).collect();
+            self.note(&format!("warning: {} ({}){rest}", warning.message, warning.code));
+        }
+    }
+
     /// The end of a command that failed.
     pub fn failed(self, failure: &Failure, thread: Option<&ThreadId>) -> Exit {
         self.failed_as(failure, thread, Exit::of(failure))

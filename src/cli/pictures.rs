@@ -6,23 +6,39 @@ use super::args::{GraphArgs, PictureFormat, SchemaArgs};
 use super::out::{Out, pretty};
 use super::{Exit, Failed, plain};
 use crate::app::{App, Settings};
-use crate::graph::{Failure, dot, mermaid};
+use crate::graph::{Failure, Picture};
 use crate::release::schema;
 
-/// Draws a workflow.
-pub fn graph(app: &App, args: &GraphArgs, out: &Out) -> Result<Exit, Failed> {
-    let workflow = app.workflow(&args.workflow).map_err(plain)?;
+/// Draws a workflow, or a run.
+pub async fn graph(app: &App, args: &GraphArgs, out: &Out) -> Result<Exit, Failed> {
+    let Some(name) = &args.workflow else { return of_run(app, args, out).await };
+    let workflow = app.workflow(name).map_err(plain)?;
     let graph = app.build(&workflow).map_err(plain)?;
-    let picture = match args.format {
-        PictureFormat::Mermaid => mermaid(&graph),
-        PictureFormat::Dot => dot(&graph),
-    };
-    let warnings = graph.warnings();
-    out.data(&json!({"workflow": graph.name(), "picture": picture, "warnings": warnings}), || picture.clone())?;
-    for warning in warnings {
-        out.note(&format!("warning: {}", warning.message));
+    let picture = drawn(&Picture::of(&graph, None), args.format);
+    if args.strict {
+        workflow.refuse_warnings(&graph).map_err(plain)?;
     }
+    let warnings = workflow.warnings(&graph);
+    out.data(&json!({"workflow": graph.name(), "picture": picture, "warnings": warnings}), || picture.clone())?;
+    out.warn(&warnings);
     Ok(Exit::Done)
+}
+
+async fn of_run(app: &App, args: &GraphArgs, out: &Out) -> Result<Exit, Failed> {
+    let thread = app.find_thread(args.run.as_deref().unwrap_or_default()).await.map_err(plain)?;
+    let (graph, picture) = app.picture_of(&thread).await.map_err(|f| (f, Some(thread.id.clone())))?;
+    let picture = drawn(&picture, args.format);
+    let value = json!({"workflow": graph.name(), "thread": thread.id, "picture": picture, "warnings": []});
+    out.data_of(&thread.id, &value, || picture.clone())?;
+    Ok(Exit::Done)
+}
+
+fn drawn(picture: &Picture, format: PictureFormat) -> String {
+    match format {
+        PictureFormat::Mermaid => picture.mermaid(),
+        PictureFormat::Dot => picture.dot(),
+        PictureFormat::Svg => picture.svg(),
+    }
 }
 
 /// Prints a JSON Schema, or the names of all.

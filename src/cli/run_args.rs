@@ -13,7 +13,7 @@ pub enum RunCommand {
         after_help = "Examples:\n  tidegate run start my.yaml --input '{\"x\": 1}'\n  tidegate run start my.yaml --input @input.json"
     )]
     Start(StartArgs),
-    /// How it stands: state, timeline, checks
+    /// How it stands: state, checks, the path it took, timeline
     #[command(after_help = "Example:\n  tidegate run show iris")]
     Show(ThreadArg),
     /// Everything that happened, in order
@@ -34,10 +34,14 @@ pub enum RunCommand {
     )]
     State(StateArgs),
     /// Its checkpoints, newest first
-    #[command(after_help = "Example:\n  tidegate run history 01a1fd52 --json")]
-    History(ThreadArg),
+    #[command(
+        after_help = "Examples:\n  tidegate run history 01a1fd52 --json\n  tidegate run history 01a1fd52 --source update --limit 5"
+    )]
+    History(HistoryArgs),
     /// Change its state as if one of its nodes had written it
-    #[command(after_help = "Example:\n  tidegate run update 01a1fd52 --values '{\"x\": 1}' --as-node plan")]
+    #[command(
+        after_help = "Examples:\n  tidegate run update 01a1fd52 --values '{\"x\": 1}' --as-node plan\n  tidegate run update 01a1fd52 --bulk '[[{\"values\": {\"x\": 1}, \"as_node\": \"plan\"}]]'"
+    )]
     Update(UpdateArgs),
     /// Go back to a checkpoint and branch off it
     #[command(
@@ -91,6 +95,9 @@ pub struct StartArgs {
     /// Its id [default: a fresh one]; a run that has this id gets the input and begins anew on its state
     #[arg(long, value_name = "ID")]
     pub thread: Option<String>,
+    /// Refuse a workflow that has warnings
+    #[arg(long)]
+    pub strict: bool,
     /// How to take it on
     #[command(flatten)]
     pub how: HowArgs,
@@ -176,11 +183,54 @@ pub struct UpdateArgs {
     /// A thread's id, the beginning of one
     pub thread: String,
     /// What is written: channels with their values, as a JSON object or @FILE
-    #[arg(long, value_name = "JSON|@FILE")]
-    pub values: String,
-    /// The node as which it is written: its edges say what is due next
-    #[arg(long, value_name = "NODE")]
-    pub as_node: String,
+    #[arg(long, value_name = "JSON|@FILE", required_unless_present = "bulk")]
+    pub values: Option<String>,
+    /// The node as which it is written: its edges say what is due next. START: the first nodes are; END: nothing is
+    #[arg(long, value_name = "NODE", required_unless_present = "bulk")]
+    pub as_node: Option<String>,
+    /// Several at once, all or none: a list of supersteps, each a list of {values, as_node}, as JSON or @FILE
+    #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["values", "as_node"])]
+    pub bulk: Option<String>,
+}
+
+/// Which checkpoints of which thread.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// A thread's id, the beginning of one, or a model for its newest
+    pub thread: String,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Only those older than this checkpoint: its id, or the beginning of it
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
+    /// Only those that came to be in this way
+    #[arg(long, value_enum)]
+    pub source: Option<CameBy>,
+}
+
+/// How a checkpoint came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CameBy {
+    /// A superstep ended
+    Loop,
+    /// Somebody changed the state from outside
+    Update,
+    /// Branched off another checkpoint
+    Fork,
+    /// New input to a run that has a past
+    Input,
+}
+
+impl From<CameBy> for crate::graph::Source {
+    fn from(by: CameBy) -> Self {
+        match by {
+            CameBy::Loop => Self::Loop,
+            CameBy::Update => Self::Update,
+            CameBy::Fork => Self::Fork,
+            CameBy::Input => Self::Input,
+        }
+    }
 }
 
 /// Where to branch off.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::drive::{Answers, Drove, drive};
 use super::out::Out;
+use super::path::path_text;
 use super::progress::Live;
 use super::run_args::{
     CancelArgs, ContinueArgs, HowArgs, ReplayArgs, ResumeArgs, RunCommand, StartArgs, StreamArgs, ThreadArg,
@@ -116,6 +117,11 @@ pub(super) fn object(value: Value, what: &str) -> Result<Map<String, Value>, Fai
 async fn start(app: App, args: StartArgs, out: &Out) -> Result<Exit, Failed> {
     let input = object(parse(&args.input, "--input")?, "--input")?;
     let workflow = app.workflow(&args.workflow).map_err(plain)?;
+    let graph = app.build(&workflow).map_err(plain)?;
+    if args.strict {
+        workflow.refuse_warnings(&graph).map_err(plain)?;
+    }
+    out.warn(&workflow.warnings(&graph));
     let id = args.thread.map(ThreadId::from);
     if let Some(id) = &id {
         thread_id(id)?;
@@ -285,10 +291,12 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
     let id = thread.id.clone();
     let snapshot = app.state(&id, None).await.map_err(|f| (f, Some(id.clone())))?;
     let events = app.store().events(&id, 0, usize::MAX).await.map_err(|e| plain(e.failure()))?;
+    let path = app.path(&thread).await.map_err(|f| (f, Some(id.clone())))?;
     let row = app.ledger().get(id.as_str()).await.ok().flatten();
     let mut value = state_value(&snapshot);
     value["release"] = serde_json::to_value(&row).unwrap_or_default();
     value["created_at"] = json!(thread.created_at);
+    value["path"] = json!(path);
     out.data(&value, || {
         let mut text = format!("thread    {id}\nworkflow  {}\nstatus    {}\n", thread.workflow, thread.status.word());
         if let Some(row) = &row {
@@ -312,6 +320,7 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
             text.push_str(&format!("asks      {} in {}\n", asked.id, asked.key.node));
         }
         text.push_str(&checks(&snapshot));
+        text.push_str(&format!("path\n{}\n", path_text(&path)));
         format!("{text}\n{}", timeline(&events, UnderWay::of(&thread, Utc::now())))
     })?;
     Ok(Exit::Done)

@@ -9,6 +9,8 @@ use crate::graph::{Event, EventRow, Failure, InterruptId, Name, Thread, ThreadSt
 
 /// Width of a bar, in characters.
 const BAR: usize = 40;
+/// Most bars: of a longer run those that took longest, and what failed.
+const MOST_BARS: usize = 60;
 /// What takes less is no line of its own, unless it failed.
 const SHORT_MS: u64 = 20;
 
@@ -103,13 +105,39 @@ pub fn timeline(events: &[EventRow], under_way: Option<UnderWay>) -> String {
     let began = spans.iter().map(|span| span.began).chain([first.at]).min().unwrap_or(first.at);
     let ended = spans.iter().map(Span::ended).chain([last.at]).max().unwrap_or(last.at);
     let whole = (ended - began).num_milliseconds().max(1);
+    let left_out = leave_out(&mut spans);
     let mut lines: Vec<String> = spans.iter().map(|span| span.line(began, whole)).collect();
+    if left_out > 0 {
+        lines.push(format!("{left_out} shorter ones left out; `run events` has everything"));
+    }
     let until = if under_way.is_some() { "from first event to now" } else { "from first to last event" };
     lines.push(format!("{until:<26} {:>8.2} s", seconds(u64::try_from(whole).unwrap_or(0))));
     if !account.quick_undos.is_empty() {
         lines.push(format!("undone at once: {}", account.quick_undos.join(", ")));
     }
     lines.join("\n")
+}
+
+/// Keeps the longest bars in their order; returns how many went.
+fn leave_out(spans: &mut Vec<Span>) -> usize {
+    let all = spans.len();
+    if all > MOST_BARS {
+        let weight = |span: &Span| (!span.note.is_empty(), span.took_ms);
+        let mut weights: Vec<_> = spans.iter().map(weight).collect();
+        weights.sort_unstable_by(|a, b| b.cmp(a));
+        let least = weights[MOST_BARS - 1];
+        // Of those that weigh the same, the first ones.
+        let mut room = 1 + weights[..MOST_BARS].iter().filter(|weight| **weight == least).count();
+        spans.retain(|span| match weight(span).cmp(&least) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => {
+                room -= usize::from(room > 0);
+                room > 0
+            }
+            std::cmp::Ordering::Greater => true,
+        });
+    }
+    all - spans.len()
 }
 
 /// What is known after some events.
@@ -388,6 +416,22 @@ mod tests {
             "from first to last event 91.00 s",
         ];
         assert_eq!(shown(&events, None), lines);
+    }
+
+    #[test]
+    fn of_a_long_run_the_longest_and_what_failed_are_shown() {
+        let mut events: Vec<EventRow> = Vec::new();
+        for n in 0..1_000_u64 {
+            let at = i64::try_from(n).unwrap() * 10 + 10;
+            events.push(finished(at, &format!("n{n}"), if n % 100 == 7 { 9 } else { 3 }));
+        }
+        events.push(failed(10_010, "bad", Some(1), None));
+        let lines = shown(&events, None);
+        assert_eq!(lines.len(), MOST_BARS + 2, "{lines:?}");
+        let long = |line: &&String| line.ends_with("07 0.01 s") || line.starts_with("n7 ");
+        assert_eq!(lines.iter().filter(long).count(), 10, "{lines:?}");
+        assert_eq!(lines[MOST_BARS - 1], "✗ bad 0.00 s went_bad");
+        assert_eq!(lines[MOST_BARS], "941 shorter ones left out; `run events` has everything");
     }
 
     #[test]

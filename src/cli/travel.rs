@@ -3,12 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use super::out::{Out, pretty};
-use super::run_args::{ForkArgs, PruneArgs, SignalArgs, StateArgs, ThreadArg, UpdateArgs};
+use super::run_args::{ForkArgs, HistoryArgs, PruneArgs, SignalArgs, StateArgs, UpdateArgs};
 use super::runs::{object, parse};
 use super::show::table;
 use super::{Exit, Failed, plain, prompt};
-use crate::app::App;
-use crate::graph::{Checkpoint, Failure, StateSnapshot, ThreadId};
+use crate::app::{App, HistoryFilter};
+use crate::graph::{Checkpoint, Failure, StateSnapshot, StateUpdate, ThreadId};
 
 /// The state of a run, as it is or as it was at a checkpoint.
 pub async fn state(app: App, args: StateArgs, out: &Out) -> Result<Exit, Failed> {
@@ -20,9 +20,11 @@ pub async fn state(app: App, args: StateArgs, out: &Out) -> Result<Exit, Failed>
 }
 
 /// A run's checkpoints, newest first.
-pub async fn history(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
+pub async fn history(app: App, args: HistoryArgs, out: &Out) -> Result<Exit, Failed> {
     let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
-    let history = app.checkpoints(&id).await.map_err(|f| (f, Some(id.clone())))?;
+    let limit = args.limit.and_then(|limit| usize::try_from(limit).ok());
+    let which = HistoryFilter { limit, before: args.before, source: args.source.map(Into::into) };
+    let history = app.history(&id, &which).await.map_err(|f| (f, Some(id.clone())))?;
     let rows: Vec<Value> = history.iter().map(checkpoint_value).collect();
     out.data_of(&id, &rows, || {
         let mut lines = table(["checkpoint", "step", "source", "next", "values"]);
@@ -37,12 +39,27 @@ pub async fn history(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Faile
     Ok(Exit::Done)
 }
 
-/// Changes a run's state as if one of its nodes had written it.
+/// Changes a run's state as if its nodes had written it.
 pub async fn update(app: App, args: UpdateArgs, out: &Out) -> Result<Exit, Failed> {
-    let values = object(parse(&args.values, "--values")?, "--values")?;
+    let supersteps = match (&args.bulk, &args.values) {
+        (Some(bulk), _) => supersteps(parse(bulk, "--bulk")?).map_err(plain)?,
+        (None, values) => {
+            let values = object(parse(values.as_deref().unwrap_or_default(), "--values")?, "--values")?;
+            let as_node = args.as_node.as_deref().unwrap_or_default().into();
+            vec![vec![StateUpdate { values, as_node }]]
+        }
+    };
     let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
-    app.update(&id, &values, &args.as_node).await.map_err(|f| (f, Some(id.clone())))?;
+    app.bulk_update(&id, &supersteps).await.map_err(|f| (f, Some(id.clone())))?;
     changed(&app, &id, out).await
+}
+
+fn supersteps(bulk: Value) -> Result<Vec<Vec<StateUpdate>>, Failure> {
+    serde_json::from_value(bulk).map_err(|error| {
+        Failure::new("bad_updates", "`--bulk` is no list of supersteps")
+            .because(error.to_string())
+            .hint("a list of lists: [[{\"values\": {\"x\": 1}, \"as_node\": \"plan\"}]]")
+    })
 }
 
 /// Branches a run off one of its checkpoints.

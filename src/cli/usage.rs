@@ -58,9 +58,9 @@ mod tests {
         assert_eq!(cause.as_deref(), Some("--reason <REASON>"));
         assert_eq!(hint, usage("tidegate reject --reason <REASON> <ID>"));
 
-        let (message, cause, _) = of(&["graph", "rollback", "--format", "svg"]);
-        assert_eq!(message, "invalid value 'svg' for '--format <FORMAT>'");
-        assert_eq!(cause.as_deref(), Some("possible values: mermaid, dot"));
+        let (message, cause, _) = of(&["graph", "rollback", "--format", "png"]);
+        assert_eq!(message, "invalid value 'png' for '--format <FORMAT>'");
+        assert_eq!(cause.as_deref(), Some("possible values: mermaid, dot, svg"));
 
         let (message, cause, hint) = of(&["deplo", "x"]);
         assert_eq!(message, "unrecognized subcommand 'deplo'");

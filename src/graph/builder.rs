@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     Barrier, Body, Channel, CompileErrors, CompiledGraph, Destination, DynNode, Failure, Goto, Leaving, Name, Node,
@@ -25,6 +26,7 @@ pub struct StateGraph {
     pub(super) barriers: BTreeMap<Name, Barrier>,
     pub(super) interrupt_before: BTreeSet<Name>,
     pub(super) interrupt_after: BTreeSet<Name>,
+    pub(super) step_timeout: Option<Duration>,
     pub(super) duplicates: Vec<String>,
     pub(super) policies_of_nobody: Vec<String>,
 }
@@ -41,6 +43,7 @@ impl StateGraph {
             barriers: BTreeMap::new(),
             interrupt_before: BTreeSet::new(),
             interrupt_after: BTreeSet::new(),
+            step_timeout: None,
             duplicates: Vec::new(),
             policies_of_nobody: Vec::new(),
         }
@@ -150,9 +153,23 @@ impl StateGraph {
         self
     }
 
+    /// Longest time of one superstep (LangGraph's `step_timeout`). A run that exceeds it fails with `step_timeout`: nothing is undone, what
+    /// has ended of the superstep is kept, and the thread can be continued.
+    #[must_use]
+    pub fn step_timeout(mut self, limit: Duration) -> Self {
+        self.step_timeout = Some(limit);
+        self
+    }
+
     /// Checks everything and returns the graph, or every error with its mend.
     pub fn compile(self) -> Result<CompiledGraph, CompileErrors> {
-        super::compile::compile(self)
+        super::compile::compile(self, false)
+    }
+
+    /// The same for a graph that somebody has begun with: it is refused only for what cannot be run, as it was then. What is wrong in any
+    /// other way is a warning.
+    pub fn compile_kept(self) -> Result<CompiledGraph, CompileErrors> {
+        super::compile::compile(self, true)
     }
 }
 
@@ -167,6 +184,10 @@ where
 {
     fn destinations(&self) -> Vec<Destination> {
         self.to.clone()
+    }
+
+    fn may_stop(&self) -> bool {
+        false
     }
 
     fn route(&self, state: &State) -> Result<Vec<Goto>, Failure> {

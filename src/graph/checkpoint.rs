@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CheckpointId, Name, State, Write};
+use super::{CheckpointId, Command, Name, State, Write};
 
 /// Where a task comes from; also the order in which writes are applied: triggered nodes by name, then sends by index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -90,6 +90,10 @@ pub struct TaskResult {
     pub writes: Vec<Write>,
     /// What it sets going.
     pub triggers: Vec<Trigger>,
+    /// Its command to a graph around its own, where it gave one: then it has neither writes nor triggers. No store keeps such a result,
+    /// the superstep ends with it.
+    #[serde(skip)]
+    pub command: Option<Box<Command>>,
 }
 
 /// How a checkpoint came to be. LangGraph's words.
@@ -114,6 +118,8 @@ pub enum Change {
     Set(String, Value),
     /// These items came behind the list that was there.
     Append(String, Vec<Value>),
+    /// The channel has no value any more.
+    Unset(String),
 }
 
 /// The state of one namespace of a thread at a superstep's end.
@@ -160,13 +166,12 @@ impl Checkpoint {
         self.frontier.is_empty()
     }
 
-    /// How `self.values` differ from `before`; `None` when a channel disappeared (only forks can do that).
-    pub fn changes_since(&self, before: &State) -> Option<Vec<Change>> {
-        if before.keys().any(|name| !self.values.contains_key(name)) {
-            return None;
-        }
+    /// How `self.values` differ from `before`.
+    pub fn changes_since(&self, before: &State) -> Vec<Change> {
+        let gone =
+            before.keys().filter(|name| !self.values.contains_key(name)).map(|name| Change::Unset(name.to_string()));
         let changed = self.values.not_shared_with(before);
-        Some(changed.filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+        gone.chain(changed.filter_map(|(name, now)| change(name, before.get(name), now))).collect()
     }
 }
 
@@ -187,6 +192,7 @@ pub fn apply_changes(state: &mut State, changes: Vec<Change>) {
             Change::Set(name, value) => {
                 state.insert(name, value);
             }
+            Change::Unset(name) => state.remove(&name),
             Change::Append(name, items) => match state.get_mut(&name) {
                 Some(Value::Array(list)) => list.extend(items),
                 _ => {

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::channel::{apply_writes, check_writes, initial};
+use super::channel::{Fold, apply_writes, check_writes, end_step, initial};
+use super::command::command_of;
 use super::{
-    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, Reducer, START, Source, State, Task,
-    TaskPath, TaskResult, Trigger, Write,
+    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, START, Source, State, Task, TaskPath,
+    TaskResult, Trigger, Write,
 };
 
 /// What a person sees of a namespace: values with finished tasks applied, and what is due.
@@ -38,9 +40,13 @@ pub(super) fn start(
             .because(format!("graph `{}` takes: {}", graph.name, known.join(", ")))
             .hint("mend the key, or declare a channel of that name"));
     }
+    if ns.is_empty() {
+        refuse_untracked(graph, input, "the input")?;
+    }
     let writes: Vec<Write> = input.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
     let mut values = before.map_or_else(|| initial(&graph.channels), |b| b.values.clone());
     apply_writes(&graph.channels, &mut values, &writes)?;
+    end_step(&graph.channels, &mut values, writes.iter());
     let mut next = Checkpoint {
         id: CheckpointId::new(),
         parent: before.map(|b| b.id.clone()),
@@ -66,6 +72,25 @@ pub(super) fn accepts(graph: &CompiledGraph, key: &str) -> bool {
     graph.channels.contains_key(key) && graph.input_channels.as_ref().is_none_or(|input| input.contains(key))
 }
 
+/// What comes from outside is kept with the thread: it cannot go to a channel that nothing keeps.
+fn refuse_untracked(graph: &CompiledGraph, values: &Map<String, Value>, who: &str) -> Result<(), Failure> {
+    let Some(name) = values.keys().find(|name| graph.untracked.contains(name.as_str())) else { return Ok(()) };
+    Err(Failure::new("untracked_input", format!("{who} cannot write channel `{name}`"))
+        .because("it is untracked: no checkpoint has its value, so it would be lost before any node saw it")
+        .hint("let a node write it, or declare the channel without `kind: untracked`"))
+}
+
+/// A change of the state from outside (LangGraph's `StateUpdate`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateUpdate {
+    /// What is written.
+    #[serde(default)]
+    pub values: Map<String, Value>,
+    /// The node as which it is written: its edges say what is due next. `START`: the first nodes are; `END`: nothing is.
+    pub as_node: Name,
+}
+
 /// A task that ended well.
 pub(super) struct Finished {
     /// What it left.
@@ -80,8 +105,14 @@ pub(super) fn finish(
     checkpoint: &Checkpoint,
     task: &Task,
     writes: Vec<Write>,
-    gotos: Vec<Goto>,
+    mut gotos: Vec<Goto>,
 ) -> Result<Finished, Failure> {
+    let is_root = checkpoint.ns.is_empty();
+    if let Some(command) = command_of(&task.node, is_root, &writes, &mut gotos)? {
+        let (writes, triggers, command) = (Vec::new(), Vec::new(), Some(Box::new(command)));
+        let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command };
+        return Ok(Finished { result, state: None });
+    }
     let leaving = graph.leaving.get(task.node.as_str());
     let alone = checkpoint.frontier.len() == 1;
     let mut fresh = checkpoint.values.clone();
@@ -92,7 +123,7 @@ pub(super) fn finish(
     }
     let mut triggers = leave(graph, &task.node, &fresh)?;
     triggers.extend(gotos.into_iter().filter_map(trigger));
-    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers };
+    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command: None };
     Ok(Finished { result, state: alone.then_some(fresh) })
 }
 
@@ -101,7 +132,7 @@ pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> Finished 
     let told = json!({"code": failure.code, "message": failure.message, "cause": failure.cause, "node": failure.node});
     let writes = by.into.iter().map(|channel| Write::new(channel.clone(), told.clone())).collect();
     let triggers = trigger(Goto::Node(by.to.clone())).into_iter().collect();
-    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers };
+    let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command: None };
     Finished { result, state: None }
 }
 
@@ -112,7 +143,12 @@ fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigge
     let arrivals = leaving.barriers.iter();
     triggers.extend(arrivals.map(|id| Trigger::Arrived { barrier: id.clone(), from: node.clone() }));
     for router in &leaving.routers {
-        triggers.extend(router.route(state)?.into_iter().filter_map(trigger));
+        let chosen = router.route(state)?;
+        if chosen.iter().any(|goto| matches!(goto, Goto::Command(_))) {
+            let message = format!("a router behind `{node}` gives a command to a graph around it");
+            return Err(Failure::new("bad_command", message).hint("let a node give it"));
+        }
+        triggers.extend(chosen.into_iter().filter_map(trigger));
     }
     Ok(triggers)
 }
@@ -122,6 +158,8 @@ fn trigger(goto: Goto) -> Option<Trigger> {
         Goto::Node(to) if to == END => None,
         Goto::Node(to) => Some(Trigger::Node(to)),
         Goto::Send { to, input } => Some(Trigger::Send { to, input }),
+        // Only a node gives one, and `finish` has taken it.
+        Goto::Command(_) => None,
     }
 }
 
@@ -139,27 +177,44 @@ pub(super) fn apply(
     Ok(next)
 }
 
-/// A change from outside: as if `as_node` had written `values` now. What was due before is not due any more (LangGraph's
+/// Changes from outside in one superstep: as if each `as_node` had written its `values` now. What was due before is not due any more (LangGraph's
 /// `update_state`); finished tasks of the unfinished superstep keep their writes, not their triggers.
 pub(super) fn update(
     graph: &CompiledGraph,
     before: &Checkpoint,
     finished: &[TaskResult],
-    values: &Map<String, Value>,
-    as_node: &str,
+    updates: &[StateUpdate],
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
-    if as_node != START && !graph.nodes.contains_key(as_node) {
-        return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
+    for StateUpdate { values, as_node } in updates {
+        if as_node != START && as_node != END && !graph.nodes.contains_key(as_node) {
+            return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
+        }
+        refuse_untracked(graph, values, "a change from outside")?;
     }
     let mut next = settle(graph, before, &in_order(finished), None, at)?;
     for arrived in finished.iter().flat_map(|r| &r.triggers) {
         arrive(&mut next, arrived);
     }
-    let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
-    apply_writes(&graph.channels, &mut next.values, &writes)?;
+    if updates.iter().any(|update| update.as_node == END) {
+        // What was due counts as having run, so it has used up its barriers.
+        next.barriers.retain(|id, arrived| graph.barriers.get(id).is_none_or(|barrier| *arrived != barrier.from));
+        next.deferred.clear();
+    }
+    let mut all = Vec::new();
+    let mut triggers = Vec::new();
+    for StateUpdate { values, as_node } in updates {
+        let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
+        // As a node's: its edges are chosen by the state with its own writes.
+        let mut fresh = next.values.clone();
+        apply_writes(&graph.channels, &mut fresh, &writes)?;
+        triggers.extend(leave(graph, as_node, &fresh)?);
+        all.extend(writes);
+    }
+    apply_writes(&graph.channels, &mut next.values, &all)?;
+    // As in LangGraph it is a superstep of its own.
+    end_step(&graph.channels, &mut next.values, all.iter());
     next.source = Source::Update;
-    let triggers = leave(graph, &as_node.into(), &next.values)?;
     plan(graph, &mut next, &triggers);
     Ok(next)
 }
@@ -175,8 +230,12 @@ pub(super) fn fork(
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
     let mut next = match as_node {
-        Some(node) => update(graph, from, &[], values, node, at)?,
+        Some(node) => {
+            let as_node = StateUpdate { values: values.clone(), as_node: node.into() };
+            update(graph, from, &[], &[as_node], at)?
+        }
         None => {
+            refuse_untracked(graph, values, "a change from outside")?;
             let mut next = settle(graph, from, &[], None, at)?;
             let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
             apply_writes(&graph.channels, &mut next.values, &writes)?;
@@ -220,7 +279,7 @@ fn settle(
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
     let writes = || sorted.iter().flat_map(|r| r.writes.iter());
-    let values = match state {
+    let mut values = match state {
         Some(values) => values,
         None => {
             let mut values = before.values.clone();
@@ -228,6 +287,10 @@ fn settle(
             values
         }
     };
+    // Without a result no superstep has ended.
+    if !sorted.is_empty() {
+        end_step(&graph.channels, &mut values, writes());
+    }
     let written = note_written(graph, before, &values, writes());
     let mut barriers = before.barriers.clone();
     if !barriers.is_empty() {
@@ -266,9 +329,9 @@ fn note_written<'w>(
     let mut written = before.written.clone();
     let mut apart: Vec<(&Name, bool)> = Vec::new();
     for write in writes {
-        let reducer: Option<Reducer> = graph.channels.get(write.channel.as_str()).and_then(|c| c.reducer);
-        let twin = before.written.shares(&write.channel, &before.values) || is_new(before, &write.channel, reducer);
-        let Some(reducer) = reducer.filter(|_| !twin) else {
+        let fold: Option<Fold> = graph.channels.get(write.channel.as_str()).and_then(|c| c.kind.fold());
+        let twin = before.written.shares(&write.channel, &before.values) || is_new(before, &write.channel, fold);
+        let Some(fold) = fold.filter(|_| !twin) else {
             written.share(&write.channel, values);
             continue;
         };
@@ -283,7 +346,13 @@ fn note_written<'w>(
             // As in the state: an overwrite earlier in the superstep wins.
             Some(_) if overwritten && !write.overwrite => {}
             // The types were checked when the same write was applied to the state.
-            Some(old) if !write.overwrite => drop(reducer.fold(old, write.value.clone())),
+            Some(old) if !write.overwrite => drop(fold.fold(old, write.value.clone())),
+            // A topic takes what is no list as one item, also the first and an overwrite.
+            _ if fold == Fold::Topic => {
+                let mut list = fold.initial();
+                drop(fold.fold(&mut list, write.value.clone()));
+                written.insert(write.channel.clone(), list);
+            }
             _ => written.insert(write.channel.clone(), write.value.clone()),
         }
     }
@@ -292,19 +361,24 @@ fn note_written<'w>(
             written.share(channel, values);
         }
     }
+    // What the superstep cleared nobody is handed any more.
+    for (name, _) in graph.channels.iter().filter(|(_, channel)| channel.kind.is_cleared()) {
+        if !values.contains_key(name) {
+            written.remove(name);
+        }
+    }
     written
 }
 
 /// Whether neither the input nor a node has written to a channel that begins with nothing in it.
-fn is_new(before: &Checkpoint, channel: &Name, reducer: Option<Reducer>) -> bool {
+fn is_new(before: &Checkpoint, channel: &Name, fold: Option<Fold>) -> bool {
     let empty = match before.values.get(channel) {
         None => true,
         Some(Value::Array(items)) => items.is_empty(),
         Some(Value::Object(keys)) => keys.is_empty(),
         Some(_) => false,
     };
-    let adds = matches!(reducer, Some(Reducer::Append | Reducer::Merge));
-    adds && empty && !before.written.contains_key(channel)
+    fold.is_some_and(Fold::adds) && empty && !before.written.contains_key(channel)
 }
 
 fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {

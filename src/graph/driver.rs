@@ -358,11 +358,9 @@ pub(super) fn refuse_over(thread: &Thread) -> Result<(), Failure> {
     Err(over.hint("what it did is undone; start a new one"))
 }
 
-/// A thread that ran out of supersteps counts as failed, but nothing of it is undone: it can be continued, so it can be cancelled.
+/// A thread that ran out of supersteps, or of time for one, counts as failed, but nothing of it is undone: it can be continued, so it can be cancelled.
 fn continuable(thread: &Thread) -> bool {
-    thread.status == ThreadStatus::Failed
-        && !thread.undone
-        && thread.failure.as_ref().is_some_and(|f| f.code == "recursion_limit")
+    thread.status == ThreadStatus::Failed && !thread.undone && thread.failure.as_ref().is_some_and(Failure::is_pause)
 }
 
 /// The thread's status after a run, committed; a failure or a cancel undoes first.
@@ -371,7 +369,8 @@ pub(super) async fn finish_run(
     ended: Result<NamespaceEnd, NodeError>,
 ) -> Result<RunEnd, StoreError> {
     let (event, failure) = match ended {
-        Ok(NamespaceEnd::Finished(_)) => (ThreadEvent::Finish, None),
+        // The root is left by no command: the task that gives it fails with `no_parent_graph`.
+        Ok(NamespaceEnd::Finished(_) | NamespaceEnd::Left(_)) => (ThreadEvent::Finish, None),
         Ok(NamespaceEnd::Suspended) | Err(NodeError::Suspended) if scope.only_sleeps() => (ThreadEvent::Sleep, None),
         Ok(NamespaceEnd::Suspended) | Err(NodeError::Suspended) => (ThreadEvent::Interrupt, None),
         Err(NodeError::Store(error)) => return Err(error),
@@ -380,7 +379,7 @@ pub(super) async fn finish_run(
         Err(NodeError::Diverged(failure)) => return Ok(RunEnd { status: ThreadStatus::Stuck, failure: Some(failure) }),
         Err(NodeError::Stuck(failure)) => (ThreadEvent::Stick, Some(failure)),
         // The limit is a pause, not a failure of what was done: nothing is undone and the thread can be continued.
-        Err(NodeError::Failed(failure)) if failure.code == "recursion_limit" => (ThreadEvent::Fail, Some(failure)),
+        Err(NodeError::Failed(failure)) if failure.is_pause() => (ThreadEvent::Fail, Some(failure)),
         Err(NodeError::Failed(failure)) => {
             return begin_unwinding(scope, Unwinding { becomes: ThreadStatus::Failed, failure }).await;
         }

@@ -25,7 +25,22 @@ pub struct Failure {
     pub node: Option<String>,
 }
 
+/// A stretch of a run used up its supersteps.
+pub(super) const RECURSION_LIMIT: &str = "recursion_limit";
+/// A superstep used up its time.
+pub(super) const STEP_TIMEOUT: &str = "step_timeout";
+
 impl Failure {
+    /// Whether it is a limit of the run and no failure of what was done: then nothing is undone, and the thread can be continued.
+    pub(super) fn is_pause(&self) -> bool {
+        [RECURSION_LIMIT, STEP_TIMEOUT].contains(&self.code.as_str())
+    }
+
+    /// Whether it depends on the clock: a replay takes it as it is.
+    pub(super) fn is_of_time(&self) -> bool {
+        ["node_timeout", "node_idle", STEP_TIMEOUT].contains(&self.code.as_str())
+    }
+
     /// A failure that repeating does not mend.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into(), cause: None, hint: None, retryable: false, node: None }

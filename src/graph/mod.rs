@@ -7,6 +7,7 @@
 mod builder;
 mod channel;
 mod checkpoint;
+mod command;
 mod compile;
 mod context;
 mod core;
@@ -26,6 +27,7 @@ mod migrate;
 mod namespace;
 mod node;
 mod opening;
+mod path;
 mod question;
 mod replay;
 mod saga;
@@ -36,15 +38,17 @@ mod task;
 mod thread;
 mod topology;
 mod travel;
+mod untracked;
 mod wait;
 
 pub use builder::StateGraph;
-pub use channel::{Channel, ChannelType, Reducer, Write, kind};
+pub use channel::{Channel, ChannelKind, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
-pub use compile::CompileErrors;
+pub use command::{Above, Command, Commands};
+pub use compile::{CompileErrors, FITS, Finding, Place};
 pub use context::Context;
-pub use core::CoreState;
-pub use draw::{dot, mermaid};
+pub use core::{CoreState, StateUpdate};
+pub use draw::{Glow, Picture, Traced, TracedNode, dot, length, mermaid, svg};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
 pub use durability::Durability;
 pub use effect::{Effect, EffectCx, Effects, Probe};
@@ -59,6 +63,7 @@ pub use node::{
     CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Produced, RetryPolicy,
     Typed, View,
 };
+pub use path::{Step, Visit, VisitState, path};
 pub use replay::{replay, replay_with};
 pub use scope::Stop;
 pub use state::State;

@@ -8,17 +8,22 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::command::given;
 use super::core::{self, Finished};
+use super::failure::{RECURSION_LIMIT, STEP_TIMEOUT};
 use super::replay::Instead;
 use super::scope::{Scope, Stop};
 use super::task::run_task;
+use super::untracked::{Forgotten, tracked, tracked_result};
 use super::{
-    Checkpoint, CompiledGraph, Event, Failure, Name, NodeError, Partial, Record, State, StoreError, TaskPath,
+    Checkpoint, Command, CompiledGraph, Event, Failure, Name, NodeError, Partial, Record, State, StoreError, TaskPath,
     TaskResult, ThreadStatus,
 };
 
 pub(super) enum NamespaceEnd {
     Finished(Arc<Checkpoint>),
+    /// A node gave a command to a graph around this one.
+    Left(Box<Command>),
     Suspended,
 }
 
@@ -41,12 +46,15 @@ pub(super) async fn run_namespace(
     let found = found(scope, ns).await?;
     let continued = scope.resuming && found.is_some();
     let (mut checkpoint, mut partial) = match found {
-        Some(found) => found,
+        Some((found, partial)) => {
+            scope.forgets(graph, &found, &partial).await?;
+            (found, partial)
+        }
         None => {
             let first = core::start(graph, ns, None, &input, scope.now())?;
             let first = Arc::new(Checkpoint { fork, ..first });
             let records = stop_record(scope, graph, &first, false);
-            keep(scope, &first, records).await?;
+            keep(scope, graph, &first, records).await?;
             (first, Partial::default())
         }
     };
@@ -58,7 +66,7 @@ pub(super) async fn run_namespace(
         match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
                 (checkpoint, partial) = (Arc::new(*update), Partial::default());
-                keep(scope, &checkpoint, Vec::new()).await?;
+                keep(scope, graph, &checkpoint, Vec::new()).await?;
                 continue;
             }
             Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),
@@ -76,14 +84,23 @@ pub(super) async fn run_namespace(
         }
         pass_static = false;
         // Only of a superstep that another run began is anything kept.
-        let (results, state) = superstep(scope, graph, &checkpoint, std::mem::take(&mut partial), &mut stop).await?;
+        let mut kept = std::mem::take(&mut partial);
+        if let Some(forgotten) = scope.forgotten(graph, &checkpoint)? {
+            kept.results = before_forgetting(scope, graph, &checkpoint, &forgotten, &mut stop).await?;
+            checkpoint = tracked(graph, &checkpoint);
+        }
+        let (results, state) = superstep(scope, graph, &checkpoint, kept, &mut stop).await?;
+        if let Some(command) = given(&results) {
+            scope.postpone(commit_points(scope, graph, &results));
+            return Ok(NamespaceEnd::Left(Box::new(command)));
+        }
         let next = Arc::new(core::apply(graph, &checkpoint, &results, state, scope.now())?);
         let stops = !next.ended()
             && may_stop(scope, &next)
             && results.iter().any(|r| graph.interrupt_after.contains(r.node.as_str()));
         let mut records = commit_points(scope, graph, &results);
         records.extend(stop_record(scope, graph, &next, stops));
-        keep(scope, &next, records).await?;
+        keep(scope, graph, &next, records).await?;
         checkpoint = next;
         if stops {
             return Ok(NamespaceEnd::Suspended);
@@ -122,15 +139,36 @@ fn stop_record(scope: &Scope, graph: &CompiledGraph, next: &Checkpoint, stops: b
 }
 
 fn too_long(graph: &CompiledGraph, limit: i64) -> Failure {
-    Failure::new("recursion_limit", format!("graph `{}` did not end within {limit} supersteps", graph.name))
+    Failure::new(RECURSION_LIMIT, format!("graph `{}` did not end within {limit} supersteps", graph.name))
         .hint("continue the thread, or raise the recursion limit")
 }
 
-async fn keep(scope: &Scope, checkpoint: &Arc<Checkpoint>, records: Vec<Record>) -> Result<(), NodeError> {
-    if let Some(recorded) = &scope.recorded {
-        recorded.checkpoint(checkpoint)?;
+/// Replays what ended before the recorded run forgot its untracked values.
+async fn before_forgetting(
+    scope: &Arc<Scope>,
+    graph: &Arc<CompiledGraph>,
+    checkpoint: &Checkpoint,
+    forgotten: &Forgotten,
+    stop: &mut watch::Receiver<Stop>,
+) -> Result<Vec<TaskResult>, NodeError> {
+    let mut results = siblings(scope, graph, &forgotten.first(checkpoint), Partial::default(), stop).await?;
+    for result in results.iter_mut().filter(|result| forgotten.lost.contains(&result.path)) {
+        *result = tracked_result(graph, result).into_owned();
     }
-    scope.postpone(records.into_iter().chain([checkpointed(checkpoint), Record::Checkpoint(checkpoint.clone())]));
+    Ok(results)
+}
+
+async fn keep(
+    scope: &Scope,
+    graph: &CompiledGraph,
+    checkpoint: &Arc<Checkpoint>,
+    records: Vec<Record>,
+) -> Result<(), NodeError> {
+    let kept = tracked(graph, checkpoint);
+    if let Some(recorded) = &scope.recorded {
+        recorded.checkpoint(&kept)?;
+    }
+    scope.postpone(records.into_iter().chain([checkpointed(&kept), Record::Checkpoint(kept)]));
     // Where the run ends its last records follow at once, and both are committed together.
     if !(checkpoint.ns.is_empty() && checkpoint.ended()) {
         scope.commit_step(Vec::new()).await?;
@@ -161,6 +199,7 @@ async fn superstep(
             biased;
             asked = asked_to_stop(stop) => return Err(asked),
             ended = run_task(scope, graph, checkpoint, task, failed) => ended?,
+            over = out_of_time(scope, graph) => return Err(over),
         };
         scope.sink.result(&checkpoint.ns, &result);
         return Ok((vec![result], state));
@@ -184,16 +223,22 @@ async fn siblings(
         .filter(|task| !finished.contains(&task.path))
         .map(|task| {
             let failed = attempts.get(&task.path).copied().unwrap_or(0);
-            run_task(scope, graph, checkpoint, task, failed).map(|end| end.map_err(|error| (error, &task.path)))
+            run_task(scope, graph, checkpoint, task, failed).map(|end| end.map_err(|error| (error, Some(&task.path))))
         })
         .collect();
     let mut kept = results.len();
-    let mut worst: Option<(NodeError, &TaskPath)> = None;
+    let mut worst: Option<Worst> = None;
+    let mut over = std::pin::pin!(out_of_time(scope, graph));
     while !running.is_empty() {
         let mut ended = tokio::select! {
             biased;
             asked = asked_to_stop(stop) => return Err(asked),
             ended = running.next() => ended,
+            over = &mut over => {
+                worst = Some(worse(worst, (over, None)));
+                keep_results(scope, graph, checkpoint, &results[kept..]).await?;
+                break;
+            }
         };
         // Whoever else is ready shares the transaction.
         while let Some(end) = ended {
@@ -208,23 +253,47 @@ async fn siblings(
         }
         // Those that finish last need no transaction of their own, unless a sibling failed: what was answered must not be asked again.
         if !running.is_empty() || worst.is_some() {
-            keep_results(scope, checkpoint, &results[kept..]).await?;
+            keep_results(scope, graph, checkpoint, &results[kept..]).await?;
             kept = results.len();
         }
     }
-    worst.map_or(Ok(results), |(error, _)| Err(error))
+    match worst {
+        None => Ok(results),
+        // Nobody is left to hear the answer, as in LangGraph.
+        Some((NodeError::Suspended, _)) if given(&results).is_some() => Ok(results),
+        Some((worst, _)) => Err(worst),
+    }
 }
 
-async fn keep_results(scope: &Scope, checkpoint: &Checkpoint, results: &[TaskResult]) -> Result<(), NodeError> {
+/// Comes when a superstep has used up its time. What of it ended is kept, the thread can be continued (LangGraph's `step_timeout`).
+async fn out_of_time(scope: &Scope, graph: &CompiledGraph) -> NodeError {
+    // How long a replay takes says nothing about the record.
+    let Some(limit) = graph.step_timeout.filter(|_| scope.recorded.is_none()) else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(limit).await;
+    let message = format!("a superstep of graph `{}` did not end within {limit:?}", graph.name);
+    let hint = "continue the thread: what has ended is not run again; or raise the graph's `step_timeout`";
+    NodeError::Failed(Failure::new(STEP_TIMEOUT, message).hint(hint))
+}
+
+async fn keep_results(
+    scope: &Scope,
+    graph: &CompiledGraph,
+    checkpoint: &Checkpoint,
+    results: &[TaskResult],
+) -> Result<(), NodeError> {
     let record = |result: &TaskResult| Record::Result {
         ns: checkpoint.ns.clone(),
         checkpoint: checkpoint.id.clone(),
-        result: result.clone(),
+        result: tracked_result(graph, result).into_owned(),
     };
-    if results.is_empty() {
+    // A task that gave a command runs again: what it writes is the matter of another graph.
+    let records: Vec<Record> = results.iter().filter(|result| result.command.is_none()).map(record).collect();
+    if records.is_empty() {
         return Ok(());
     }
-    Ok(scope.commit_step(results.iter().map(record).collect()).await?)
+    Ok(scope.commit_step(records).await?)
 }
 
 async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {
@@ -241,9 +310,12 @@ async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {
     }
 }
 
+/// What a sibling failed of, and which one it was.
+type Worst<'t> = (NodeError, Option<&'t TaskPath>);
+
 /// Which of two siblings' errors decides: what nobody may pass over comes first, waiting comes last. Of two of a kind the one of the lower
-/// path: who was first must not matter, or a replay would fail another way.
-fn worse<'t>(first: Option<(NodeError, &'t TaskPath)>, second: (NodeError, &'t TaskPath)) -> (NodeError, &'t TaskPath) {
+/// path, and of no task at all (the superstep's time) the last: who was first must not matter, or a replay would fail another way.
+fn worse<'t>(first: Option<Worst<'t>>, second: Worst<'t>) -> Worst<'t> {
     let weight = |error: &NodeError| match error {
         NodeError::Store(_) => 6,
         NodeError::Diverged(_) => 5,
@@ -253,7 +325,7 @@ fn worse<'t>(first: Option<(NodeError, &'t TaskPath)>, second: (NodeError, &'t T
         NodeError::Drained => 1,
         NodeError::Suspended => 0,
     };
-    let rank = |(error, path): &(NodeError, &'t TaskPath)| (weight(error), std::cmp::Reverse(*path));
+    let rank = |(error, path): &Worst<'t>| (weight(error), path.map(std::cmp::Reverse));
     match first {
         Some(first) if rank(&first) >= rank(&second) => first,
         _ => second,

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ChannelType, Context, Entry, Failure, Name, State, StoreError, Write};
+use super::{ChannelType, Command, Commands, Context, Entry, Failure, Name, State, StoreError, Write};
 
 /// Why a node did not end well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -50,6 +50,8 @@ pub enum Goto {
         /// Its input.
         input: Value,
     },
+    /// A command to a graph around the node's own, which ends with it. A router gives none.
+    Command(Box<Command>),
 }
 
 /// What a node returns.
@@ -110,7 +112,7 @@ pub struct NodeInfo {
     pub version: u32,
     /// Channels it reads; `None`: any.
     pub reads: Option<BTreeMap<String, Field>>,
-    /// Channels it writes; `None`: any.
+    /// Channels of its own graph that it writes; `None`: any.
     pub writes: Option<BTreeMap<String, Field>>,
     /// Channels it writes on every run: two such nodes in one superstep conflict for certain.
     pub always_writes: Vec<String>,
@@ -118,6 +120,12 @@ pub struct NodeInfo {
     pub answers_into: Option<String>,
     /// Destinations of its gotos.
     pub gotos: Vec<String>,
+    /// One of `gotos` is always taken.
+    pub always_goes: bool,
+    /// It may also go to, or send to, nodes that `gotos` does not name.
+    pub any_goto: bool,
+    /// The commands that it may give to graphs around its own.
+    pub commands: Vec<Commands>,
     /// Versions whose threads this one takes on, by [`DynNode::migrate`].
     pub migrates_from: Vec<u32>,
     /// Parameters that belong to the graph's fingerprint.
@@ -155,9 +163,11 @@ pub trait DynNode: Send + Sync + 'static {
 }
 
 /// Retry of a failed node. LangGraph's defaults: 0.5 s × 2 up to 128 s, 3 attempts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryPolicy {
+    /// Only failures of these codes, whatever they say of themselves; empty: those that say they are worth repeating.
+    pub on: Vec<String>,
     /// Attempts in all, the first included.
     pub max_attempts: u32,
     /// Pause before the second attempt, in milliseconds.
@@ -172,14 +182,22 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_attempts: 3, initial_ms: 500, factor: 2.0, max_ms: 128_000, any_failure: false }
+        Self { on: Vec::new(), max_attempts: 3, initial_ms: 500, factor: 2.0, max_ms: 128_000, any_failure: false }
     }
 }
 
 impl RetryPolicy {
+    /// Whether this failure is its matter.
+    pub fn takes(&self, failure: &Failure) -> bool {
+        match self.on.as_slice() {
+            [] => self.any_failure || failure.retryable,
+            codes => codes.contains(&failure.code),
+        }
+    }
+
     /// The pause after `failed` attempts, or `None` when there are no more.
     pub fn pause(&self, failed: u32, failure: &Failure) -> Option<Duration> {
-        if failed >= self.max_attempts || !(self.any_failure || failure.retryable) {
+        if failed >= self.max_attempts || !self.takes(failure) {
             return None;
         }
         let factor = self.factor.max(1.0).powi(i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX));
@@ -197,8 +215,8 @@ impl RetryPolicy {
 /// How the engine runs a node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodePolicy {
-    /// Repeat failed attempts.
-    pub retry: Option<RetryPolicy>,
+    /// Repeat failed attempts, each by the first policy that takes its failure. All attempts count for each of them, as in LangGraph.
+    pub retry: Vec<RetryPolicy>,
     /// Longest time of one attempt.
     pub timeout: Option<Duration>,
     /// What has been done up to this node's end is never undone.
@@ -261,6 +279,7 @@ impl<N: Node> DynNode for Typed<N> {
             migrates_from: N::MIGRATES_FROM.to_vec(),
             reads: Some(self.reads.clone()),
             writes: Some(self.writes.clone()),
+            any_goto: true,
             always_writes: self.writes.iter().filter(always).map(|(name, _)| name.clone()).collect(),
             ..NodeInfo::default()
         }

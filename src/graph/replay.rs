@@ -13,9 +13,6 @@ use super::{
     InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, Task, ThreadStatus,
 };
 
-/// Failures that depend on the clock: a replay takes them as they are.
-const TIME_RAN_OUT: [&str; 2] = ["node_timeout", "node_idle"];
-
 /// The record, indexed.
 pub(super) struct Recorded {
     entries: BTreeMap<JournalKey, Entry>,
@@ -32,7 +29,7 @@ pub(super) struct Recorded {
 pub(super) enum Instead {
     /// Somebody changed the state here: nothing computes that, so the record is taken as it is.
     Adopt(Box<Checkpoint>),
-    /// The recorded run was out of steps here.
+    /// The recorded run was out of steps here, or out of time for one.
     OutOfSteps(Failure),
 }
 
@@ -199,7 +196,7 @@ impl Recorded {
 
     /// The limit that ended the record, if it is this namespace that ran into it.
     fn out_of_steps(&self, here: &Checkpoint) -> Option<Failure> {
-        let failure = self.failure.as_ref().filter(|f| f.code == "recursion_limit")?;
+        let failure = self.failure.as_ref().filter(|f| f.is_pause())?;
         let (outer, own) = here.ns.rsplit_once('|').unwrap_or(("", &here.ns));
         let node = own.split(':').next().unwrap_or_default();
         let place = if outer.is_empty() { node.to_owned() } else { format!("{outer}|{node}") };
@@ -288,10 +285,7 @@ impl Recorded {
 
     /// The failure of a node whose time ran out in the last superstep of the record: it depends on the clock, so it is taken as it is.
     pub fn timed_out(&self, here: &Checkpoint, place: &str) -> Option<Failure> {
-        let failure = self
-            .failure
-            .as_ref()
-            .filter(|f| TIME_RAN_OUT.contains(&f.code.as_str()) && f.node.as_deref() == Some(place))?;
+        let failure = self.failure.as_ref().filter(|f| f.is_of_time() && f.node.as_deref() == Some(place))?;
         let last = self.after(here).is_none();
         last.then(|| failure.clone())
     }

@@ -64,6 +64,13 @@ impl State {
         }
     }
 
+    /// Takes a channel's value away.
+    pub fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.at(name) {
+            Arc::make_mut(&mut self.0).remove(at);
+        }
+    }
+
     /// Whether a channel's value is the very same as in `other`.
     pub fn shares(&self, name: &str, other: &State) -> bool {
         match (self.at(name), other.at(name)) {

@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::core::{self, Finished};
 use super::effect::{decode, encode};
+use super::failure::RECURSION_LIMIT;
 use super::journal::{EntryKind, JournalKey, digest};
 use super::namespace::{NamespaceEnd, run_namespace};
 use super::scope::{Scope, millis, panic_message};
 use super::{
-    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Name, NodeEntry, NodeError, Produced, Record,
-    State, Task, View, Write,
+    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Goto, Name, NodeEntry, NodeError, Produced,
+    Record, State, Task, View, Write,
 };
 
 /// Runs `task`. `failed`: attempts that failed before this process took over.
@@ -38,6 +39,11 @@ pub(super) async fn run_task(
     if let Some(given) = given_before(scope, graph, checkpoint, task, entry).await? {
         return Ok(given);
     }
+    if let (Some(by), Some(failure)) =
+        (&entry.policy.on_error, scope.pinned(&JournalKey::of(checkpoint, task, HANDLED, 0)))
+    {
+        return Ok(core::handled(task, by, &decode(failure, HANDLED)?));
+    }
     loop {
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
@@ -57,7 +63,8 @@ pub(super) async fn run_task(
             Err(other) => return Err(other),
         };
         failed += 1;
-        let pause = entry.policy.retry.and_then(|retry| retry.pause(failed, &failure));
+        let policy = entry.policy.retry.iter().find(|policy| policy.takes(&failure));
+        let pause = policy.and_then(|policy| policy.pause(failed, &failure));
         // A replay repeats the attempts (a node may look at their number), but has nothing to wait for.
         let pause = pause.map(|pause| if scope.recorded.is_some() { Duration::ZERO } else { pause });
         let retry_in_ms = pause.map(|p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX));
@@ -70,6 +77,11 @@ pub(super) async fn run_task(
         if let Some(by) = by {
             // What a subgraph asked has nobody to hear the answer.
             scope.postpone(vec![Record::Withdraw { ns: Name::from(task.inner_ns(&ns, checkpoint.fork)) }]);
+            if failure.is_of_time() && scope.recorded.is_none() {
+                // A replay cannot know that there was no time left.
+                let told = encode(&failure, HANDLED)?;
+                scope.reading(JournalKey::of(checkpoint, task, HANDLED, 0), EntryKind::Pin, async { Ok(told) }).await?;
+            }
             return Ok(core::handled(task, by, &failure));
         }
         let Some(pause) = pause else { return Err(NodeError::Failed(failure)) };
@@ -102,7 +114,11 @@ async fn attempt_once(
     let guarded = AssertUnwindSafe(work).catch_unwind();
     let ended = in_time(scope, checkpoint, task, entry, guarded).await?;
     let produced = ended.unwrap_or_else(|panic| Err(panicked(&task.node, panic.as_ref())))?;
-    keep_for_others(scope, checkpoint, task, entry, &produced)?;
+    // What no checkpoint may have a cache may not have either.
+    let elsewhere = produced.goto.iter().any(|goto| matches!(goto, Goto::Command(_)));
+    if !elsewhere && !produced.writes.iter().any(|write| graph.untracked.contains(&write.channel)) {
+        keep_for_others(scope, checkpoint, task, entry, &produced)?;
+    }
     let routed = || core::finish(graph, checkpoint, task, produced.writes, produced.goto);
     let finished = std::panic::catch_unwind(AssertUnwindSafe(routed));
     Ok(finished.map_err(|panic| panicked(&task.node, panic.as_ref()))??)
@@ -110,7 +126,7 @@ async fn attempt_once(
 
 /// A failure that a handler may take; running out of supersteps is a pause and no failure of the node.
 fn is_handled(failure: &Failure) -> bool {
-    failure.code != "recursion_limit"
+    failure.code != RECURSION_LIMIT
 }
 
 /// Runs an attempt within its node's time limits.
@@ -139,6 +155,8 @@ async fn in_time<T>(
     }
 }
 
+/// The journal's name of a failure that a handler took.
+const HANDLED: &str = "handled";
 /// The journal's name of a result that came from the cache.
 const CACHED: &str = "cached";
 
@@ -223,6 +241,14 @@ fn subgraph<'a>(
         let ns = Name::from(task.inner_ns(&checkpoint.ns, checkpoint.fork));
         match run_namespace(scope, inner, (&ns, checkpoint.fork), input).await? {
             NamespaceEnd::Finished(end) => Ok(Produced { writes: handed_back(&end, outer, inner), goto: Vec::new() }),
+            NamespaceEnd::Left(command) => {
+                // What the subgraph asked has nobody to hear the answer.
+                scope.postpone(vec![Record::Withdraw { ns }]);
+                if command.graph.is_around(&task.node, true) {
+                    return Ok(Produced { writes: command.update, goto: command.goto });
+                }
+                Ok(Produced { writes: Vec::new(), goto: vec![Goto::Command(command)] })
+            }
             NamespaceEnd::Suspended => Err(NodeError::Suspended),
         }
     })
@@ -237,7 +263,7 @@ fn handed_back(end: &Checkpoint, outer: &CompiledGraph, inner: &CompiledGraph) -
     let both = |name: &str| outer.channels.contains_key(name) && inner.channels.contains_key(name);
     let write = |(name, value): (&Name, &Value)| {
         // Where only the parent folds, the subgraph's last value is one write to be folded, as any node's is.
-        let folded_here = inner.channels.get(name.as_str()).map(|c: &Channel| c.reducer.is_some()) == Some(true);
+        let folded_here = inner.channels.get(name.as_str()).is_some_and(|c: &Channel| c.kind.fold().is_some());
         let value = if folded_here { value.clone() } else { end.values.get(name).unwrap_or(value).clone() };
         Write::new(name.clone(), value)
     };

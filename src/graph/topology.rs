@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Channel, DynNode, Failure, Goto, Name, NodeInfo, NodePolicy, State, digest};
+use super::{Channel, Commands, DynNode, Failure, Field, Finding, Goto, Name, NodeInfo, NodePolicy, State, digest};
 
 /// The name before the first node.
 pub const START: &str = "START";
@@ -22,6 +23,14 @@ pub trait Router: Send + Sync + 'static {
     fn parameters(&self) -> Value {
         Value::Null
     }
+    /// Channels that it reads; `None`: any.
+    fn reads(&self) -> Option<BTreeMap<String, Field>> {
+        None
+    }
+    /// Whether it may choose nothing at all.
+    fn may_stop(&self) -> bool {
+        true
+    }
 }
 
 /// A place that a router may choose.
@@ -33,12 +42,14 @@ pub struct Destination {
     pub label: Option<String>,
     /// Whether it is reached by Sends.
     pub send: bool,
+    /// The keys of what is sent; `None`: not known.
+    pub keys: Option<Vec<Name>>,
 }
 
 impl Destination {
     /// A plain destination.
     pub fn node(to: impl Into<Name>) -> Self {
-        Self { to: to.into(), label: None, send: false }
+        Self { to: to.into(), label: None, send: false, keys: None }
     }
 }
 
@@ -94,7 +105,13 @@ pub struct CompiledGraph {
     pub(super) barriers: BTreeMap<Name, Barrier>,
     pub(super) interrupt_before: BTreeSet<Name>,
     pub(super) interrupt_after: BTreeSet<Name>,
-    pub(super) warnings: Vec<Failure>,
+    pub(super) warnings: Vec<Finding>,
+    /// Longest time of one superstep.
+    pub(super) step_timeout: Option<Duration>,
+    /// Commands of the nodes inside, subgraphs included, to graphs around this one.
+    pub(super) commands: Vec<Commands>,
+    /// Channels that no checkpoint has.
+    pub(super) untracked: BTreeSet<Name>,
     /// Made once: every advance compares it.
     pub(super) fingerprint: OnceLock<String>,
     /// Made once: every new thread keeps a copy.
@@ -127,8 +144,8 @@ impl CompiledGraph {
         &self.barriers
     }
 
-    /// What is odd but allowed: unreachable nodes, channels that nobody reads.
-    pub fn warnings(&self) -> &[Failure] {
+    /// What is odd but allowed: unreachable nodes, channels that nobody uses.
+    pub fn warnings(&self) -> &[Finding] {
         &self.warnings
     }
 
@@ -140,6 +157,11 @@ impl CompiledGraph {
     /// Nodes behind which it stops.
     pub fn interrupt_after(&self) -> &BTreeSet<Name> {
         &self.interrupt_after
+    }
+
+    /// Longest time of one superstep, where there is one.
+    pub fn step_timeout(&self) -> Option<Duration> {
+        self.step_timeout
     }
 
     /// The node that runs in namespace `ns` under this name.
@@ -179,10 +201,10 @@ impl CompiledGraph {
         }
         let name = entry.info.answers_into.as_ref()?;
         let channel = self.channels.get(name.as_str())?;
-        Some(if channel.kind.admits(answer) || channel.reducer.is_some() {
+        Some(if channel.admits(answer) {
             Ok(())
         } else {
-            let (wants, got) = (channel.kind.word(), super::kind(answer));
+            let (wants, got) = (channel.value.word(), super::kind(answer));
             Err(Failure::new("bad_answer", format!("the answer to `{node}` must be {wants}, got {got}"))
                 .because(format!("it goes into channel `{name}`"))
                 .hint("nothing was recorded: answer again"))

@@ -8,9 +8,12 @@ use super::core;
 use super::driver::{latest, refuse_changed, refuse_over};
 use super::namespace::checkpointed;
 use super::{
-    Checkpoint, CheckpointId, CompiledGraph, Engine, EngineError, Event, Failure, Name, Record, StateSnapshot, Thread,
-    ThreadId, ThreadStatus, Transaction,
+    Checkpoint, CheckpointId, CompiledGraph, Engine, EngineError, Event, Failure, Name, Record, StateSnapshot,
+    StateUpdate, Thread, ThreadId, ThreadStatus, Transaction,
 };
+
+/// Most updates in one transaction: it is held in memory as a whole.
+const MOST_UPDATES: usize = 1_000;
 
 impl Engine {
     /// Changes the state, as if `as_node` had written it (LangGraph's `update_state`).
@@ -21,13 +24,40 @@ impl Engine {
         values: &Map<String, Value>,
         as_node: &str,
     ) -> Result<(), EngineError> {
+        let update = StateUpdate { values: values.clone(), as_node: as_node.into() };
+        self.bulk_update(graph, id, &[vec![update]]).await
+    }
+
+    /// Changes the state in several supersteps, in each of them by several updates at once, all or none (LangGraph's
+    /// `bulk_update_state`). Each superstep leaves a checkpoint.
+    pub async fn bulk_update(
+        &self,
+        graph: &CompiledGraph,
+        id: &ThreadId,
+        supersteps: &[Vec<StateUpdate>],
+    ) -> Result<(), EngineError> {
+        let many = supersteps.iter().map(Vec::len).sum::<usize>().max(supersteps.len());
+        if supersteps.is_empty() || supersteps.iter().any(Vec::is_empty) || many > MOST_UPDATES {
+            let failure = Failure::new("bad_updates", "a bulk update needs supersteps with updates in them");
+            let failure = failure.because(format!("{} supersteps, {many} updates", supersteps.len()));
+            return Err(failure
+                .hint(format!("a list of lists of updates, none of them empty, {MOST_UPDATES} at most"))
+                .into());
+        }
         let thread = self.store.acquire(id, &self.owner).await?;
         let changed = async {
             refuse_over(&thread)?;
-            let latest = latest(&*self.store, id).await?;
-            let partial = self.store.partial(id, "", &latest.id).await?;
-            let next = core::update(graph, &latest, &partial.results, values, as_node, self.clock.now())?;
-            self.put(graph, &thread, next, Vec::new()).await
+            let mut before = latest(&*self.store, id).await?;
+            let partial = self.store.partial(id, "", &before.id).await?;
+            let mut finished = partial.results;
+            let mut all = Vec::with_capacity(supersteps.len());
+            for updates in supersteps {
+                let next = core::update(graph, &before, &finished, updates, self.clock.now())?;
+                finished.clear();
+                before.clone_from(&next);
+                all.push(next);
+            }
+            self.put(graph, &thread, all, Vec::new()).await
         };
         let changed = changed.await;
         let released = self.store.release(id, thread.epoch).await;
@@ -48,7 +78,7 @@ impl Engine {
             let before = latest(&*self.store, id).await?;
             let next = core::start(graph, &Name::default(), Some(&before), input, self.clock.now())?;
             let done = self.store.journal(id).await?.iter().map(|entry| entry.seq).max().unwrap_or(0);
-            self.put(graph, &thread, next, vec![Record::CommitPoint(done)]).await
+            self.put(graph, &thread, vec![next], vec![Record::CommitPoint(done)]).await
         };
         let given = given.await;
         let released = self.store.release(id, thread.epoch).await;
@@ -76,7 +106,7 @@ impl Engine {
             let forked = next.id.clone();
             let event = Event::Forked { from: from.id.clone(), fork: number };
             let records = vec![Record::CommitPoint(done), Record::Undone(false), Record::Event(event)];
-            self.put(graph, &thread, next, records).await?;
+            self.put(graph, &thread, vec![next], records).await?;
             Ok(forked)
         };
         let forked = forked.await;
@@ -125,12 +155,12 @@ impl Engine {
         Ok(StateSnapshot { checkpoint: then, values: seen.values, next: seen.next, interrupts: Vec::new(), ..now })
     }
 
-    /// Makes `next` the thread's newest checkpoint; what was asked before is withdrawn.
+    /// Makes the last of `line` the thread's newest checkpoint; what was asked before is withdrawn.
     async fn put(
         &self,
         graph: &CompiledGraph,
         thread: &Thread,
-        next: Checkpoint,
+        line: Vec<Checkpoint>,
         mut records: Vec<Record>,
     ) -> Result<(), EngineError> {
         refuse_changed(graph, thread)?;
@@ -138,14 +168,13 @@ impl Engine {
             let message = format!("thread {} is being undone: its state cannot be changed", thread.id);
             return Err(Failure::new("thread_unwinding", message).hint("resume or cancel it").into());
         }
-        let status = if next.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
-        records.extend([
-            Record::Withdraw { ns: Name::default() },
-            checkpointed(&next),
-            Record::Status { status, failure: None, unwinding: None },
-        ]);
-        let at = next.at;
-        records.push(Record::Checkpoint(Arc::new(next)));
+        let Some(last) = line.last() else { return Ok(()) };
+        let status = if last.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
+        let at = last.at;
+        records.push(Record::Withdraw { ns: Name::default() });
+        records.extend(line.iter().map(checkpointed));
+        records.push(Record::Status { status, failure: None, unwinding: None });
+        records.extend(line.into_iter().map(|next| Record::Checkpoint(Arc::new(next))));
         let transaction = Transaction { thread: thread.id.clone(), epoch: thread.epoch, at, records };
         Ok(self.store.commit(transaction).await?)
     }

@@ -188,18 +188,21 @@ struct Stored {
 }
 
 impl Stored {
+    const ID: usize = 1;
+    const BASE: usize = 5;
+    const BODY: usize = 6;
     const OF_LINE: &str =
         "SELECT n, id, step, source, at, base, body FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n";
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             n: row.get(0)?,
-            id: read_id(row, 1)?,
+            id: read_id(row, Self::ID)?,
             step: row.get(2)?,
             source: row.get(3)?,
             at: row.get(4)?,
-            base: row.get(5)?,
-            body: row.get(6)?,
+            base: row.get(Self::BASE)?,
+            body: row.get(Self::BODY)?,
         })
     }
 
@@ -252,27 +255,30 @@ struct Newest {
 fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<Newest>> {
     let rows = rows_of(line);
     let mut select = conn.prepare_cached(&format!("{} DESC", Stored::OF_LINE))?;
-    let mut chain: Vec<Stored> = Vec::new();
-    for stored in select.query_map([rows.start, rows.end], Stored::read)? {
-        let stored = stored?;
-        let base = stored.base;
-        chain.push(stored);
-        if base {
-            break;
+    let mut found = select.query([rows.start, rows.end])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let last = Stored::read(row)?;
+    let (number, mut sizes, mut base) = (last.n - rows.start, vec![last.body.len()], last.base);
+    // Of the rows that it builds on only the changes count, and of the one before it the id.
+    let (mut changes, mut before): (Vec<Body>, _) = (Vec::new(), None);
+    while !base {
+        let Some(row) = found.next()? else {
+            return Err(StoreError::Damaged(format!("checkpoint {} has lost its snapshot", last.id)).into());
+        };
+        if before.is_none() {
+            before = Some(read_id(row, Stored::ID)?);
         }
+        let body = row.get_ref(Stored::BODY)?.as_str().map_err(rusqlite::Error::from)?;
+        changes.push(decode(body, "a checkpoint")?);
+        sizes.push(body.len());
+        base = row.get(Stored::BASE)?;
     }
-    let (Some(first), Some(last)) = (chain.last(), chain.first()) else { return Ok(None) };
-    let number = last.n - rows.start;
-    if !first.base {
-        return Err(StoreError::Damaged(format!("checkpoint {} has lost its snapshot", first.id)).into());
-    }
-    let base_bytes = first.body.len();
-    let delta_bytes = chain.iter().map(|stored| stored.body.len()).sum::<usize>() - base_bytes;
     let mut checkpoint = Checkpoint { ns: ns.into(), ..empty() };
-    for stored in chain.into_iter().rev() {
-        stored.apply(&mut checkpoint)?;
-    }
-    Ok(Some(Newest { checkpoint, rows: number, base_bytes, delta_bytes }))
+    changes.into_iter().rev().for_each(|body| body.change(&mut checkpoint));
+    checkpoint.id = before.unwrap_or(checkpoint.id);
+    last.apply(&mut checkpoint)?;
+    let base_bytes = sizes.pop().unwrap_or(0);
+    Ok(Some(Newest { checkpoint, rows: number, base_bytes, delta_bytes: sizes.into_iter().sum() }))
 }
 
 /// The newest checkpoint of a namespace.

@@ -221,7 +221,7 @@ fn result(path: TaskPath, value: Value) -> TaskResult {
         Trigger::Send { to: "c".into(), input: value },
         Trigger::Arrived { barrier: "a+b".into(), from: "a".into() },
     ];
-    TaskResult { path, node: "a".into(), writes: vec![write], triggers }
+    TaskResult { path, node: "a".into(), writes: vec![write], triggers, command: None }
 }
 
 async fn partials_are_kept_until_the_next_checkpoint(harness: &dyn Harness) -> Checked {

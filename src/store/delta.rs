@@ -14,6 +14,7 @@ use crate::graph::{Change, Checkpoint, CheckpointId, Name, State, Task, TaskPath
 enum ChangeRef<'a> {
     Set(&'a str, &'a Value),
     Append(&'a str, &'a [Value]),
+    Unset(&'a str),
 }
 
 impl ChangeRef<'_> {
@@ -22,12 +23,13 @@ impl ChangeRef<'_> {
         match self {
             Self::Set(name, value) => name.len() + weight(value, most),
             Self::Append(name, items) => name.len() + all(items.iter(), most),
+            Self::Unset(name) => name.len(),
         }
     }
 
     fn name(&self) -> &str {
         match self {
-            Self::Set(name, _) | Self::Append(name, _) => name,
+            Self::Set(name, _) | Self::Append(name, _) | Self::Unset(name) => name,
         }
     }
 }
@@ -94,7 +96,7 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Checkpoin
     Option::deserialize(from).map(Some)
 }
 
-/// Writes the body of `now` as changes since `before` to `text`; `None` when something disappeared, which changes cannot say, or when it would have
+/// Writes the body of `now` as changes since `before` to `text`; `None` when a node's count disappeared, which changes cannot say, or when it would have
 /// more than about `most` bytes.
 pub(super) fn changes(
     before: &Checkpoint,
@@ -105,14 +107,14 @@ pub(super) fn changes(
     if before.visits.keys().any(|node| !now.visits.contains_key(node)) {
         return None;
     }
-    let values = since(&before.values, &now.values, |_| false)?;
+    let values = since(&before.values, &now.values, |_| false);
     if values.iter().map(|change| change.weight(most)).sum::<usize>() > most {
         return None;
     }
     // What both share changed alike: it is compared once.
     let twin = |name: &str| now.written.shares(name, &now.values) && before.written.shares(name, &before.values);
-    let mut written = since(&before.written, &now.written, twin)?;
-    written.extend(values.iter().filter(|change| twin(change.name())));
+    let mut written = since(&before.written, &now.written, twin);
+    written.extend(values.iter().filter(|change| !matches!(change, ChangeRef::Unset(_)) && twin(change.name())));
     let changed = |(node, count): &(&Name, &u64)| before.visits.get(*node) != Some(*count);
     let visits: BTreeMap<&str, u64> = now.visits.iter().filter(changed).map(|(n, c)| (n.as_str(), *c)).collect();
     let parent = if now.parent.as_ref() == Some(&before.id) { None } else { Some(now.parent.as_ref()) };
@@ -126,7 +128,7 @@ pub(super) fn changes(
 /// Writes the body of `now` by itself to `text`.
 pub(super) fn snapshot(now: &Checkpoint, text: &mut Vec<u8>) -> serde_json::Result<()> {
     let nothing = State::new();
-    let all = |state| since(&nothing, state, |_| false).unwrap_or_default();
+    let all = |state| since(&nothing, state, |_| false);
     let visits = now.visits.iter().map(|(n, c)| (n.as_str(), *c)).collect();
     let fork = (now.fork != 0).then_some(now.fork);
     body(now, (Some(now.parent.as_ref()), fork), all(&now.values), all(&now.written), visits, false, text)
@@ -161,12 +163,10 @@ fn plain<'a>(task: &'a Task, visits: &BTreeMap<Name, u64>) -> Option<&'a str> {
 }
 
 /// [`Checkpoint::changes_since`] without its copies, and for `written` too.
-fn since<'a>(before: &State, now: &'a State, leave_out: impl Fn(&str) -> bool) -> Option<Vec<ChangeRef<'a>>> {
-    if before.keys().any(|name| !now.contains_key(name)) {
-        return None;
-    }
+fn since<'a>(before: &'a State, now: &'a State, leave_out: impl Fn(&str) -> bool) -> Vec<ChangeRef<'a>> {
+    let gone = before.keys().filter(|name| !now.contains_key(name)).map(|name| ChangeRef::Unset(name));
     let changed = now.not_shared_with(before).filter(|(name, _)| !leave_out(name));
-    Some(changed.filter_map(|(name, now)| change(name, before.get(name), now)).collect())
+    gone.chain(changed.filter_map(|(name, now)| change(name, before.get(name), now))).collect()
 }
 
 fn weight(value: &Value, most: usize) -> usize {
@@ -203,7 +203,7 @@ fn change<'a>(name: &'a str, before: Option<&Value>, now: &'a Value) -> Option<C
 /// What changed alike is one value afterwards, and where it was one before, a list grows in its place.
 fn apply_to_both(to: &mut Checkpoint, change: Change) {
     let name = match &change {
-        Change::Set(name, _) | Change::Append(name, _) => Name::from(name),
+        Change::Set(name, _) | Change::Append(name, _) | Change::Unset(name) => Name::from(name),
     };
     let append = matches!(change, Change::Append(..));
     if append && !to.written.shares(&name, &to.values) {
@@ -214,34 +214,43 @@ fn apply_to_both(to: &mut Checkpoint, change: Change) {
     if append {
         to.written.insert(name.clone(), Value::Null);
     }
+    if matches!(change, Change::Unset(_)) {
+        to.written.remove(&name);
+    }
     apply_changes(&mut to.values, vec![change]);
     to.written.share(&name, &to.values);
 }
 
 impl Body {
     /// Turns the checkpoint before (for a snapshot: an empty one) into this row's.
-    pub fn apply(self, to: &mut Checkpoint) {
+    pub fn apply(mut self, to: &mut Checkpoint) {
         // The parent first: `to.id` is still the row before.
-        to.parent = match self.parent {
+        to.parent = match self.parent.take() {
             Some(named) => named,
             None => Some(to.id.clone()),
         };
+        to.barriers = std::mem::take(&mut self.barriers);
+        to.deferred = std::mem::take(&mut self.deferred);
+        to.frontier = std::mem::take(&mut self.frontier);
+        let (due, next) = (std::mem::take(&mut self.due), self.next.clone());
+        self.change(to);
+        let visits = &to.visits;
+        to.frontier.extend(due.into_iter().chain(next).map(|node| {
+            let visit = visits.get(&node).copied().unwrap_or_default();
+            Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
+        }));
+    }
+
+    /// Only what the rows after this one build on: state, visits, branch.
+    pub fn change(self, to: &mut Checkpoint) {
         to.fork = self.fork.unwrap_or(to.fork);
         self.both.into_iter().for_each(|change| apply_to_both(to, change));
         apply_changes(&mut to.values, self.values);
         apply_changes(&mut to.written, self.written);
         to.visits.extend(self.visits);
-        for node in &self.next {
-            *to.visits.entry(node.clone()).or_default() += 1;
+        for node in self.next {
+            *to.visits.entry(node).or_default() += 1;
         }
-        to.barriers = self.barriers;
-        to.deferred = self.deferred;
-        to.frontier = self.frontier;
-        let visits = &to.visits;
-        to.frontier.extend(self.due.into_iter().chain(self.next).map(|node| {
-            let visit = visits.get(&node).copied().unwrap_or_default();
-            Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
-        }));
     }
 }
 
@@ -262,6 +271,7 @@ mod tests {
             (json!({"a": []}), json!({"a": [1]})),
             (json!({"a": [1], "b": 2}), json!({"a": [1, 2.5], "b": 2})),
             (json!({"a": [1, 2]}), json!({"a": [2]})),
+            (json!({"a": [1], "b": 1}), json!({"a": [1]})),
             (json!({"a": [1], "c": {"x": 1}}), json!({"a": [1], "c": {"x": 2}})),
         ];
         for (before, now) in cases {
@@ -270,7 +280,7 @@ mod tests {
             let checkpoint = crate::store::conformance::checkpoint("c", None, "", 0, now);
             assert_eq!(ours, serde_json::to_value(checkpoint.changes_since(&before))?);
         }
-        assert_eq!(since(&state(json!({"gone": 1})), &State::new(), |_| false), None);
+        assert_eq!(since(&state(json!({"gone": 1})), &State::new(), |_| false), [ChangeRef::Unset("gone")]);
         Ok(())
     }
 }

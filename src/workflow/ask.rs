@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, View, Write};
 
-use super::Expression;
+use super::{Expression, names};
 
 pub(super) const KIND: &str = "ask";
 
@@ -52,16 +52,13 @@ impl DynNode for Ask {
     fn info(&self) -> NodeInfo {
         let any = Field { kind: ChannelType::Any, required: false };
         let (asked, expired) = (self.prompt.names(), self.expired.as_ref().map(Expression::names));
-        let whole = asked.whole || expired.as_ref().is_some_and(|names| names.whole);
-        let names = || asked.all().chain(expired.iter().flat_map(|names| names.all()));
         NodeInfo {
             kind: KIND.to_owned(),
             version: 1,
-            reads: (!whole).then(|| names().map(|name| (name.clone(), any)).collect()),
+            reads: names::reads([asked], expired),
             writes: Some(BTreeMap::from([(self.into.clone(), any)])),
             always_writes: vec![self.into.clone()],
             answers_into: Some(self.into.clone()),
-            gotos: Vec::new(),
             parameters: self.parameters.clone(),
             ..NodeInfo::default()
         }

@@ -5,22 +5,27 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::graph::{CachePolicy, Channel, CompiledGraph, DynNode, Failure, NodePolicy, StateGraph};
+use crate::graph::{CachePolicy, Channel, CompiledGraph, DynNode, Failure, Finding, NodePolicy, StateGraph};
 
 use super::check::check;
 use super::deep;
 use super::fault::{Faults, Path, under};
 use super::registry::{SUBGRAPH, Unknown};
-use super::{Handler, NodeSpec, NodeTypes, Site, TextDuration, WorkflowFile, ask, edges, expr, input};
+use super::{
+    Handler, NodeSpec, NodeTypes, Retries, RetrySpec, Site, TextDuration, WorkflowFile, ask, edges, expr, input,
+    whereabouts,
+};
 
 /// Deepest nesting of subgraphs; a build goes down once for each.
 pub(super) const MAX_NESTING: usize = 16;
 
-/// Builds the graph of a resolved document, as [`super::load`] made it or a thread kept it.
+/// Builds the graph of a resolved document that a thread kept. It was accepted once: what only makes no sense is no error any more, so that
+/// a later version's stricter look at workflows leaves nobody's run behind.
 pub fn build(document: &Value, types: &NodeTypes) -> Result<Arc<CompiledGraph>, Failure> {
     let file = deep::run(|| parse(document))??;
     let mut faults = Faults::default();
-    let graph = deep::run(|| lower(&file, "workflow", Some(types), &Path::new(), &mut faults))?;
+    let how = Lowering { types: Some(types), kept: true };
+    let graph = deep::run(|| lower(&file, "workflow", how, &Path::new(), &mut faults))?;
     faults.into_result(file.name.as_deref().unwrap_or("workflow"), pathed)?;
     graph.ok_or_else(|| Failure::new("graph_invalid", "the workflow gives no graph"))
 }
@@ -40,11 +45,20 @@ fn pathed(fault: super::fault::Fault) -> Failure {
     failure
 }
 
-/// Lowers a file and its inline subgraphs. Without `types` unknown ones are taken as they come, so that the rest can be checked.
+/// How a file becomes a graph.
+#[derive(Clone, Copy)]
+pub(super) struct Lowering<'t> {
+    /// Without them unknown types are taken as they come, so that the rest can be checked.
+    pub types: Option<&'t NodeTypes>,
+    /// A thread began with it.
+    pub kept: bool,
+}
+
+/// Lowers a file and its inline subgraphs.
 pub(super) fn lower(
     file: &WorkflowFile,
     name: &str,
-    types: Option<&NodeTypes>,
+    how: Lowering<'_>,
     path: &Path,
     faults: &mut Faults,
 ) -> Option<Arc<CompiledGraph>> {
@@ -57,20 +71,25 @@ pub(super) fn lower(
         graph = graph.input(input.properties.keys());
     }
     for (node, spec) in &file.nodes {
-        graph = add_node(graph, node, spec, Site { graph: name, node, channels: &channels }, types, path, faults);
+        graph = add_node(graph, node, spec, Site { graph: name, node, channels: &channels }, how, path, faults);
     }
     for (index, edge) in file.edges.iter().enumerate() {
         graph = edges::add(graph, edge, &under(path, ["edges", &index.to_string()]), faults);
     }
     graph = graph.interrupt_before(file.interrupt_before.iter()).interrupt_after(file.interrupt_after.iter());
+    if let Some(TextDuration(limit)) = file.step_timeout {
+        graph = graph.step_timeout(limit);
+    }
     graph = channels.into_iter().fold(graph, |graph, (name, channel): (String, Channel)| graph.channel(name, channel));
     if faults.0.len() > before {
         return None;
     }
-    match graph.compile() {
+    match if how.kept { graph.compile_kept() } else { graph.compile() } {
         Ok(graph) => Some(Arc::new(graph)),
         Err(errors) => {
-            errors.errors.into_iter().for_each(|failure| faults.push(path.clone(), failure));
+            for Finding { failure, place } in errors.errors {
+                faults.push(whereabouts::path_of(file, &place, path), failure);
+            }
             None
         }
     }
@@ -81,18 +100,18 @@ fn add_node(
     name: &str,
     spec: &NodeSpec,
     site: Site<'_>,
-    types: Option<&NodeTypes>,
+    how: Lowering<'_>,
     path: &Path,
     faults: &mut Faults,
 ) -> StateGraph {
     let at = under(path, ["nodes", name]);
     let graph = if spec.kind == SUBGRAPH {
-        match subgraph(name, spec, types, &at, faults) {
+        match subgraph(name, spec, how, &at, faults) {
             Some(inner) => graph.subgraph(name, inner),
             None => return graph,
         }
     } else {
-        match leaf(spec, &site, types) {
+        match leaf(spec, &site, how.types) {
             Ok(node) => graph.dyn_node(name, node),
             Err(failure) => {
                 // Faults of the built-in types were told with their exact places by the check.
@@ -106,7 +125,7 @@ fn add_node(
         }
     };
     let policy = NodePolicy {
-        retry: spec.retry.map(super::RetrySpec::policy),
+        retry: spec.retry.iter().flat_map(Retries::policies).map(RetrySpec::policy).collect(),
         timeout: spec.timeout.map(|TextDuration(limit)| limit),
         commit_point: spec.commit_point,
         interrupt_ttl: spec.ttl.map(|TextDuration(ttl)| ttl),
@@ -124,7 +143,7 @@ fn add_node(
 fn subgraph(
     name: &str,
     spec: &NodeSpec,
-    types: Option<&NodeTypes>,
+    how: Lowering<'_>,
     at: &Path,
     faults: &mut Faults,
 ) -> Option<Arc<CompiledGraph>> {
@@ -137,7 +156,7 @@ fn subgraph(
         faults.push(inside, failure.hint("flatten them"));
         return None;
     }
-    lower(inner, name, types, &inside, faults)
+    lower(inner, name, how, &inside, faults)
 }
 
 fn leaf(spec: &NodeSpec, site: &Site<'_>, types: Option<&NodeTypes>) -> Result<Arc<dyn DynNode>, Failure> {

@@ -3,16 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::graph::{Channel, ChannelType, END, Failure, Reducer, START};
+use crate::graph::{Channel, END, FITS, Failure, START};
 
 use super::fault::{Faults, Path, under};
-use super::names::{Names, STATE};
+use super::names::{CEL_TYPES, Names, STATE};
 use super::registry::SUBGRAPH;
-use super::{Case, Expression, NodeSpec, TextDuration, WorkflowFile, ask, expr, tools};
-
-/// Names that CEL itself gives a meaning.
-const CEL_TYPES: [&str; 11] =
-    ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint"];
+use super::{Case, Expression, NodeSpec, TextDuration, WorkflowFile, ask, commands, expr, tools};
 
 /// Checks that need no node types.
 pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
@@ -28,6 +24,7 @@ pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, p
     }
     check_retention(file, path, faults);
     names_of_nodes(file, path, faults);
+    commands::check(file, channels, path, faults);
     expressions(file, channels, path, faults);
 }
 
@@ -39,17 +36,9 @@ fn check_channel(name: &str, channel: &Channel, path: &Path, faults: &mut Faults
         let hint = "use letters, digits and `_`; `state` means all channels";
         faults.push(path.clone(), failure.hint(hint));
     }
-    use ChannelType as T;
-    let fits = match channel.reducer {
-        None => true,
-        Some(Reducer::Add | Reducer::Max | Reducer::Min) => matches!(channel.kind, T::Integer | T::Number | T::Any),
-        Some(Reducer::Append | Reducer::Union) => matches!(channel.kind, T::Array | T::Any),
-        Some(Reducer::Merge) => matches!(channel.kind, T::Object | T::Any),
-    };
-    if !fits {
-        let message = format!("channel `{name}` holds {}, which its reducer cannot fold", channel.kind.word());
-        let hint = "add, max, min fold numbers; append, union fold arrays; merge folds objects";
-        faults.push(path.clone(), Failure::new("bad_reducer", message).hint(hint));
+    if let Some(why) = channel.misfit() {
+        let failure = Failure::new("bad_reducer", format!("channel `{name}` {why}"));
+        faults.push(path.clone(), failure.hint(FITS));
     }
 }
 
@@ -83,7 +72,9 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
         }
     }
     tools::check(node, path, faults);
-    check_retry(node, path, faults);
+    if let Some(retry) = &node.retry {
+        retry.check(&under(path, ["retry"]), faults);
+    }
     check_cases(node.goto.as_deref().unwrap_or_default(), &under(path, ["goto"]), faults);
 }
 
@@ -114,19 +105,6 @@ fn check_retention(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
     }
 }
 
-fn check_retry(node: &NodeSpec, path: &Path, faults: &mut Faults) {
-    let Some(retry) = node.retry else { return };
-    let mut wrong = |key: &str, message: &str| {
-        faults.push(under(path, ["retry", key]), Failure::new("bad_retry", message));
-    };
-    if retry.max_attempts == Some(0) {
-        wrong("max_attempts", "a node is attempted at least once");
-    }
-    if retry.factor.is_some_and(|factor| !(1.0..=1_000.0).contains(&factor)) {
-        wrong("factor", "a pause can only get longer: factor must be from 1 to 1000");
-    }
-}
-
 /// Cases behind one that always holds can never be reached.
 pub(super) fn check_cases(cases: &[Case], path: &Path, faults: &mut Faults) {
     for (index, case) in cases.iter().enumerate() {
@@ -150,7 +128,8 @@ pub(super) fn check_cases(cases: &[Case], path: &Path, faults: &mut Faults) {
 fn names_of_nodes(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
     let mut named: Vec<(Path, &String)> = Vec::new();
     let cases = |named: &mut Vec<_>, cases: &'_ [Case], at: &Path| {
-        for (index, case) in cases.iter().enumerate() {
+        // Where it goes in another graph is checked there.
+        for (index, case) in cases.iter().enumerate().filter(|(_, case)| case.graph.is_none()) {
             named.extend(case.to.names().iter().map(|to| (under(at, [&index.to_string(), "to"]), to.clone())));
         }
     };
@@ -166,7 +145,7 @@ fn names_of_nodes(file: &WorkflowFile, path: &Path, faults: &mut Faults) {
         cases(&mut routed, node.goto.as_deref().unwrap_or_default(), &under(path, ["nodes", name, "goto"]));
     }
     for (key, names) in [("interrupt_before", &file.interrupt_before), ("interrupt_after", &file.interrupt_after)] {
-        named.extend(names.iter().map(|name| (under(path, [key]), name)));
+        named.extend(names.iter().enumerate().map(|(i, name)| (under(path, [key, &i.to_string()]), name)));
     }
     let known: Vec<&str> = file.nodes.keys().map(String::as_str).collect();
     for (at, name) in named.into_iter().map(|(at, name)| (at, name.clone())).chain(routed) {

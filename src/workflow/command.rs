@@ -12,8 +12,8 @@ use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, Nod
 use crate::nodes::effects::RunCommand;
 use crate::ports::{Program, ProgramEnd, SecretSource, Stdout};
 
-use super::Expression;
 use super::tools::{Source, ToolSpec, secret_faults, settle_secrets, settled};
+use super::{Expression, names};
 
 pub(super) const KIND: &str = "command";
 
@@ -198,8 +198,7 @@ fn arguments(source: &str, value: Value) -> Result<Vec<String>, Failure> {
 impl DynNode for CommandNode {
     fn info(&self) -> NodeInfo {
         let any = Field { kind: ChannelType::Any, required: false };
-        let names = || self.args.iter().chain(&self.stdin).map(Expression::names);
-        let all = self.stdin.is_none() || names().any(|names| names.whole);
+        let reads = names::reads(self.args.iter().chain(&self.stdin).map(Expression::names), []);
         let writes: Option<Vec<String>> = match (&self.spec.into, self.spec.stdout) {
             (Some(channel), _) => Some(vec![channel.clone()]),
             (None, Stdout::Ignore) => Some(Vec::new()),
@@ -208,7 +207,8 @@ impl DynNode for CommandNode {
         NodeInfo {
             kind: KIND.to_owned(),
             version: 1,
-            reads: (!all).then(|| names().flat_map(|names| names.all()).map(|name| (name.clone(), any)).collect()),
+            // Without `stdin` the program reads everything that the node sees.
+            reads: reads.filter(|_| self.stdin.is_some()),
             always_writes: self.spec.into.iter().cloned().collect(),
             writes: writes.map(|channels| channels.into_iter().map(|channel| (channel, any)).collect()),
             parameters: self.parameters.clone(),

@@ -80,6 +80,11 @@ fn plain_or_barrier(mut graph: StateGraph, from: &[String], to: &[String]) -> St
 fn routed(graph: StateGraph, from: &str, cases: &[super::Case], path: &Path, faults: &mut Faults) -> StateGraph {
     let at = under(path, ["route"]);
     check_cases(cases, &at, faults);
+    for (index, _) in cases.iter().enumerate().filter(|(_, case)| case.graph.is_some()) {
+        let failure = Failure::new("misplaced_key", "`graph` has no meaning in a `route`");
+        let hint = "let a node go to another graph: `goto` of an `expr` node";
+        faults.push(under(&at, [&index.to_string(), "graph"]), failure.hint(hint));
+    }
     if cases.last().is_none_or(|last| last.when.is_some()) {
         let failure = Failure::new("route_open", format!("the route from `{from}` may have nowhere to go"));
         faults.push(at, failure.hint("end it with a case without `when`, such as `- to: END`"));

@@ -7,10 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::graph::{ChannelType, Context, DynNode, Failure, Field, Goto, NodeError, NodeInfo, Produced, View, Write};
+use crate::graph::{
+    ChannelType, Command, Context, DynNode, Failure, Field, Goto, NodeError, NodeInfo, Produced, View, Write,
+};
 
 use super::route::Cases;
-use super::{Case, Expression};
+use super::{Case, Expression, names};
 
 pub(super) const KIND: &str = "expr";
 
@@ -39,13 +41,11 @@ impl Expr {
     }
 
     fn reads(&self) -> Option<BTreeMap<String, Field>> {
-        let names = || self.set.iter().map(|(_, e)| e).chain(self.goto.conditions()).map(Expression::names);
-        if names().any(|n| n.whole) {
-            return None;
-        }
-        // Not required: a condition may never come to the name, and a Send's payload has names that are no channels.
-        let field = Field { kind: ChannelType::Any, required: false };
-        Some(names().flat_map(|n| n.all()).map(|name| (name.clone(), field)).collect())
+        let set = self.set.iter().map(|(_, e)| e).map(Expression::names);
+        // The first condition is always looked at, the others when it does not hold.
+        let mut conditions = self.goto.conditions().map(Expression::names);
+        let first = conditions.next();
+        names::reads(set.chain(first), conditions)
     }
 }
 
@@ -53,13 +53,18 @@ impl Expr {
 impl DynNode for Expr {
     fn info(&self) -> NodeInfo {
         let any = Field { kind: ChannelType::Any, required: false };
+        let set: Vec<String> = self.set.iter().map(|(channel, _)| channel.clone()).collect();
+        let commands = self.goto.commands(&set);
+        let own = if self.goto.may_stay() { set } else { Vec::new() };
         NodeInfo {
             kind: KIND.to_owned(),
             version: 1,
             reads: self.reads(),
-            writes: Some(self.set.iter().map(|(channel, _)| (channel.clone(), any)).collect()),
-            always_writes: self.set.iter().map(|(channel, _)| channel.clone()).collect(),
+            writes: Some(own.iter().map(|channel| (channel.clone(), any)).collect()),
+            always_writes: if commands.is_empty() { own } else { Vec::new() },
+            commands,
             answers_into: None,
+            always_goes: self.goto.is_closed(),
             gotos: self.goto.destinations().map(|(to, _)| to.to_string()).collect(),
             parameters: self.parameters.clone(),
             ..NodeInfo::default()
@@ -72,7 +77,14 @@ impl DynNode for Expr {
         };
         let writes = self.set.iter().map(write).collect::<Result<_, _>>()?;
         // As in LangGraph a Command is made inside the node: it knows what the node saw, not what it writes.
-        let chosen = self.goto.choose(&view.0)?.unwrap_or_default();
-        Ok(Produced { writes, goto: chosen.iter().cloned().map(Goto::Node).collect() })
+        let Some(chosen) = self.goto.choose(&view.0)? else { return Ok(Produced { writes, goto: Vec::new() }) };
+        let goto = chosen.to.iter().cloned().map(Goto::Node).collect();
+        Ok(match chosen.graph.clone() {
+            None => Produced { writes, goto },
+            Some(graph) => {
+                let command = Command { graph, update: writes, goto };
+                Produced { writes: Vec::new(), goto: vec![command.into()] }
+            }
+        })
     }
 }

@@ -13,8 +13,8 @@ use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, Nod
 use crate::nodes::effects::{LaterCall, SendHttp, expected, query_of, result, url_of};
 use crate::ports::{HttpAnswer, HttpCall, HttpCaller, HttpMethod, PortError, SecretSource, Statuses};
 
-use super::Expression;
 use super::tools::{Source, ToolSpec, secret_faults, settle_secrets};
+use super::{Expression, names};
 
 pub(super) const KIND: &str = "http";
 
@@ -288,14 +288,14 @@ fn port(error: PortError) -> Failure {
 impl DynNode for HttpNode {
     fn info(&self) -> NodeInfo {
         let any = Field { kind: ChannelType::Any, required: false };
-        let all = || self.url.iter().chain(&self.query).chain(&self.body).chain(&self.later).map(Expression::names);
+        let now = self.url.iter().chain(&self.query).chain(&self.body).map(Expression::names);
         // `answer` and `token` are no channels; where there are channels of that name, nothing is lost.
         let own = |name: &str| UNDO_NAMES.contains(&name) && self.later.iter().any(|e| e.names().bare.contains(name));
-        let reads = || all().flat_map(|names| names.all()).filter(|name| !own(name)).map(|name| (name.clone(), any));
+        let reads = names::reads(now, self.later.iter().map(Expression::names));
         NodeInfo {
             kind: KIND.to_owned(),
             version: 1,
-            reads: (!all().any(|names| names.whole)).then(|| reads().collect()),
+            reads: reads.map(|reads| reads.into_iter().filter(|(name, _)| !own(name)).collect()),
             writes: Some(self.spec.into.iter().map(|channel| (channel.clone(), any)).collect()),
             always_writes: self.spec.into.iter().cloned().collect(),
             parameters: self.parameters.clone(),

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use crate::graph::{CompiledGraph, Failure};
 
-use super::build::{MAX_NESTING, lower};
+use super::build::{Lowering, MAX_NESTING, lower};
 use super::deep;
 use super::fault::{Fault, Faults, Path, under};
 use super::place::{Place, find};
-use super::{NodeTypes, WorkflowFile, tools};
+use super::{NodeTypes, WorkflowFile, tools, whereabouts};
 
 /// Largest workflow file: a hundred times what anybody writes by hand.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -60,9 +60,26 @@ impl ResolvedWorkflow {
     /// Builds its graph. Errors name file, line and column.
     pub fn build(&self, types: &NodeTypes) -> Result<Arc<CompiledGraph>, Failure> {
         let mut faults = Faults::default();
-        let graph = deep::run(|| lower(&self.file, &self.name, Some(types), &Path::new(), &mut faults))?;
+        let how = Lowering { types: Some(types), kept: false };
+        let graph = deep::run(|| lower(&self.file, &self.name, how, &Path::new(), &mut faults))?;
         faults.into_result(&self.name, |fault| self.sources.show(fault))?;
         graph.ok_or_else(|| Failure::new("graph_invalid", format!("workflow `{}` gives no graph", self.name)))
+    }
+}
+
+impl ResolvedWorkflow {
+    /// What is odd in its graph but allowed, subgraphs included, each with file, line and column.
+    pub fn warnings(&self, graph: &CompiledGraph) -> Vec<Failure> {
+        let mut faults = Faults::default();
+        whereabouts::warnings(&self.file, graph, &Path::new(), &mut faults);
+        faults.0.into_iter().map(|fault| self.sources.show(fault)).collect()
+    }
+
+    /// For those who want no warnings: they are errors.
+    pub fn refuse_warnings(&self, graph: &CompiledGraph) -> Result<(), Failure> {
+        let mut faults = Faults::default();
+        whereabouts::warnings(&self.file, graph, &Path::new(), &mut faults);
+        faults.into_result(&self.name, |fault| self.sources.show(fault))
     }
 }
 
@@ -77,7 +94,7 @@ pub fn load(text: &str, file_name: &str, read: ReadFile<'_>) -> Result<ResolvedW
         return Err(sources.show(Fault { path: Path::new(), failure }));
     };
     let mut faults = Faults::default();
-    deep::run(|| lower(&file, &name, None, &Path::new(), &mut faults))?;
+    deep::run(|| lower(&file, &name, Lowering { types: None, kept: false }, &Path::new(), &mut faults))?;
     faults.into_result(&name, |fault| sources.show(fault))?;
     Ok(ResolvedWorkflow { name, document: document(&file)?, file, sources })
 }

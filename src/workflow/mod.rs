@@ -9,6 +9,7 @@ mod build;
 mod cel;
 mod check;
 mod command;
+mod commands;
 mod convert;
 mod deep;
 mod duration;
@@ -23,6 +24,7 @@ mod names;
 mod one_or_many;
 mod place;
 mod registry;
+mod retry;
 mod route;
 mod schema;
 mod sleep;
@@ -30,6 +32,7 @@ mod sleep;
 mod tests;
 mod tools;
 mod wait;
+mod whereabouts;
 
 pub use build::build;
 pub use cel::Expression;
@@ -39,7 +42,6 @@ pub use input::accept_input;
 pub use load::{MAX_BYTES, ReadFile, ResolvedWorkflow, Source, load, no_files};
 pub use one_or_many::OneOrMany;
 pub use registry::{NodeTypes, Site};
-pub use schema::{
-    CacheSpec, Case, EdgeSpec, InputSpec, NodeSpec, RetentionSpec, RetrySpec, SendSpec, WorkflowFile, json_schema,
-};
+pub use retry::{Retries, RetrySpec};
+pub use schema::{CacheSpec, Case, EdgeSpec, InputSpec, NodeSpec, RetentionSpec, SendSpec, WorkflowFile, json_schema};
 pub use tools::{Cel, parameter_schema};

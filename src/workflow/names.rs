@@ -1,12 +1,21 @@
 //! Which names of its surroundings an expression uses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cel::IdedExpr as Expression;
 use cel::common::ast::{EntryExpr, Expr, LiteralValue};
 
+use crate::graph::{ChannelType, Field};
+
 /// The name under which all channels are fields.
 pub(super) const STATE: &str = "state";
+
+/// Names that CEL itself gives a meaning.
+pub(super) const CEL_TYPES: [&str; 11] =
+    ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint"];
+
+/// Operators that do not need all their operands: `&&` and `||` pass over an error on one side if the other one decides.
+const LAZY: [&str; 6] = ["_?_:_", "_&&_", "_||_", "@not_strictly_false", "_?._", "_[?_]"];
 
 /// Evaluation goes through a scope of its own for each.
 const COMPREHENSION: usize = 2;
@@ -20,6 +29,8 @@ pub(super) struct Names {
     pub fields: BTreeSet<String>,
     /// `state` is used as a whole.
     pub whole: bool,
+    /// Bare names and fields without which the expression has no value, whatever the others are.
+    pub needed: BTreeSet<String>,
     /// How deep the expression's tree is; what a comprehension does in one step counts as several levels.
     pub depth: usize,
 }
@@ -28,12 +39,46 @@ impl Names {
     pub fn of(expression: &Expression) -> Self {
         let mut names = Self::default();
         names.walk(expression, &mut Vec::new(), 1);
+        names.need(expression);
         names
     }
 
     /// Every channel it names.
     pub fn all(&self) -> impl Iterator<Item = &String> {
         self.bare.iter().chain(&self.fields)
+    }
+
+    /// Notes what is evaluated in any case.
+    fn need(&mut self, expression: &Expression) {
+        match &expression.expr {
+            Expr::Ident(name) => {
+                let plain = name.strip_prefix('.').unwrap_or(name);
+                if plain != STATE && !plain.starts_with('@') && !CEL_TYPES.contains(&plain) {
+                    self.needed.insert(plain.to_owned());
+                }
+            }
+            // `has(…)` asks.
+            Expr::Select(select) if select.test => {}
+            Expr::Select(select) if is_state(&select.operand, &[]) => {
+                self.needed.insert(select.field.clone());
+            }
+            Expr::Select(select) => self.need(&select.operand),
+            Expr::Call(call) if call.func_name == "_?_:_" => call.args.iter().take(1).for_each(|arg| self.need(arg)),
+            Expr::Call(call) if LAZY.contains(&call.func_name.as_str()) => {}
+            Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).for_each(|e| self.need(e)),
+            Expr::List(list) => list.elements.iter().for_each(|item| self.need(item)),
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        self.need(&entry.key);
+                        self.need(&entry.value);
+                    }
+                }
+            }
+            // What goes over an empty list does nothing at all.
+            Expr::Comprehension(over) => self.need(&over.iter_range),
+            Expr::Unspecified | Expr::Literal(_) | Expr::Struct(_) => {}
+        }
     }
 
     fn walk<'e>(&mut self, expression: &'e Expression, bound: &mut Vec<&'e str>, depth: usize) {
@@ -97,6 +142,26 @@ impl Names {
             self.bare.insert(plain.to_owned());
         }
     }
+}
+
+/// What is read by expressions of which `always` are evaluated in any case and `perhaps` are not; `None`: any channel.
+pub(super) fn reads<'n>(
+    always: impl IntoIterator<Item = &'n Names>,
+    perhaps: impl IntoIterator<Item = &'n Names>,
+) -> Option<BTreeMap<String, Field>> {
+    let mut reads = BTreeMap::new();
+    let all = always.into_iter().map(|names| (names, true)).chain(perhaps.into_iter().map(|names| (names, false)));
+    for (names, evaluated) in all {
+        if names.whole {
+            return None;
+        }
+        for name in names.all() {
+            let required = evaluated && names.needed.contains(name);
+            let field = reads.entry(name.clone()).or_insert(Field { kind: ChannelType::Any, required });
+            field.required |= required;
+        }
+    }
+    Some(reads)
 }
 
 fn is_state(expression: &Expression, bound: &[&str]) -> bool {

@@ -175,7 +175,7 @@ pub(super) struct Unknown(pub String);
 #[async_trait]
 impl DynNode for Unknown {
     fn info(&self) -> NodeInfo {
-        NodeInfo { kind: self.0.clone(), ..NodeInfo::default() }
+        NodeInfo { kind: self.0.clone(), any_goto: true, ..NodeInfo::default() }
     }
 
     async fn run(&self, _: &Context, _: &View) -> Result<Produced, NodeError> {

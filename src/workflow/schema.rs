@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::graph::{Channel, RetryPolicy};
+use crate::graph::Channel;
 
-use super::{Handler, OneOrMany, TextDuration};
+use super::{Handler, OneOrMany, Retries, TextDuration};
 
 /// A workflow: a graph of nodes over named channels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +33,9 @@ pub struct WorkflowFile {
     pub nodes: BTreeMap<String, NodeSpec>,
     /// The edges.
     pub edges: Vec<EdgeSpec>,
+    /// Longest time of one superstep. A run that exceeds it fails, undoes nothing, and can be continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_timeout: Option<TextDuration>,
     /// Nodes before which a run stops until it is resumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interrupt_before: Vec<String>,
@@ -115,9 +118,9 @@ pub struct NodeSpec {
     /// Parameters of the node's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<Value>,
-    /// Repeats failed attempts.
+    /// Repeats failed attempts: a policy, or a list of which the first counts that takes the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetrySpec>,
+    pub retry: Option<Retries>,
     /// Longest time of one attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<TextDuration>,
@@ -153,41 +156,6 @@ pub struct CacheSpec {
     pub by: Vec<String>,
 }
 
-/// A node's retry policy; what is left out is as in LangGraph.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetrySpec {
-    /// Attempts in all, the first included (3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_attempts: Option<u32>,
-    /// Pause before the second attempt (500ms).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initial: Option<TextDuration>,
-    /// Each further pause is this many times longer (2).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub factor: Option<f64>,
-    /// Longest pause (128s).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<TextDuration>,
-    /// Also repeat failures that do not say they are worth repeating (false).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub any_failure: Option<bool>,
-}
-
-impl RetrySpec {
-    /// As the engine takes it.
-    pub fn policy(self) -> RetryPolicy {
-        let default = RetryPolicy::default();
-        RetryPolicy {
-            max_attempts: self.max_attempts.unwrap_or(default.max_attempts),
-            initial_ms: self.initial.map_or(default.initial_ms, TextDuration::ms),
-            factor: self.factor.unwrap_or(default.factor),
-            max_ms: self.max.map_or(default.max_ms, TextDuration::ms),
-            any_failure: self.any_failure.unwrap_or(default.any_failure),
-        }
-    }
-}
-
 /// One case of a `route` or a `goto`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -197,6 +165,10 @@ pub struct Case {
     pub when: Option<String>,
     /// Where to go.
     pub to: OneOrMany,
+    /// `goto`: the graph in which to go, and to which `set` writes, instead of the node's own, which ends: `parent`, or the name of a
+    /// subgraph node around this one, for the graph in which that stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<String>,
 }
 
 /// An edge: `from` and one of `to`, `route`, `send`.

@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, Until, View};
+use crate::graph::{Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, Until, View};
 
-use super::{Expression, TextDuration};
+use super::{Expression, TextDuration, names};
 
 pub(super) const KIND: &str = "sleep";
 
@@ -30,7 +30,7 @@ pub(super) struct SleepSpec {
 pub(super) enum End {
     Never,
     After(TextDuration),
-    At(Expression),
+    At(Box<Expression>),
 }
 
 impl End {
@@ -38,7 +38,7 @@ impl End {
         match (length, until) {
             (None, None) => Ok(Self::Never),
             (Some(length), None) => Ok(Self::After(length)),
-            (None, Some(until)) => Ok(Self::At(Expression::compile(until)?)),
+            (None, Some(until)) => Ok(Self::At(Box::new(Expression::compile(until)?))),
             (Some(_), Some(_)) => {
                 Err(Failure::new("bad_parameters", "`for` and `until` exclude each other").hint("keep one of them"))
             }
@@ -47,11 +47,9 @@ impl End {
 
     /// Channels that it reads; `None`: any.
     pub fn reads(&self) -> Option<BTreeMap<String, Field>> {
-        let any = Field { kind: ChannelType::Any, required: false };
         match self {
             Self::Never | Self::After(_) => Some(BTreeMap::new()),
-            Self::At(until) if until.names().whole => None,
-            Self::At(until) => Some(until.names().all().map(|name| (name.clone(), any)).collect()),
+            Self::At(until) => names::reads([until.names()], []),
         }
     }
 

@@ -57,7 +57,7 @@ fn a_document_is_canonical_and_builds_the_same_graph() {
     let workflow = load(GOOD, "w.yaml", &no_files).unwrap();
     let first = workflow.build(&NodeTypes::generic()).unwrap();
     let policy = &first.nodes()["ada"].policy;
-    assert_eq!(policy.retry.unwrap().max_ms, 120_000);
+    assert_eq!(policy.retry[0].max_ms, 120_000);
     assert_eq!(policy.timeout.unwrap().as_secs(), 90);
     assert_eq!(first.nodes()["ask"].policy.interrupt_ttl.unwrap().as_secs(), 86_400);
     assert!(first.nodes()["ask"].policy.commit_point);
@@ -80,6 +80,11 @@ fn every_error_has_its_place() {
         ("type: expr", "type: exprr", "misplaced_key", &["w.yaml:9:10"]),
         (", { to: END } ]", " ]", "route_open", &["w.yaml:15:", "to: END"]),
         ("reducer: add", "reducer: append", "bad_reducer", &["w.yaml:5:6"]),
+        ("reducer: add", "kind: topic", "bad_reducer", &["w.yaml:5:6", "a topic is an array"]),
+        ("reducer: add", "kind: topik", "bad_workflow", &["w.yaml:5:", "topik"]),
+        ("reducer: add", "accumulate: true", "bad_workflow", &["w.yaml:5:", "kind: topic"]),
+        ("reducer: add", "kind: any, guard: false", "bad_workflow", &["w.yaml:5:", "ephemeral"]),
+        ("reducer: add", "kind: any, reducer: add", "bad_workflow", &["w.yaml:5:", "not both"]),
         ("version: 1", "version: 2", "unsupported_version", &["w.yaml:2:10"]),
         ("    timeout: 90s", "    idle_timeout: 90", "bad_workflow", &["w.yaml:11:19", "500ms"]),
         ("    timeout: 90s", "    on_error: nobody", "unknown_node", &["w.yaml", "nobody", "ada"]),
@@ -92,11 +97,95 @@ fn every_error_has_its_place() {
         ("to: ada }", "to: ada, send: { to: ada, each: '[]', as: i } }", "bad_edge", &["w.yaml:14:5"]),
         ("version: 1", "version: 1\nversion: 1", "bad_workflow", &["w.yaml:3:1", "version"]),
         ("max_attempts: 5", "max_attempts: 0", "bad_retry", &["w.yaml:10:"]),
+        ("{ max_attempts: 5,", "{ on: [], max_attempts: 5,", "bad_retry", &["w.yaml:10:", "`on`"]),
+        ("retry: { max_attempts: 5, initial: 1s, max: 2m }", "retry: []", "bad_retry", &["w.yaml:10:"]),
+        ("retry: {", "retry: [ { any_failure: true }, {", "bad_workflow", &["w.yaml:"]),
+        (
+            "retry: { max_attempts: 5, initial: 1s, max: 2m }",
+            "retry: [ { any_failure: true }, { on: [boom] } ]",
+            "bad_retry",
+            &["w.yaml:10:37", "takes every failure"],
+        ),
+        (
+            "retry: { max_attempts: 5, initial: 1s, max: 2m }",
+            "retry: [ { onn: [boom] } ]",
+            "bad_workflow",
+            &["w.yaml:10:", "onn"],
+        ),
         ("into: x", "into: z", "undeclared_channel", &["`z`"]),
         ("\n  n: {", "\n  n: [", "bad_workflow", &["w.yaml:5:"]),
     ] {
         assert_told(&changed(from, to), code, parts);
     }
+}
+
+const SOUND: &str = "\
+name: sound
+input: { properties: { x: { type: integer }, items: { type: array } } }
+channels:
+  n: { type: integer }
+  log: { type: array, reducer: append }
+  s: { type: string }
+nodes:
+  ada: { type: expr, set: { n: x + 1 } }
+  bob: { type: expr, set: { log: '[n]' } }
+  cyn: { type: expr, set: { log: '[item]' } }
+  sub:
+    type: subgraph
+    graph:
+      channels: { log: { type: array, reducer: append }, x: { type: integer } }
+      nodes: { in: { type: expr, set: { log: '[x]' } } }
+      edges: [ { from: START, to: in } ]
+edges:
+  - { from: START, to: ada }
+  - { from: ada, to: bob }
+  - { from: ada, send: { to: cyn, each: items, as: item } }
+  - { from: [bob, ada], to: sub }
+";
+
+#[test]
+fn what_makes_no_sense_has_its_place() {
+    let sound = load(SOUND, "w.yaml", &no_files).unwrap();
+    let graph = sound.build(&NodeTypes::generic()).unwrap();
+    let told: Vec<String> = sound.warnings(&graph).into_iter().map(|w| format!("{} {}", w.code, w.message)).collect();
+    assert_eq!(told, ["never_read w.yaml:6:6: no node reads or writes channel `s`"]);
+    assert_eq!(sound.refuse_warnings(&graph).unwrap_err().code, "never_read");
+    for (from, to, code, parts) in [
+        ("[bob, ada], to", "[bob, cyn], to", "", &[][..]),
+        ("  - { from: ada, to: bob }\n", "", "barrier_unfillable", &["w.yaml:20:13", "`bob`"]),
+        ("- { from: ada, to: bob }", "- { from: ada, to: [bob, ada] }", "endless_cycle", &["w.yaml:19:28", "`ada`"]),
+        ("as: item", "as: thing", "unknown_name", &["`item`"]),
+        ("'[item]'", "'[item, n]'", "send_unreadable", &["w.yaml:20:30", "`n`", "`item`"]),
+        ("'[item]'", "'[item, has(state.n) ? n : 0]'", "", &[]),
+        ("'[item]'", "'item == 1 ? [n] : [item]'", "", &[]),
+        ("'[n]' } }", "'[s]' } }", "never_written", &["w.yaml:9:8", "`bob`", "`s`", "has(state.s)"]),
+        ("'[n]' } }", "'[n]' }, idle_timeout: 0s }", "zero_duration", &["w.yaml:9:57", "idle_timeout"]),
+        ("'[n]' } }", "'[n]' }, on_error: bob }", "handler_circle", &["w.yaml:9:53"]),
+        ("'[n]' } }", "'[n]' }, cache: { ttl: 0s } }", "zero_duration", &["w.yaml:9:50"]),
+        (
+            "x: { type: integer } }\n      nodes",
+            "x: { type: string } }\n      nodes",
+            "channel_type",
+            &["w.yaml:12:", "`x`"],
+        ),
+        ("each: items", "each: 'has(state.s) ? items : []'", "", &[]),
+        ("each: items", "each: '[s]'", "never_written", &["w.yaml:20:30", "`s`"]),
+        ("edges:\n  - ", "interrupt_before: [ada, eve]\nedges:\n  - ", "unknown_node", &["w.yaml:17:25", "`eve`"]),
+    ] {
+        assert!(SOUND.contains(from), "{from}");
+        let text = SOUND.replacen(from, to, 1);
+        if code.is_empty() {
+            let workflow = load(&text, "w.yaml", &no_files).unwrap();
+            workflow.build(&NodeTypes::generic()).unwrap_or_else(|failure| panic!("{failure:?}\n{text}"));
+        } else {
+            assert_told(&refused(&text), code, parts);
+        }
+    }
+    // A thread that began before this was looked at goes on.
+    let old = SOUND.replace("  - { from: ada, to: bob }\n", "");
+    let document: Value = serde_saphyr::from_str(&old).unwrap();
+    let kept = build(&document, &NodeTypes::generic()).unwrap();
+    assert!(kept.warnings().iter().any(|finding| finding.failure.code == "barrier_unfillable"));
 }
 
 #[test]
@@ -216,6 +305,13 @@ fn the_schema_admits_what_is_loaded() {
         validator.iter_errors(&document).map(|e| e.to_string()).collect::<Vec<_>>()
     );
     let mut wrong: Value = document;
+    wrong["channels"]["n"] = json!({"type": "array", "kind": "topic", "accumulate": true});
+    assert!(validator.is_valid(&wrong));
+    wrong["nodes"]["ada"]["retry"] = json!([{"on": ["boom"], "max_attempts": 2}, {}]);
+    assert!(validator.is_valid(&wrong), "{:?}", validator.iter_errors(&wrong).collect::<Vec<_>>());
+    wrong["channels"]["n"]["kind"] = json!("topik");
+    assert!(!validator.is_valid(&wrong));
+    wrong["channels"]["n"]["kind"] = json!("topic");
     wrong["nodes"]["ada"]["tiemout"] = json!("1s");
     assert!(!validator.is_valid(&wrong));
 }

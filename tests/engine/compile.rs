@@ -1,25 +1,27 @@
 //! What `compile()` refuses, each with its code, and what it only warns about.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate::graph::{
-    Channel, ChannelType, CompiledGraph, Context, Node, NodeError, NodePolicy, Outcome, Reducer, START, StateGraph,
+    CachePolicy, Channel, ChannelType, CompiledGraph, Context, DynNode, Node, NodeError, NodeInfo, NodePolicy, OnError,
+    Outcome, Produced, Reducer, RetryPolicy, START, StateGraph, View,
 };
 
 use crate::support::*;
 
 fn codes(graph: StateGraph) -> Vec<String> {
     let errors = graph.compile().err().expect("it is refused");
-    assert!(errors.to_string().contains(&errors.errors[0].message));
-    assert_eq!(errors.failure().code, errors.errors[0].code);
-    errors.errors.into_iter().map(|e| e.code).collect()
+    assert!(errors.to_string().contains(&errors.errors[0].failure.message));
+    assert_eq!(errors.failure().code, errors.errors[0].failure.code);
+    errors.errors.into_iter().map(|e| e.failure.code).collect()
 }
 
 fn warned(graph: &CompiledGraph) -> Vec<&str> {
-    graph.warnings().iter().map(|w| w.code.as_str()).collect()
+    graph.warnings().iter().map(|w| w.failure.code.as_str()).collect()
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -133,8 +135,116 @@ fn all_errors_are_told_at_once() {
 fn warnings_only() {
     let lonely = graph("lonely").node("a", speaker()).node("b", speaker()).edge(START, "a").compile().unwrap();
     assert_eq!(warned(&lonely), ["unreachable_node"]);
-    let unread = sized().node("w", Writer).edge(START, "w").compile().unwrap();
-    assert_eq!(warned(&unread), ["never_read"]);
+    // What a node writes is part of what the run leaves; what nobody touches is not.
+    assert!(warned(&sized().node("w", Writer).edge(START, "w").compile().unwrap()).is_empty());
+    let unused = sized().channel("colour", Channel::last(ChannelType::Any)).node("w", Writer).edge(START, "w");
+    assert_eq!(warned(&unused.compile().unwrap()), ["never_read"]);
+    let ignored = sized().channel("x", Channel::last(ChannelType::Any)).input(["x"]).node("w", Writer).edge(START, "w");
+    assert_eq!(warned(&ignored.compile().unwrap()), ["never_read"]);
+}
+
+/// `a`, `b`, `c`, of which only `a` is begun with.
+fn three() -> StateGraph {
+    let lone = |graph: StateGraph, name: &str| graph.dyn_node(name, Arc::new(Still { gotos: Vec::new() }));
+    ["a", "b", "c"].into_iter().fold(graph("three"), lone).edge(START, "a")
+}
+
+/// An erased node that goes nowhere that it does not name.
+struct Still {
+    gotos: Vec<String>,
+}
+
+#[async_trait]
+impl DynNode for Still {
+    fn info(&self) -> NodeInfo {
+        NodeInfo { kind: "still".into(), gotos: self.gotos.clone(), ..NodeInfo::default() }
+    }
+
+    async fn run(&self, _: &Context, _: &View) -> Result<Produced, NodeError> {
+        Ok(Produced::default())
+    }
+}
+
+#[test]
+fn barriers_that_cannot_be_filled() {
+    assert_eq!(codes(three().barrier(["a", "b"], "c")), ["barrier_unfillable"]);
+    assert_eq!(codes(three().barrier(["a", "c"], "b").edge("b", "c")), ["barrier_unfillable"]);
+    assert_eq!(codes(three().barrier(["a", "b"], "b").edge("b", "c")), ["barrier_unfillable"]);
+    three().edge(START, "b").barrier(["a", "b"], "c").compile().unwrap();
+    // One of the two is never there, which needs more than a look at where edges lead.
+    three().route("a", ["b", "c"], |_| Ok("b".into())).barrier(["b", "c"], "a").compile().unwrap();
+    // A typed node may go anywhere.
+    let goes = graph("goes").node("a", speaker()).node("b", speaker()).node("c", speaker()).edge(START, "a");
+    assert_eq!(warned(&goes.barrier(["a", "b"], "c").compile().unwrap()), ["unreachable_node", "unreachable_node"]);
+}
+
+#[test]
+fn cycles_are_left_by_choice_only() {
+    let beside = || three().edge("a", "b").edge("b", "a").edge("b", "c");
+    assert_eq!(codes(beside()), ["endless_cycle"]);
+    let by = OnError { to: "c".into(), into: None };
+    let handled = beside().policy("b", NodePolicy { on_error: Some(by), ..NodePolicy::default() });
+    handled.compile().unwrap();
+    three().edge("a", "b").route("b", ["a", "c"], |_| Ok("c".into())).compile().unwrap();
+    // A goto that may not be taken is a way out.
+    let goto = three().dyn_node("d", Arc::new(Still { gotos: vec!["d".into()] })).edge("a", "d");
+    goto.compile().unwrap();
+    assert_eq!(
+        codes(three().route("a", ["a", "b"], |_| Ok("a".into())).route("b", ["a"], |_| Ok("a".into()))),
+        ["endless_cycle"]
+    );
+}
+
+#[test]
+fn policies_that_make_no_sense() {
+    let with = |policy: NodePolicy| three().edge("a", "b").edge("b", "c").policy("b", policy);
+    let zero = Some(Duration::ZERO);
+    let by = |to: &str| Some(OnError { to: to.into(), into: None });
+    for (policy, code) in [
+        (NodePolicy { timeout: zero, ..NodePolicy::default() }, "zero_duration"),
+        (NodePolicy { idle_timeout: zero, ..NodePolicy::default() }, "zero_duration"),
+        (NodePolicy { interrupt_ttl: zero, ..NodePolicy::default() }, "zero_duration"),
+        (
+            NodePolicy { cache: Some(CachePolicy { ttl: zero, by: Vec::new() }), ..NodePolicy::default() },
+            "zero_duration",
+        ),
+        (
+            NodePolicy {
+                retry: vec![RetryPolicy { max_attempts: 0, ..RetryPolicy::default() }],
+                ..NodePolicy::default()
+            },
+            "bad_retry",
+        ),
+        (NodePolicy { on_error: by("b"), ..NodePolicy::default() }, "handler_circle"),
+    ] {
+        assert_eq!(codes(with(policy.clone())), [code]);
+        // Who has begun with it goes on with it.
+        let kept = with(policy).compile_kept().unwrap();
+        assert_eq!(warned(&kept), [code]);
+    }
+    let each_other = with(NodePolicy { on_error: by("c"), ..NodePolicy::default() });
+    let each_other = each_other.policy("c", NodePolicy { on_error: by("b"), ..NodePolicy::default() });
+    assert_eq!(warned(&each_other.compile().unwrap()), ["handler_circle"]);
+    let late = NodePolicy { defer: true, ..NodePolicy::default() };
+    assert_eq!(codes(three().edge("a", "b").policy("c", late.clone())), ["never_due"]);
+    // Deferred nodes run later than their siblings.
+    let apart = sized().node("a", Writer).node("b", Writer).edge(START, "a").edge(START, "b").policy("b", late);
+    apart.compile().unwrap();
+    let bad = StateGraph::new("bad").channel("size", Channel::reduced(ChannelType::String, Reducer::Add));
+    assert_eq!(codes(bad.node("p", Nobody).edge(START, "p")), ["bad_reducer"]);
+}
+
+node!(Nobody, Nothing, NoWrites, NoWrites {});
+
+#[test]
+fn a_subgraph_shares_what_it_shares() {
+    let inner = |kind| {
+        let graph = StateGraph::new("inner").channel("size", Channel::last(kind)).node("p", Nobody).edge(START, "p");
+        Arc::new(graph.compile().unwrap())
+    };
+    let around = |kind| sized().subgraph("s", inner(kind)).edge(START, "s");
+    around(ChannelType::Integer).compile().unwrap();
+    assert_eq!(codes(around(ChannelType::String)), ["channel_type"]);
 }
 
 #[test]

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tidegate::graph::{
-    Advance, Answer, Checkpoint, CheckpointId, CompiledGraph, Durability, END, Engine, Entry, EntryStatus, Event,
-    EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, NewThread, NodePolicy, OnError, Opening, Outcome,
-    Owner, Partial, Produced, Recall, Record, RetryPolicy, START, Signal, StopAsk, Store, StoreError, Thread,
-    ThreadFilter, ThreadId, ThreadStatus, Transaction, Until, replay,
+    Advance, Answer, Channel, ChannelType, Checkpoint, CheckpointId, Command, CompiledGraph, Durability, END, Engine,
+    Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, NewThread, NodePolicy,
+    OnError, Opening, Outcome, Owner, Partial, Produced, Recall, Record, Reducer, RetryPolicy, START, Signal,
+    StateGraph, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, Until, replay,
 };
 
 use crate::support::*;
@@ -109,7 +108,7 @@ fn case(name: &str) -> Arc<CompiledGraph> {
         }
         "retry" => {
             let retry = RetryPolicy { max_attempts: 4, initial_ms: 1, max_ms: 1, ..RetryPolicy::default() };
-            let policy = NodePolicy { retry: Some(retry), ..NodePolicy::default() };
+            let policy = NodePolicy { retry: vec![retry], ..NodePolicy::default() };
             let built = graph("retry").node("a", maker()).node("flaky", maker()).policy("flaky", policy);
             built.edge(START, "a").edge("a", "flaky")
         }
@@ -142,6 +141,40 @@ fn case(name: &str) -> Arc<CompiledGraph> {
             let built = graph("handled").node("bad", broken).policy("bad", handled).node("mend", maker());
             let built = built.node("last", maker()).policy("last", deferred).node("z", maker());
             built.edge(START, "bad").edge(START, "last").edge("mend", "z")
+        }
+        "topics" => {
+            // A subgraph that is left by a command while its other node asks, over channels that clear and accumulate.
+            let topics = |name: &str| {
+                StateGraph::new(name)
+                    .channel("n", Channel::reduced(ChannelType::Integer, Reducer::Add))
+                    .channel("log", Channel::topic(true))
+                    .channel("item", Channel::topic(false))
+            };
+            let news = || {
+                step(|cx, seen| {
+                    Box::pin(async move {
+                        cx.effect("make", Make::of(cx.node())).await?;
+                        let (said, news) =
+                            (format!("{} saw {}", cx.node(), json!(seen.item)), json!(["of", cx.node()]));
+                        Ok(Outcome::update(Wrote { item: Some(news), ..says(said) }))
+                    })
+                })
+            };
+            let hand = step(|cx, _| {
+                Box::pin(async move {
+                    cx.effect("make", Make::of("hand")).await?;
+                    cx.interrupt(&"hand over?").await?;
+                    cx.effect("make", Make::of("handed")).await?;
+                    let command =
+                        Command::to_parent().update("log", json!(["handed"])).update("item", "news").goto("z");
+                    Ok(Outcome { update: Wrote::default(), goto: vec![command.into()] })
+                })
+            });
+            let inner = topics("inner").node("x", news()).node("hand", hand).node("late", news()).node("q", asker());
+            let inner = inner.edge(START, "x").edge("x", "hand").edge("x", "q").edge("hand", "late");
+            let built = topics("topics").node("a", news()).node("b", news()).node("z", news());
+            let built = built.subgraph("s", Arc::new(inner.compile().unwrap())).node("y", news());
+            built.edge(START, "a").edge(START, "b").barrier(["a", "b"], "s").edge("s", "y").edge("y", "z")
         }
         "fork" | "async" | "exit" => {
             let built = graph(name).node("a", maker()).node("b", speaker()).node("c", speaker()).node("ask", asker());
@@ -231,7 +264,7 @@ fn victim() {
 
 /// Runs the victim; false: it was killed.
 fn start(name: &str, dir: &Path, at: Option<u64>) -> bool {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["crash::victim", "--exact", "--nocapture"]).env(DIR, dir).env(CASE, name).env_remove(AT);
     if let Some(at) = at {
         command.env(AT, at.to_string());
@@ -361,6 +394,7 @@ matrices! {
     retries_survive: "retry",
     timers_and_signals_survive: "waits",
     handlers_and_deferred_nodes_survive: "handled",
+    topics_and_commands_survive: "topics",
     a_fork_survives: "fork",
     commits_beside_the_run_survive: "async",
     a_run_that_is_durable_at_its_exit_survives: "exit",

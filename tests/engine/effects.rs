@@ -14,7 +14,7 @@ use crate::support::*;
 
 fn quick(max_attempts: u32) -> NodePolicy {
     let retry = RetryPolicy { max_attempts, initial_ms: 1, max_ms: 2, ..RetryPolicy::default() };
-    NodePolicy { retry: Some(retry), ..NodePolicy::default() }
+    NodePolicy { retry: vec![retry], ..NodePolicy::default() }
 }
 
 #[tokio::test]

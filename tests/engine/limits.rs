@@ -1,6 +1,7 @@
 //! Timeouts, retries, panics, limits, and mistakes in nodes and routers: the thread ends failed, never succeeded, and says why.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,8 +19,8 @@ fn compiled(graph: StateGraph) -> Arc<CompiledGraph> {
     Arc::new(graph.compile().unwrap())
 }
 
-fn retry(max_attempts: u32) -> Option<RetryPolicy> {
-    Some(RetryPolicy { max_attempts, initial_ms: 1, max_ms: 2, ..RetryPolicy::default() })
+fn retry(max_attempts: u32) -> Vec<RetryPolicy> {
+    vec![RetryPolicy { max_attempts, initial_ms: 1, max_ms: 2, ..RetryPolicy::default() }]
 }
 
 #[tokio::test]
@@ -343,6 +344,35 @@ async fn values_of_any_kind_come_back_as_they_were() {
         rig.advance(&graph, &id).await;
         assert_eq!(rig.engine.state(&graph, &id).await.unwrap().values["item"], item);
         rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_policy_that_takes_a_failure_counts() {
+    each(async |rig| {
+        let policy = |on: &[&str], max_attempts| RetryPolicy {
+            on: on.iter().map(|&code| code.to_owned()).collect(),
+            ..retry(max_attempts).remove(0)
+        };
+        let policies = vec![policy(&["boom", "bang"], 2), policy(&[], 4)];
+        for (code_of, retryable, attempts) in
+            [("boom", false, 2), ("bang", true, 2), ("other", true, 4), ("other", false, 1)]
+        {
+            let runs = Arc::new(AtomicUsize::new(0));
+            let counted = runs.clone();
+            let bad = step(move |_, _| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let failure = Failure::new(code_of, "it broke");
+                let failure = if retryable { failure.retryable() } else { failure };
+                Box::pin(async move { Err(failure.into()) })
+            });
+            let policy = NodePolicy { retry: policies.clone(), ..NodePolicy::default() };
+            let graph = compiled(graph("bad").node("bad", bad).edge(START, "bad").policy("bad", policy));
+            let (id, end) = rig.run(&graph).await;
+            assert_eq!((code(&end), runs.load(Ordering::Relaxed)), (code_of, attempts));
+            rig.replays(&graph, &id).await;
+        }
     })
     .await;
 }

@@ -1,5 +1,8 @@
 //! The engine under test, through the library: typed nodes, effects on a real directory, the store in memory and the one in SQLite.
 
+mod channels;
+mod claims;
+mod commands;
 mod compile;
 mod crash;
 mod disk;

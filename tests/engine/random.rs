@@ -155,7 +155,7 @@ fn add(
         2 => plain(waits(!plan.free || dice.one_in(2))),
         3 => {
             let retry = RetryPolicy { max_attempts: 4, initial_ms: 1, max_ms: 1, ..RetryPolicy::default() };
-            (graph_with(node, flaky(), NodePolicy { retry: Some(retry), ..NodePolicy::default() }), node.to_owned())
+            (graph_with(node, flaky(), NodePolicy { retry: vec![retry], ..NodePolicy::default() }), node.to_owned())
         }
         4 => return fan(built, node, dice.below(4)),
         5 => return cycle(built, node, 1 + dice.below(3)),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::{Map, json};
-use tidegate::graph::{Advance, CheckpointId, CompiledGraph, Durability, START, Source, ThreadId, ThreadStatus};
+use tidegate::graph::{
+    Advance, CheckpointId, CompiledGraph, Durability, START, Source, StateUpdate, ThreadId, ThreadStatus,
+};
 
 use crate::support::*;
 
@@ -151,6 +153,58 @@ async fn durable_at_its_exit_a_run_keeps_its_last_checkpoint_alone() {
         assert_eq!(rig.engine.advance(&graph, &id, how()).await.unwrap().status, ThreadStatus::Succeeded);
         assert_eq!(steps().await, [0, 3, 5]);
         assert_eq!(rig.log(&graph, &id).await, json!(["a", "b", "c", "d heard 1", "e"]));
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+fn update(as_node: &str, values: serde_json::Value) -> StateUpdate {
+    StateUpdate { values: object(values), as_node: as_node.into() }
+}
+
+#[tokio::test]
+async fn a_bulk_update_is_several_supersteps_and_all_or_none() {
+    each(async |rig| {
+        // `a -> ask -> c`, and `b` beside `a`, both of which lead to `join`.
+        let built =
+            graph("bulk").node("a", speaker()).node("b", speaker()).node("join", speaker()).node("ask", asker());
+        let built = built.edge(START, "ask").barrier(["a", "b"], "join").route("b", ["ask", "END"], |state| {
+            // Chosen by the state with the update's own writes, not its siblings'.
+            Ok(if state["n"] == json!(2) { "ask" } else { "END" }.to_owned())
+        });
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, _) = rig.run(&graph).await;
+        assert_eq!(rig.open(&id).await, ["ask"]);
+        let line = [
+            vec![update("ask", json!({"log": ["zero"]}))],
+            vec![update("a", json!({"log": ["one"], "n": 5})), update("b", json!({"log": ["two"], "n": 2}))],
+        ];
+        rig.engine.bulk_update(&graph, &id, &line).await.unwrap();
+        let state = rig.engine.state(&graph, &id).await.unwrap();
+        assert_eq!((&state.values["log"], &state.values["n"]), (&json!(["zero", "one", "two"]), &json!(7)));
+        assert_eq!(state.next, ["ask", "join"]);
+        assert!(rig.open(&id).await.is_empty(), "what was asked is withdrawn");
+        let history = rig.engine.store().history(&id, "").await.unwrap();
+        let sources: Vec<Source> = history.iter().map(|c| c.source).collect();
+        assert_eq!(sources, [Source::Loop, Source::Update, Source::Update]);
+        assert_eq!(history[2].parent.as_ref(), Some(&history[1].id));
+        rig.replays(&graph, &id).await;
+
+        for (wrong, code) in [
+            (vec![vec![update("a", json!({"n": 1}))], vec![update("nobody", json!({}))]], "unknown_node"),
+            (vec![vec![update("a", json!({"item": 1})), update("b", json!({"item": 2}))]], "invalid_concurrent_update"),
+            (vec![vec![]], "bad_updates"),
+            (vec![], "bad_updates"),
+            (vec![vec![update("a", json!({})); 1_001]], "bad_updates"),
+        ] {
+            assert_eq!(rig.engine.bulk_update(&graph, &id, &wrong).await.unwrap_err().failure().code, code);
+        }
+        assert_eq!(rig.engine.store().history(&id, "").await.unwrap().len(), 3, "all or none");
+
+        // As END: nothing is due any more.
+        rig.engine.bulk_update(&graph, &id, &[vec![update("END", json!({"n": 1}))]]).await.unwrap();
+        let state = rig.engine.state(&graph, &id).await.unwrap();
+        assert_eq!((state.thread.status, state.next.len()), (ThreadStatus::Succeeded, 0));
         rig.replays(&graph, &id).await;
     })
     .await;

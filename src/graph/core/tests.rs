@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::graph::{
-    Channel, ChannelType, Context, DynNode, NodeError, NodeInfo, NodePolicy, Produced, StateGraph, View,
+    Channel, ChannelType, Context, DynNode, NodeError, NodeInfo, NodePolicy, Produced, Reducer, StateGraph, View,
 };
 
 /// Bytes that choices are read from: when they are over, the first choice is taken, so that a failing case shrinks to a small one.
@@ -159,8 +159,9 @@ proptest! {
             let seen: Vec<TaskResult> = shuffled.iter().take(some).cloned().collect();
             let sorted: Vec<TaskResult> = left.iter().filter(|r| seen.contains(r)).cloned().collect();
             prop_assert_eq!(look(&graph, &here, &seen), look(&graph, &here, &sorted));
-            let (values, node) = (Map::from_iter([("sum".to_owned(), json!(2))]), NODES[tape.below(6)]);
-            let from_outside = |finished: &[TaskResult]| update(&graph, &here, finished, &values, node, now()).map(|c| same(&c));
+            let values = Map::from_iter([("sum".to_owned(), json!(2))]);
+            let outside = [StateUpdate { values, as_node: NODES[tape.below(6)].into() }];
+            let from_outside = |finished: &[TaskResult]| update(&graph, &here, finished, &outside, now()).map(|c| same(&c));
             prop_assert_eq!(from_outside(&seen), from_outside(&sorted));
             holds(&here, one)?;
             here = one.clone();
