@@ -9,7 +9,7 @@ use petgraph::visit::Dfs;
 use super::builder::StateGraph;
 use super::{
     Body, Channel, ChannelKind, ChannelType, Commands, CompiledGraph, END, Failure, Field, Name, NodeEntry, NodeInfo,
-    START,
+    Persistence, START,
 };
 
 /// All errors of a graph at once, each with its mend.
@@ -129,11 +129,27 @@ fn names(graph: &StateGraph, errors: &mut Vec<Failure>) {
             errors.push(failure.hint("use letters, digits, `_`, `-`, `.`; START and END are the graph's own ends"));
         }
     }
+    for (name, (body, policy)) in &graph.nodes {
+        let why = match (body, policy.persistence) {
+            (_, Persistence::Invocation) | (Body::Subgraph(_), Persistence::Thread) => continue,
+            (Body::Leaf(_), _) => "it is no subgraph",
+            (Body::Subgraph(inner), Persistence::Off) if stops(inner) => "a run stops before or behind nodes inside it",
+            (Body::Subgraph(_), Persistence::Off) => continue,
+        };
+        let failure = Failure::new("bad_persistence", format!("`{name}` cannot have this `persistence`"));
+        errors.push(failure.because(why).hint("leave it out"));
+    }
     for node in graph.interrupt_before.iter().chain(&graph.interrupt_after) {
         if !graph.nodes.contains_key(node) {
             errors.push(unknown(node, "an interrupt names it", graph));
         }
     }
+}
+
+/// Whether a run may stop at a place inside that only a checkpoint can tell.
+fn stops(graph: &CompiledGraph) -> bool {
+    let inside = |entry: &NodeEntry| matches!(&entry.body, Body::Subgraph(inner) if stops(inner));
+    !graph.interrupt_before.is_empty() || !graph.interrupt_after.is_empty() || graph.nodes.values().any(inside)
 }
 
 fn unknown(node: &str, why: &str, graph: &StateGraph) -> Failure {

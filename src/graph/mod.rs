@@ -21,6 +21,7 @@ mod failure;
 mod idle;
 mod ids;
 mod inbox;
+mod items;
 mod journal;
 mod memory;
 mod migrate;
@@ -38,6 +39,7 @@ mod thread;
 mod topology;
 mod travel;
 mod untracked;
+mod visit;
 mod wait;
 
 pub use builder::StateGraph;
@@ -45,7 +47,7 @@ pub use channel::{Channel, ChannelKind, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
 pub use command::{Above, Command, Commands};
 pub use compile::{CompileErrors, FITS};
-pub use context::Context;
+pub use context::{Context, MESSAGE};
 pub use core::{CoreState, StateUpdate};
 pub use draw::{dot, mermaid};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
@@ -56,11 +58,12 @@ pub use export::Export;
 pub use failure::Failure;
 pub use ids::{CheckpointId, InterruptId, Name, ThreadId};
 pub use inbox::{Inbox, StopAsk};
+pub use items::{Item, MOST_FOUND, Shared};
 pub use journal::{Answer, Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey, digest};
 pub use memory::{MemoryStore, claim};
 pub use node::{
-    CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Produced, RetryPolicy,
-    Typed, View,
+    CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Persistence, Produced,
+    RetryPolicy, Typed, View,
 };
 pub use replay::{replay, replay_with};
 pub use scope::Stop;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::journal::{Entry, EntryStatus, JournalKey, digest};
 use super::{
     Advance, Checkpoint, CheckpointId, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt,
-    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, ThreadStatus,
+    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, Persistence, RunEnd, Source, Task, ThreadStatus,
 };
 
 /// The record, indexed.
@@ -150,7 +150,8 @@ impl Recorded {
     /// Whether the record goes on from here in a way that running the graph does not give.
     pub fn instead(&self, here: &Checkpoint) -> Option<Instead> {
         match self.checkpoints.get(&(here.ns.clone(), here.step + 1)) {
-            Some(next) if next.source != Source::Loop => {
+            // Inside a subgraph it is the next visit's input, which is computed.
+            Some(next) if next.source != Source::Loop && here.ns.is_empty() => {
                 Some(Instead::Adopt(Box::new(Checkpoint { parent: Some(here.id.clone()), ..next.clone() })))
             }
             Some(_) => None,
@@ -170,7 +171,9 @@ impl Recorded {
         }
         // The same subgraph may have ended well on an earlier visit; only what was still due when the record ended can have failed.
         let (_, last) = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back()?;
-        let due = last.frontier.iter().any(|task| here.ns == task.inner_ns(outer, here.fork));
+        let kinds = [Persistence::Invocation, Persistence::Thread];
+        let is_here = |task: &Task| kinds.iter().any(|kind| here.ns == task.inner_ns(outer, here.fork, *kind));
+        let due = last.frontier.iter().any(is_here);
         (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
     }
 

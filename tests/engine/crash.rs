@@ -14,9 +14,10 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tidegate::graph::{
     Advance, Answer, Channel, ChannelType, Checkpoint, CheckpointId, Command, CompiledGraph, Durability, END, Engine,
-    Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, NewThread, NodePolicy,
-    OnError, Opening, Outcome, Owner, Partial, Produced, Recall, Record, Reducer, RetryPolicy, START, Signal,
-    StateGraph, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, Until, replay,
+    Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, Item, NewThread,
+    NodePolicy, OnError, Opening, Outcome, Owner, Partial, Produced, Recall, Record, Reducer, RetryPolicy, START,
+    Signal, StateGraph, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, Until,
+    replay,
 };
 
 use crate::support::*;
@@ -493,6 +494,14 @@ impl<S: Store> Store for Deadly<S> {
 
     async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
         self.0.signals(id).await
+    }
+
+    async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
+        self.0.item(namespace, key, now).await
+    }
+
+    async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.0.items(prefix, now, limit).await
     }
 
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
