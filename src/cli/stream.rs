@@ -119,13 +119,11 @@ impl EventSink for Stream {
                     &json!({"node": node, "state": "failed", "error": error, "retry_in_ms": retry_in_ms}),
                 );
             }
-            Event::Custom { ns, node, name, data } if name == MESSAGE => {
-                if self.is_on(Mode::Messages) {
-                    let meta = json!({"node": node, "ns": ns, "attempt": data["attempt"]});
-                    self.line(Mode::Messages, ns, &json!([{"id": data["id"], "chunk": data["chunk"]}, meta]));
-                }
+            Event::Custom { ns, node, name, data } if name == MESSAGE && self.is_on(Mode::Messages) => {
+                let meta = json!({"node": node, "ns": ns, "attempt": data["attempt"]});
+                self.line(Mode::Messages, ns, &json!([{"id": data["id"], "chunk": data["chunk"]}, meta]));
             }
-            Event::Custom { ns, node, name, data } if self.is_on(Mode::Custom) => {
+            Event::Custom { ns, node, name, data } if name != MESSAGE && self.is_on(Mode::Custom) => {
                 self.line(Mode::Custom, ns, &json!({"node": node, "name": name, "data": data}));
             }
             _ => {}

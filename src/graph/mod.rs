@@ -5,6 +5,7 @@
 //! journal, never to the store.
 
 mod builder;
+mod change;
 mod channel;
 mod checkpoint;
 mod command;
@@ -43,12 +44,13 @@ mod visit;
 mod wait;
 
 pub use builder::StateGraph;
+pub use change::StateUpdate;
 pub use channel::{Channel, ChannelKind, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
 pub use command::{Above, Command, Commands};
 pub use compile::{CompileErrors, FITS};
 pub use context::{Context, MESSAGE};
-pub use core::{CoreState, StateUpdate};
+pub use core::CoreState;
 pub use draw::{dot, mermaid};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
 pub use durability::Durability;
