@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Opening, Owner, Partial,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Opening, Owner, Partial,
     Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
@@ -112,6 +112,14 @@ impl Store for CrashPoints {
 
     async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
         self.store.signals(id).await
+    }
+
+    async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
+        self.store.item(namespace, key, now).await
+    }
+
+    async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.store.items(prefix, now, limit).await
     }
 
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {

@@ -54,7 +54,7 @@ const USAGE: [&str; 45] = [
 ];
 
 /// Codes of what is wrong with a workflow file; a run that meets one of them later is a failed run.
-const WORKFLOW: [&str; 32] = [
+const WORKFLOW: [&str; 33] = [
     "missing_key",
     "unsupported_version",
     "misplaced_key",
@@ -86,6 +86,7 @@ const WORKFLOW: [&str; 32] = [
     "defer_ignored",
     "bad_retention",
     "bad_step_timeout",
+    "bad_persistence",
     "untracked_shared",
 ];
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use super::travel::checkpoint_value;
-use crate::graph::{Checkpoint, Event, EventSink, TaskResult, ThreadId};
+use crate::graph::{Checkpoint, Event, EventSink, MESSAGE, TaskResult, ThreadId};
 
 /// What is shown of a run while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,6 +19,8 @@ pub enum Mode {
     Updates,
     /// What nodes say of their own
     Custom,
+    /// Messages that grow, piece by piece
+    Messages,
     /// Nodes as they start, finish and fail
     Tasks,
     /// Each checkpoint
@@ -35,6 +37,7 @@ impl Mode {
             Self::Values => "values",
             Self::Updates => "updates",
             Self::Custom => "custom",
+            Self::Messages => "messages",
             Self::Tasks => "tasks",
             Self::Checkpoints => "checkpoints",
             Self::Debug => "debug",
@@ -116,7 +119,11 @@ impl EventSink for Stream {
                     &json!({"node": node, "state": "failed", "error": error, "retry_in_ms": retry_in_ms}),
                 );
             }
-            Event::Custom { ns, node, name, data } if self.is_on(Mode::Custom) => {
+            Event::Custom { ns, node, name, data } if name == MESSAGE && self.is_on(Mode::Messages) => {
+                let meta = json!({"node": node, "ns": ns, "attempt": data["attempt"]});
+                self.line(Mode::Messages, ns, &json!([{"id": data["id"], "chunk": data["chunk"]}, meta]));
+            }
+            Event::Custom { ns, node, name, data } if name != MESSAGE && self.is_on(Mode::Custom) => {
                 self.line(Mode::Custom, ns, &json!({"node": node, "name": name, "data": data}));
             }
             _ => {}

@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CheckpointId, Command, Name, State, Write};
+use super::{CheckpointId, Command, Name, Persistence, State, Write};
+
+/// In the namespace of a subgraph of which no checkpoint is kept, and in all inside it.
+pub(super) const UNKEPT: char = '#';
 
 /// Where a task comes from; also the order in which writes are applied: triggered nodes by name, then sends by index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,11 +45,18 @@ impl Task {
         }
     }
 
-    /// The namespace of what runs inside this task: `parent|node:visit[:send]`, in a fork of the root `node:visit[:send]~fork`.
-    pub fn inner_ns(&self, ns: &str, fork: u32) -> String {
-        let own = match self.send() {
+    /// The namespace of what runs inside this task: `parent|node:visit[:send]`, in a fork of the root `node:visit[:send]~fork`. Where all
+    /// visits share one it is `node:*`; one of which nothing is kept has a `#` behind it.
+    pub fn inner_ns(&self, ns: &str, fork: u32, persistence: Persistence) -> String {
+        let visit = match self.send() {
             None => format!("{}:{}", self.node, self.visit),
             Some(send) => format!("{}:{}:{send}", self.node, self.visit),
+        };
+        let own = match persistence {
+            Persistence::Invocation => visit,
+            Persistence::Thread => format!("{}:*", self.node),
+            // No node's name has this sign.
+            Persistence::Off => format!("{visit}{UNKEPT}"),
         };
         match (ns.is_empty(), fork) {
             (true, 0) => own,

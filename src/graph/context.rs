@@ -8,16 +8,20 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::effect::{decode, encode};
+use super::items::Shared;
 use super::journal::EntryKind;
 use super::scope::Scope;
 use super::{Checkpoint, Effect, Event, Failure, JournalKey, Name, NodeError, Task, TaskPath, ThreadId, Until, Woken};
 
+/// The name of the events that [`Context::message`] shows.
+pub const MESSAGE: &str = "message";
+
 /// A node's way to the world. Everything goes through the journal, so that a node that runs again from its top does nothing twice.
 pub struct Context {
-    scope: Arc<Scope>,
+    pub(super) scope: Arc<Scope>,
     fork: u32,
     ns: Name,
     node: Name,
@@ -156,12 +160,27 @@ impl Context {
         self.scope.sink.event(&self.scope.thread, self.scope.now(), &event);
     }
 
+    /// Shows a piece of a message that grows, such as the tokens of a language model as they come (LangGraph's stream mode `messages`); not
+    /// recorded. All pieces of one message have its `id`.
+    pub fn message(&self, id: &str, chunk: &Value) {
+        self.sign();
+        let (ns, node) = (self.ns.clone(), self.node.clone());
+        let data = json!({"id": id, "chunk": chunk, "attempt": self.attempt});
+        let event = Event::Custom { ns, node, name: MESSAGE.into(), data };
+        self.scope.sink.event(&self.scope.thread, self.scope.now(), &event);
+    }
+
+    /// What all threads of the store share: items by namespace and key (LangGraph's `BaseStore`).
+    pub fn store(&self) -> Shared<'_> {
+        Shared::of(self)
+    }
+
     /// A sign of life, for the node's idle timeout. Everything that is asked of the context is one too.
     pub fn sign(&self) {
         self.scope.vigil.sign(&self.ns, &self.path);
     }
 
-    fn key(&self, name: &str) -> JournalKey {
+    pub(super) fn key(&self, name: &str) -> JournalKey {
         self.sign();
         let mut ordinals = self.ordinals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next = ordinals.entry(name.to_owned()).or_default();

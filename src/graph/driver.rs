@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::core;
 use super::effect::Effects;
-use super::namespace::{NamespaceEnd, run_namespace};
+use super::namespace::{Line, NamespaceEnd, run_namespace};
 use super::opening::{accepting, advancing, begins_at_once, first_records, opening};
 use super::replay::Recorded;
 use super::scope::{Scope, ScopeParts, Stop};
@@ -198,7 +198,7 @@ impl Engine {
             if !begun {
                 scope.postpone(first_records(&self.owner, thread.epoch, scope.answers()));
             }
-            let ended = run_namespace(&scope, graph, (&Name::default(), 0), Map::new()).await;
+            let ended = run_namespace(&scope, graph, Line::ROOT, Map::new()).await;
             finish_run(&scope, ended).await
         };
         *is_over = scope.is_over();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Checkpoint, Name, Task, TaskPath};
+use super::{Checkpoint, Name, Persistence, Task, TaskPath};
 
 /// The tasks of a run whose signs of life are watched.
 #[derive(Default)]
@@ -39,11 +39,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Vigil {
     /// Begins to watch a task.
-    pub fn watch(&self, checkpoint: &Checkpoint, task: &Task) -> Watch<'_> {
+    pub fn watch(&self, checkpoint: &Checkpoint, task: &Task, persistence: Persistence) -> Watch<'_> {
         let of = Arc::new(Watched {
             ns: checkpoint.ns.clone(),
             path: task.path.clone(),
-            inner: task.inner_ns(&checkpoint.ns, checkpoint.fork),
+            inner: task.inner_ns(&checkpoint.ns, checkpoint.fork, persistence),
             last: Mutex::new(Instant::now()),
         });
         lock(&self.watched).push(of.clone());

@@ -8,8 +8,9 @@ use chrono::{DateTime, Utc};
 
 use super::store::MOST_SIGNALS;
 use super::{
-    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Name, Opening, Owner,
-    Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Item, Name, Opening,
+    Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId,
+    Transaction,
 };
 
 /// Keeps everything until it is dropped. An owner counts as alive until it releases.
@@ -22,6 +23,8 @@ pub struct MemoryStore {
 struct Inner {
     threads: BTreeMap<ThreadId, Kept>,
     cache: BTreeMap<String, (Produced, Option<DateTime<Utc>>)>,
+    /// What threads share, by namespace and key.
+    items: BTreeMap<(String, String), Item>,
 }
 
 struct Kept {
@@ -108,7 +111,7 @@ impl Kept {
             }
             Record::Sleeps { wake, heard } => (self.row.wake, self.heard) = (wake, heard),
             // The store keeps it, not the thread.
-            Record::Cached { .. } => {}
+            Record::Cached { .. } | Record::Keep(_) | Record::Forget { .. } => {}
             Record::Release => self.row.owner = None,
             Record::Event(event) => self.event(at, event),
         }
@@ -244,6 +247,17 @@ impl Store for MemoryStore {
         Ok(found.map(|(produced, _)| produced.clone()))
     }
 
+    async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
+        let found = self.inner().items.get(&(namespace.to_owned(), key.to_owned())).cloned();
+        Ok(found.filter(|item| item.is_there(now)))
+    }
+
+    async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        let inner = self.inner();
+        let found = inner.items.values().filter(|item| item.is_in(prefix) && item.is_there(now));
+        Ok(found.take(limit).cloned().collect())
+    }
+
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let kept = inner.kept(id)?;
@@ -269,14 +283,23 @@ impl Store for MemoryStore {
             return Err(StoreError::Fenced { thread: id.clone(), ours: transaction.epoch, current: kept.row.epoch });
         }
         let at = transaction.at;
-        let mut cache = Vec::new();
+        let (mut cache, mut items) = (Vec::new(), Vec::new());
         for record in transaction.records {
             match record {
                 Record::Cached { key, produced, expires_at } => cache.push((key, (produced, expires_at))),
+                Record::Keep(item) => items.push(((item.namespace.clone(), item.key.clone()), Some(*item))),
+                Record::Forget { namespace, key } => items.push(((namespace, key), None)),
                 record => kept.apply(record, at),
             }
         }
         inner.cache.extend(cache);
+        for (key, item) in items {
+            let before = inner.items.remove(&key).filter(|before| before.is_there(at));
+            if let Some(item) = item {
+                let created_at = before.map_or(item.created_at, |before| before.created_at);
+                inner.items.insert(key, Item { created_at, ..item });
+            }
+        }
         Ok(())
     }
 

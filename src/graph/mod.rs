@@ -5,6 +5,7 @@
 //! journal, never to the store.
 
 mod builder;
+mod change;
 mod channel;
 mod checkpoint;
 mod command;
@@ -21,6 +22,7 @@ mod failure;
 mod idle;
 mod ids;
 mod inbox;
+mod items;
 mod journal;
 mod memory;
 mod migrate;
@@ -39,15 +41,17 @@ mod thread;
 mod topology;
 mod travel;
 mod untracked;
+mod visit;
 mod wait;
 
 pub use builder::StateGraph;
+pub use change::StateUpdate;
 pub use channel::{Channel, ChannelKind, ChannelType, Reducer, Write, kind};
 pub use checkpoint::{Change, Checkpoint, Source, Task, TaskPath, TaskResult, Trigger, apply_changes};
 pub use command::{Above, Command, Commands};
 pub use compile::{CompileErrors, FITS, Finding, Place};
-pub use context::Context;
-pub use core::{CoreState, StateUpdate};
+pub use context::{Context, MESSAGE};
+pub use core::CoreState;
 pub use draw::{Glow, Picture, Traced, TracedNode, dot, length, mermaid, svg};
 pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
 pub use durability::Durability;
@@ -57,11 +61,12 @@ pub use export::{Export, Seal};
 pub use failure::Failure;
 pub use ids::{CheckpointId, InterruptId, Name, ThreadId};
 pub use inbox::{Inbox, StopAsk};
+pub use items::{Item, MOST_FOUND, Shared};
 pub use journal::{Answer, Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey, digest};
 pub use memory::{MemoryStore, claim};
 pub use node::{
-    CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Produced, RetryPolicy,
-    Typed, View,
+    CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Persistence, Produced,
+    RetryPolicy, Typed, View,
 };
 pub use path::{Step, Visit, VisitState, path};
 pub use replay::{replay, replay_with};

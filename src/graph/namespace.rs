@@ -8,6 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::checkpoint::UNKEPT;
 use super::command::given;
 use super::core::{self, Finished};
 use super::failure::{RECURSION_LIMIT, STEP_TIMEOUT};
@@ -15,6 +16,7 @@ use super::replay::Instead;
 use super::scope::{Scope, Stop};
 use super::task::run_task;
 use super::untracked::{Forgotten, tracked, tracked_result};
+use super::visit::NewVisit;
 use super::{
     Checkpoint, Command, CompiledGraph, Event, Failure, Name, NodeError, Partial, Record, State, StoreError, TaskPath,
     TaskResult, ThreadStatus,
@@ -27,6 +29,25 @@ pub(super) enum NamespaceEnd {
     Suspended,
 }
 
+/// Where a namespace begins.
+pub(super) struct Line<'l> {
+    pub ns: &'l str,
+    /// The branch.
+    pub fork: u32,
+    /// Set where the visit of a subgraph that keeps its state begins.
+    pub visit: Option<NewVisit>,
+}
+
+impl Line<'static> {
+    /// The root's.
+    pub const ROOT: Self = Self { ns: "", fork: 0, visit: None };
+}
+
+/// Whether a store gets the checkpoints of a namespace.
+pub(super) fn is_kept(ns: &str) -> bool {
+    !ns.contains(UNKEPT)
+}
+
 pub(super) fn checkpointed(checkpoint: &Checkpoint) -> Record {
     Record::Event(Event::Checkpointed {
         ns: checkpoint.ns.clone(),
@@ -36,14 +57,15 @@ pub(super) fn checkpointed(checkpoint: &Checkpoint) -> Record {
     })
 }
 
-/// Runs one namespace from its newest checkpoint (made from `input`, in branch `fork`, if it has none) until it ends or waits.
+/// Runs one namespace from its newest checkpoint until it ends or waits. If it has none, or a visit begins, that is made from `input`.
 pub(super) async fn run_namespace(
     scope: &Arc<Scope>,
     graph: &Arc<CompiledGraph>,
-    (ns, fork): (&Name, u32),
+    line: Line<'_>,
     input: Map<String, Value>,
 ) -> Result<NamespaceEnd, NodeError> {
-    let found = found(scope, ns).await?;
+    let Line { ns, fork, visit } = line;
+    let found = if visit.is_some() || !is_kept(ns) { None } else { found(scope, ns).await? };
     let continued = scope.resuming && found.is_some();
     let (mut checkpoint, mut partial) = match found {
         Some((found, partial)) => {
@@ -51,9 +73,13 @@ pub(super) async fn run_namespace(
             (found, partial)
         }
         None => {
-            let first = core::start(graph, ns, None, &input, scope.now())?;
-            let first = Arc::new(Checkpoint { fork, ..first });
-            let records = stop_record(scope, graph, &first, false);
+            let before = visit.as_ref().and_then(|visit| visit.before.as_ref());
+            let first = core::start(graph, &Name::from(ns), before, &input, scope.now())?;
+            // What a branch takes over from the line that it left is no parent of its own line.
+            let parent = first.parent.clone().filter(|_| before.is_some_and(|before| *before.ns == *ns));
+            let first = Arc::new(Checkpoint { fork, parent, ..first });
+            let mut records = stop_record(scope, graph, &first, false);
+            records.extend(visit.map(|visit| visit.begun(scope)));
             keep(scope, graph, &first, records).await?;
             (first, Partial::default())
         }
@@ -63,7 +89,7 @@ pub(super) async fn run_namespace(
     let mut pass_static = continued;
     let mut stop = scope.stop.clone();
     loop {
-        match scope.recorded.as_ref().and_then(|recorded| recorded.instead(&checkpoint)) {
+        match scope.recorded.as_ref().filter(|_| is_kept(ns)).and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
                 (checkpoint, partial) = (Arc::new(*update), Partial::default());
                 keep(scope, graph, &checkpoint, Vec::new()).await?;
@@ -109,7 +135,7 @@ pub(super) async fn run_namespace(
 }
 
 /// Where the namespace stands, and what is kept of its unfinished superstep.
-async fn found(scope: &Scope, ns: &Name) -> Result<Option<(Arc<Checkpoint>, Partial)>, StoreError> {
+async fn found(scope: &Scope, ns: &str) -> Result<Option<(Arc<Checkpoint>, Partial)>, StoreError> {
     if ns.is_empty()
         && let Some(root) = scope.root()
     {
@@ -164,6 +190,11 @@ async fn keep(
     checkpoint: &Arc<Checkpoint>,
     records: Vec<Record>,
 ) -> Result<(), NodeError> {
+    if !is_kept(&checkpoint.ns) {
+        scope.postpone(records);
+        scope.sink.checkpoint(checkpoint);
+        return Ok(());
+    }
     let kept = tracked(graph, checkpoint);
     if let Some(recorded) = &scope.recorded {
         recorded.checkpoint(&kept)?;
@@ -290,7 +321,7 @@ async fn keep_results(
     };
     // A task that gave a command runs again: what it writes is the matter of another graph.
     let records: Vec<Record> = results.iter().filter(|result| result.command.is_none()).map(record).collect();
-    if records.is_empty() {
+    if records.is_empty() || !is_kept(&checkpoint.ns) {
         return Ok(());
     }
     Ok(scope.commit_step(records).await?)

@@ -212,6 +212,20 @@ impl RetryPolicy {
     }
 }
 
+/// What stays of a subgraph between its visits: LangGraph's `checkpointer` of a subgraph (`None`, `True`, `False`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Persistence {
+    /// Each visit begins anew, and its checkpoints are kept.
+    #[default]
+    Invocation,
+    /// Its state stays: a visit begins with what the visit before left, as new input to a thread does.
+    Thread,
+    /// Each visit begins anew, and none of its checkpoints is kept: after a crash or a question it runs from its beginning. What it did to
+    /// the world and what it was answered is in the journal and is not done or asked again.
+    Off,
+}
+
 /// How the engine runs a node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodePolicy {
@@ -231,6 +245,8 @@ pub struct NodePolicy {
     pub on_error: Option<OnError>,
     /// Runs when nothing else is due any more (LangGraph's `defer`).
     pub defer: bool,
+    /// What stays of it between its visits; for subgraphs.
+    pub persistence: Persistence,
 }
 
 /// When a node's earlier result serves again, for all threads of a store. LangGraph's `CachePolicy`.

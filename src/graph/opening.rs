@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::driver::{finish_run, refuse_changed, refuse_over};
-use super::namespace::{checkpointed, run_namespace};
+use super::namespace::{Line, checkpointed, run_namespace};
 use super::scope::Scope;
 use super::{
     Advance, Checkpoint, CompiledGraph, Engine, EngineError, Event, Name, NewThread, Opening, Owner, Recall, Record,
@@ -37,7 +37,7 @@ impl Engine {
         self.sink.event(&thread.id, thread.created_at, &advancing);
         let recall = Recall { latest: Some(first), ..Recall::default() };
         let scope = Arc::new(Scope::new(&thread, self.parts(how, false, None), recall));
-        let ended = run_namespace(&scope, graph, (&Name::default(), 0), Map::new()).await;
+        let ended = run_namespace(&scope, graph, Line::ROOT, Map::new()).await;
         let end = finish_run(&scope, ended).await;
         let end = self.let_go(&thread, scope.is_over(), end.map_err(EngineError::from)).await?;
         Ok((thread.id, end))

@@ -10,8 +10,11 @@ use serde_json::{Value, json};
 use super::journal::{Entry, EntryStatus, JournalKey, digest};
 use super::{
     Advance, Checkpoint, CheckpointId, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt,
-    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, RunEnd, Source, Task, ThreadStatus,
+    InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, Persistence, RunEnd, Source, Task, ThreadStatus,
 };
+
+/// How a subgraph that has checkpoints may keep them.
+const INNER: [Persistence; 2] = [Persistence::Invocation, Persistence::Thread];
 
 /// The record, indexed.
 pub(super) struct Recorded {
@@ -167,7 +170,8 @@ impl Recorded {
     /// Whether the record goes on from here in a way that running the graph does not give.
     pub fn instead(&self, here: &Checkpoint) -> Option<Instead> {
         match self.checkpoints.get(&(here.ns.clone(), here.step + 1)) {
-            Some(next) if next.source != Source::Loop => {
+            // Inside a subgraph it is the next visit's input, which is computed.
+            Some(next) if next.source != Source::Loop && here.ns.is_empty() => {
                 Some(Instead::Adopt(Box::new(Checkpoint { parent: Some(here.id.clone()), ..next.clone() })))
             }
             Some(_) => None,
@@ -182,8 +186,10 @@ impl Recorded {
         let begun = |key: &JournalKey| {
             let is = |task: &Task| task.node == key.node && task.visit == key.visit && task.send() == key.send;
             let is_of = |task: &Task| {
-                let rest = key.ns.strip_prefix(&task.inner_ns(&here.ns, here.fork));
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
+                INNER.iter().any(|kind| {
+                    let rest = key.ns.strip_prefix(&task.inner_ns(&here.ns, here.fork, *kind));
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('|'))
+                })
             };
             here.frontier.iter().any(|task| (key.ns == here.ns && is(task)) || is_of(task))
         };
@@ -205,7 +211,8 @@ impl Recorded {
         }
         // The same subgraph may have ended well on an earlier visit; only what was still due when the record ended can have failed.
         let (_, last) = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back()?;
-        let due = last.frontier.iter().any(|task| here.ns == task.inner_ns(outer, here.fork));
+        let is_here = |task: &Task| INNER.iter().any(|kind| here.ns == task.inner_ns(outer, here.fork, *kind));
+        let due = last.frontier.iter().any(is_here);
         (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
     }
 

@@ -347,6 +347,27 @@ impl Scope {
         Ok(entry)
     }
 
+    /// Commits a record together with the journal's note of it: once, however often the node runs.
+    pub async fn once(
+        &self,
+        key: JournalKey,
+        kind: &str,
+        input: Value,
+        record: impl FnOnce(DateTime<Utc>) -> Result<Record, Failure>,
+    ) -> Result<(), NodeError> {
+        if let Some(recorded) = &self.recorded {
+            let note = self.note(recorded.effect(&key, kind, &input)?);
+            return Ok(self.commit(vec![note]).await?);
+        }
+        if let Some(entry) = self.entry(&key) {
+            return Ok(same_call(&entry, kind, &input)?);
+        }
+        let record = record(self.now())?;
+        let entry = self.fresh(&key, EntryKind::Pin, kind, input);
+        let note = self.note(Entry { status: EntryStatus::Done, receipt: Some(Value::Bool(true)), ..entry });
+        Ok(self.commit(vec![note, record]).await?)
+    }
+
     /// A reading that is kept: pinned ones are returned as they were first, observations are taken afresh.
     pub async fn reading<F>(&self, key: JournalKey, kind: EntryKind, read: F) -> Result<Value, NodeError>
     where

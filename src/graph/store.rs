@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use super::{
-    Alarm, Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Failure, Inbox, Interrupt, InterruptId, Name,
-    Owner, Produced, Signal, StopAsk, TaskPath, TaskResult, Thread, ThreadId, ThreadStatus, Unwinding,
+    Alarm, Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Failure, Inbox, Interrupt, InterruptId, Item,
+    Name, Owner, Produced, Signal, StopAsk, TaskPath, TaskResult, Thread, ThreadId, ThreadStatus, Unwinding,
 };
 
 /// Why a store refused or failed.
@@ -203,6 +203,15 @@ pub enum Record {
         /// Until when; `None`: for good.
         expires_at: Option<DateTime<Utc>>,
     },
+    /// A value that threads share is written, over what is there; the time of its first write stays.
+    Keep(Box<Item>),
+    /// A value that threads share is taken away.
+    Forget {
+        /// Its namespace.
+        namespace: String,
+        /// Its key.
+        key: String,
+    },
     /// The run is over: its lease is given back with its last records.
     Release,
     /// An event.
@@ -295,6 +304,11 @@ pub trait Store: Send + Sync + 'static {
     async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError>;
     /// What a node gave before for the same input, unless it is over at `now`.
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError>;
+    /// What threads share under a key, unless it is over at `now`.
+    async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError>;
+    /// What threads share in a namespace and those inside it (empty: in all), unless it is over at `now`; by namespace and key, at most
+    /// `limit`.
+    async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError>;
     /// Asks the owner of the current epoch to let go of the thread; the newest request counts. Adds the event `StopAsked`.
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError>;
     /// What has arrived. Cheap: its owner looks several times a second.

@@ -12,11 +12,12 @@ use super::core::{self, Finished};
 use super::effect::{decode, encode};
 use super::failure::RECURSION_LIMIT;
 use super::journal::{EntryKind, JournalKey, digest};
-use super::namespace::{NamespaceEnd, run_namespace};
+use super::namespace::{Line, NamespaceEnd, is_kept, run_namespace};
 use super::scope::{Scope, millis, panic_message};
+use super::visit::new_visit;
 use super::{
-    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Goto, Name, NodeEntry, NodeError, Produced,
-    Record, State, Task, View, Write,
+    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Goto, Name, NodeEntry, NodeError, Persistence,
+    Produced, Record, State, Task, View, Write,
 };
 
 /// Runs `task`. `failed`: attempts that failed before this process took over.
@@ -76,7 +77,8 @@ pub(super) async fn run_task(
         scope.later(Event::NodeFailed { ns: at, node, failure: why, retry_in_ms, duration_ms, handler });
         if let Some(by) = by {
             // What a subgraph asked has nobody to hear the answer.
-            scope.postpone(vec![Record::Withdraw { ns: Name::from(task.inner_ns(&ns, checkpoint.fork)) }]);
+            let inner = task.inner_ns(&ns, checkpoint.fork, entry.policy.persistence);
+            scope.postpone(vec![Record::Withdraw { ns: Name::from(inner) }]);
             if failure.is_of_time() && scope.recorded.is_none() {
                 // A replay cannot know that there was no time left.
                 let told = encode(&failure, HANDLED)?;
@@ -85,9 +87,11 @@ pub(super) async fn run_task(
             return Ok(core::handled(task, by, &failure));
         }
         let Some(pause) = pause else { return Err(NodeError::Failed(failure)) };
-        let attempts =
-            Record::Attempts { ns, checkpoint: checkpoint.id.clone(), path: task.path.clone(), attempts: failed };
-        scope.commit(vec![attempts]).await?;
+        if is_kept(&ns) {
+            let attempts =
+                Record::Attempts { ns, checkpoint: checkpoint.id.clone(), path: task.path.clone(), attempts: failed };
+            scope.commit(vec![attempts]).await?;
+        }
         tokio::time::sleep(pause).await;
     }
 }
@@ -108,7 +112,7 @@ async fn attempt_once(
                 cx.not_swallowed()?;
                 Ok(produced)
             }
-            Body::Subgraph(inner) => subgraph(scope, graph, inner, checkpoint, task).await,
+            Body::Subgraph(inner) => subgraph(scope, graph, inner, checkpoint, task, entry.policy.persistence).await,
         }
     };
     let guarded = AssertUnwindSafe(work).catch_unwind();
@@ -142,7 +146,7 @@ async fn in_time<T>(
     if scope.recorded.is_some() || (limit.is_none() && idle.is_none()) {
         return Ok(work.await);
     }
-    let watch = scope.vigil.watch(checkpoint, task);
+    let watch = scope.vigil.watch(checkpoint, task, entry.policy.persistence);
     tokio::select! {
         biased;
         ended = work => Ok(ended),
@@ -234,12 +238,17 @@ fn subgraph<'a>(
     inner: &'a Arc<CompiledGraph>,
     checkpoint: &'a Checkpoint,
     task: &'a Task,
+    persistence: Persistence,
 ) -> BoxFuture<'a, Result<Produced, NodeError>> {
     Box::pin(async move {
         let seen = view(checkpoint, task)?.0;
         let input = shared_input(&seen, inner);
-        let ns = Name::from(task.inner_ns(&checkpoint.ns, checkpoint.fork));
-        match run_namespace(scope, inner, (&ns, checkpoint.fork), input).await? {
+        let ns = Name::from(task.inner_ns(&checkpoint.ns, checkpoint.fork, persistence));
+        let visit = match persistence {
+            Persistence::Thread => new_visit(scope, checkpoint, task, &ns).await?,
+            Persistence::Invocation | Persistence::Off => None,
+        };
+        match run_namespace(scope, inner, Line { ns: &ns, fork: checkpoint.fork, visit }, input).await? {
             NamespaceEnd::Finished(end) => Ok(Produced { writes: handed_back(&end, outer, inner), goto: Vec::new() }),
             NamespaceEnd::Left(command) => {
                 // What the subgraph asked has nobody to hear the answer.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Channel, Commands, DynNode, Failure, Field, Finding, Goto, Name, NodeInfo, NodePolicy, State, digest};
+use super::{
+    Channel, Commands, DynNode, Failure, Field, Finding, Goto, Name, NodeInfo, NodePolicy, Persistence, State, digest,
+};
 
 /// The name before the first node.
 pub const START: &str = "START";
@@ -258,6 +260,9 @@ impl CompiledGraph {
             let mut told = node(entry);
             if let Some(by) = &entry.policy.on_error {
                 told["on_error"] = json!(by);
+            }
+            if entry.policy.persistence != Persistence::Invocation {
+                told["persistence"] = json!(entry.policy.persistence);
             }
             if entry.policy.defer {
                 told["defer"] = Value::Bool(true);

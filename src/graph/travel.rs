@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::core;
 use super::driver::{latest, refuse_changed, refuse_over};
 use super::namespace::checkpointed;
 use super::{
     Checkpoint, CheckpointId, CompiledGraph, Engine, EngineError, Event, Failure, Name, Record, StateSnapshot,
     StateUpdate, Thread, ThreadId, ThreadStatus, Transaction,
 };
+use super::{change, core};
 
 /// Most updates in one transaction: it is held in memory as a whole.
 const MOST_UPDATES: usize = 1_000;
@@ -52,7 +52,7 @@ impl Engine {
             let mut finished = partial.results;
             let mut all = Vec::with_capacity(supersteps.len());
             for updates in supersteps {
-                let next = core::update(graph, &before, &finished, updates, self.clock.now())?;
+                let next = change::update(graph, &before, &finished, updates, self.clock.now())?;
                 finished.clear();
                 before.clone_from(&next);
                 all.push(next);
@@ -101,7 +101,7 @@ impl Engine {
             let history = self.store.history(id, "").await?;
             let number = history.iter().map(|c| c.fork).max().unwrap_or(0) + 1;
             let from = history.iter().find(|c| c.id == *from).ok_or_else(|| no_checkpoint(id, from.as_str()))?;
-            let next = core::fork(graph, from, number, values, as_node, self.clock.now())?;
+            let next = change::fork(graph, from, number, values, as_node, self.clock.now())?;
             let done = self.store.journal(id).await?.iter().map(|entry| entry.seq).max().unwrap_or(0);
             let forked = next.id.clone();
             let event = Event::Forked { from: from.id.clone(), fork: number };

@@ -11,9 +11,10 @@ use serde_json::Value;
 use super::effect::{decode, encode};
 use super::journal::{EntryKind, EntryStatus, JournalKey};
 use super::scope::Scope;
+use super::visit::entered;
 use super::{
-    Body, Checkpoint, CompiledGraph, Entry, Failure, Name, NodeError, Partial, START, Task, TaskPath, TaskResult,
-    Trigger,
+    Body, Checkpoint, CompiledGraph, Entry, Failure, Name, NodeError, Partial, Persistence, START, Task, TaskPath,
+    TaskResult, Trigger,
 };
 
 /// The journal's name of a place where a run found nothing.
@@ -103,9 +104,15 @@ impl Scope {
             None => {
                 let mut saw = ended.clone();
                 for task in checkpoint.frontier.iter().filter(|task| !ended.contains(&task.path)) {
-                    let ns = task.inner_ns(&checkpoint.ns, checkpoint.fork);
-                    let subgraph = graph.nodes.get(&task.node).is_some_and(|n| matches!(n.body, Body::Subgraph(_)));
-                    if subgraph && self.store.latest(&self.thread, &ns).await?.is_some() {
+                    let Some(entry) = graph.nodes.get(&task.node) else { continue };
+                    let persistence = entry.policy.persistence;
+                    let ns = task.inner_ns(&checkpoint.ns, checkpoint.fork, persistence);
+                    let begun = match (&entry.body, persistence) {
+                        (Body::Leaf(_), _) | (_, Persistence::Off) => false,
+                        (_, Persistence::Thread) => self.entry(&entered(checkpoint, task)).is_some(),
+                        (_, Persistence::Invocation) => self.store.latest(&self.thread, &ns).await?.is_some(),
+                    };
+                    if begun {
                         saw.push(task.path.clone());
                     }
                 }

@@ -1,5 +1,6 @@
 //! What every store must do: one suite, run against the one in memory and the one in SQLite.
 
+mod items;
 mod questions;
 mod runs;
 
@@ -59,6 +60,8 @@ pub async fn store_conformance(harness: &dyn Harness) -> Checked {
     statuses_are_kept(harness).await?;
     events_are_ordered(harness).await?;
     questions::the_inbox_is_the_next_owners(harness).await?;
+    items::items_are_shared(harness).await?;
+    items::channels_come_and_go(harness).await?;
     threads_are_filtered(harness).await
 }
 

@@ -15,6 +15,7 @@ mod fault;
 mod floor;
 mod inbox;
 mod interrupts;
+mod items;
 mod journal;
 mod ledger;
 mod lines;

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::batch::Tx;
 use super::fault::Done;
 use super::threads::{self, Head, RowChange};
-use super::{cache, checkpoints, events, inbox, interrupts, journal};
+use super::{cache, checkpoints, events, inbox, interrupts, items, journal};
 use crate::graph::{Event, Liveness, Opening, Owner, Record, StoreError, Thread, ThreadId};
 
 /// Adds a thread with its first records.
@@ -87,6 +87,8 @@ fn apply<'a>(
         Record::Took(seq) => return inbox::took(tx.conn, thread, *seq),
         Record::Sleeps { wake, heard } => return inbox::sleeps(tx.conn, thread, wake.as_ref(), *heard),
         Record::Cached { key, produced, expires_at } => return cache::put(tx.conn, key, produced, *expires_at, at),
+        Record::Keep(item) => return items::keep(tx.conn, item, at),
+        Record::Forget { namespace, key } => return items::forget(tx.conn, namespace, key),
         Record::Event(event) => said.push(event),
     }
     Ok(())

@@ -14,10 +14,11 @@ use super::prune::{self, Prune, Pruned};
 use super::readers::Readers;
 use super::records;
 use super::writer::Writer;
-use super::{AuditError, audit, cache, checkpoints, events, inbox, interrupts, journal, threads};
+use super::{AuditError, audit, cache, checkpoints, events, inbox, interrupts, items, journal, threads};
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Liveness, Name, Opening, Owner,
-    Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
+    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Liveness, Name, Opening,
+    Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId,
+    Transaction,
 };
 
 /// A store in one SQLite file. Several handles, in one process or in several, may be open on the same file.
@@ -148,6 +149,16 @@ impl Store for SqliteStore {
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
         let key = key.to_owned();
         self.readers.read(move |conn| cache::get(conn, &key, now)).await
+    }
+
+    async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.readers.read(move |conn| items::one(conn, &namespace, &key, now)).await
+    }
+
+    async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.readers.read(move |conn| items::inside(conn, &prefix, now, limit)).await
     }
 
     async fn ask_stop(&self, id: &ThreadId, ask: &StopAsk) -> Result<(), StoreError> {

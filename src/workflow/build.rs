@@ -136,6 +136,7 @@ fn add_node(
             .map(|cache| CachePolicy { ttl: cache.ttl.map(|TextDuration(ttl)| ttl), by: cache.by.clone() }),
         on_error: spec.on_error.as_ref().map(Handler::policy),
         defer: spec.defer,
+        persistence: spec.persistence.unwrap_or_default(),
     };
     graph.policy(name, policy)
 }

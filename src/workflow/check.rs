@@ -53,6 +53,7 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
         ("expired", node.expired.is_some(), kind == ask::KIND && node.ttl.is_some()),
         ("graph", node.graph.is_some(), kind == SUBGRAPH),
         ("file", node.file.is_some(), kind == SUBGRAPH),
+        ("persistence", node.persistence.is_some(), kind == SUBGRAPH),
         ("with", node.with.is_some(), ![expr::KIND, ask::KIND, SUBGRAPH].contains(&kind)),
         ("ttl", node.ttl.is_some(), ![expr::KIND, SUBGRAPH].contains(&kind)),
     ];

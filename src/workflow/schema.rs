@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::graph::Channel;
+use crate::graph::{Channel, Persistence};
 
 use super::{Handler, OneOrMany, Retries, TextDuration};
 
@@ -115,6 +115,9 @@ pub struct NodeSpec {
     /// `subgraph`: the graph's file, relative to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// `subgraph`: what stays of it between its visits (`invocation`: each begins anew).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
     /// Parameters of the node's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<Value>,

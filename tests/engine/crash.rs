@@ -14,9 +14,10 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tidegate::graph::{
     Advance, Answer, Channel, ChannelType, Checkpoint, CheckpointId, Command, CompiledGraph, Durability, END, Engine,
-    Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, NewThread, NodePolicy,
-    OnError, Opening, Outcome, Owner, Partial, Produced, Recall, Record, Reducer, RetryPolicy, START, Signal,
-    StateGraph, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, Until, replay,
+    Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, Item, NewThread,
+    NodePolicy, OnError, Opening, Outcome, Owner, Partial, Persistence, Produced, Recall, Record, Reducer, RetryPolicy,
+    START, Signal, StateGraph, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction,
+    Until, replay,
 };
 
 use crate::support::*;
@@ -176,6 +177,36 @@ fn case(name: &str) -> Arc<CompiledGraph> {
             let built = built.subgraph("s", Arc::new(inner.compile().unwrap())).node("y", news());
             built.edge(START, "a").edge(START, "b").barrier(["a", "b"], "s").edge("s", "y").edge("y", "z")
         }
+        "visits" => {
+            // A subgraph that keeps its state is visited twice, one that keeps nothing once; both ask, and write what threads share.
+            let write = step(|cx, _| {
+                Box::pin(async move {
+                    let seen = cx.store().get(&["visits"], cx.node()).await?.map(|item| item.value);
+                    let times = seen.as_ref().and_then(Value::as_i64).unwrap_or(0) + 1;
+                    cx.store().put(&["visits"], cx.node(), json!(times)).await?;
+                    cx.effect("make", Make::of(&format!("{}-{times}", cx.node()))).await?;
+                    Ok(Outcome::update(Wrote { n: Some(1), ..says(format!("{times} times")) }))
+                })
+            });
+            let once = step(|cx, _| {
+                Box::pin(async move {
+                    cx.store().put(&["visits"], "once", json!(true)).await?;
+                    cx.effect("make", Make::of("once")).await?;
+                    Ok(Outcome::update(says("once")))
+                })
+            });
+            let visited = |name: &str, first: Step| {
+                let built = graph(name).node("first", first).node("ask", asker()).node("y", maker());
+                Arc::new(built.edge(START, "first").edge("first", "ask").edge("ask", "y").compile().unwrap())
+            };
+            let kept = |persistence| NodePolicy { persistence, ..NodePolicy::default() };
+            let built = graph("visits").subgraph("s", visited("kept", write)).policy("s", kept(Persistence::Thread));
+            let built = built.subgraph("o", visited("off", once)).policy("o", kept(Persistence::Off)).edge(START, "s");
+            built.route("s", ["s", "o"], |state| {
+                let visits = state["n"].as_i64().unwrap_or_default();
+                Ok(if visits < 2 { "s" } else { "o" }.to_owned())
+            })
+        }
         "fork" | "async" | "exit" => {
             let built = graph(name).node("a", maker()).node("b", speaker()).node("c", speaker()).node("ask", asker());
             let built = built.subgraph("s", inner()).node("z", maker());
@@ -286,6 +317,7 @@ struct Seen {
     history: Vec<Value>,
     journal: BTreeMap<String, String>,
     questions: Vec<(String, bool)>,
+    items: Vec<(String, Value)>,
     things: Vec<String>,
 }
 
@@ -307,6 +339,7 @@ async fn seen(name: &str, dir: &Path) -> Seen {
         history: export.checkpoints.iter().map(row).collect(),
         journal: export.journal.iter().map(|e| (e.key.place(), format!("{:?}", e.status))).collect(),
         questions,
+        items: store.items("", Utc::now(), 99).await.unwrap().into_iter().map(|item| (item.key, item.value)).collect(),
         things: world.things(),
     }
 }
@@ -395,6 +428,7 @@ matrices! {
     timers_and_signals_survive: "waits",
     handlers_and_deferred_nodes_survive: "handled",
     topics_and_commands_survive: "topics",
+    visits_of_subgraphs_and_what_threads_share_survive: "visits",
     a_fork_survives: "fork",
     commits_beside_the_run_survive: "async",
     a_run_that_is_durable_at_its_exit_survives: "exit",
@@ -493,6 +527,14 @@ impl<S: Store> Store for Deadly<S> {
 
     async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
         self.0.signals(id).await
+    }
+
+    async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
+        self.0.item(namespace, key, now).await
+    }
+
+    async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.0.items(prefix, now, limit).await
     }
 
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {

@@ -11,8 +11,8 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tidegate::graph::{
     Advance, Answer, Checkpoint, CheckpointId, Durability, Effects, Engine, Entry, EntryKind, EventRow, Export, Inbox,
-    Interrupt, InterruptId, MemoryStore, Opening, Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store,
-    StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
+    Interrupt, InterruptId, Item, MemoryStore, Opening, Owner, Partial, Produced, Recall, Record, Signal, StopAsk,
+    Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
 };
 use tokio::sync::Notify;
 
@@ -233,6 +233,14 @@ impl Store for Faulty {
 
     async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
         self.read(self.inner.signals(id)).await
+    }
+
+    async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
+        self.read(self.inner.item(namespace, key, now)).await
+    }
+
+    async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.read(self.inner.items(prefix, now, limit)).await
     }
 
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {

@@ -9,7 +9,9 @@ mod sends;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::builder::StateGraph;
-use super::{Body, Channel, ChannelKind, Commands, CompiledGraph, END, Failure, Name, NodeEntry, NodeInfo, START};
+use super::{
+    Body, Channel, ChannelKind, Commands, CompiledGraph, END, Failure, Name, NodeEntry, NodeInfo, Persistence, START,
+};
 use reach::Paths;
 
 /// Something that is wrong or odd, with the place in the graph.
@@ -158,6 +160,12 @@ pub(super) fn compile(graph: StateGraph, kept: bool) -> Result<CompiledGraph, Co
     })
 }
 
+/// Whether a run may stop at a place inside that only a checkpoint can tell.
+fn stops(graph: &CompiledGraph) -> bool {
+    let inside = |entry: &NodeEntry| matches!(&entry.body, Body::Subgraph(inner) if stops(inner));
+    !graph.interrupt_before.is_empty() || !graph.interrupt_after.is_empty() || graph.nodes.values().any(inside)
+}
+
 fn entry(name: &str, body: &Body, policy: &super::NodePolicy) -> NodeEntry {
     let info = match body {
         Body::Leaf(node) => node.info(),
@@ -212,10 +220,27 @@ impl Exam<'_> {
                 self.broken(Place::Node(name.clone()), failure);
             }
         }
+        self.persistence();
         for node in self.graph.interrupt_before.iter().chain(&self.graph.interrupt_after) {
             if !self.is_node(node) {
                 self.unknown(Place::Interrupt(node.clone()), node, "an interrupt names it");
             }
+        }
+    }
+
+    fn persistence(&mut self) {
+        for (name, (body, policy)) in &self.graph.nodes {
+            let why = match (body, policy.persistence) {
+                (_, Persistence::Invocation) | (Body::Subgraph(_), Persistence::Thread) => continue,
+                (Body::Leaf(_), _) => "it is no subgraph",
+                (Body::Subgraph(inner), Persistence::Off) if stops(inner) => {
+                    "a run stops before or behind nodes inside it"
+                }
+                (Body::Subgraph(_), Persistence::Off) => continue,
+            };
+            let failure = Failure::new("bad_persistence", format!("`{name}` cannot have this `persistence`"));
+            let place = Place::Policy(name.clone(), "persistence");
+            self.broken(place, failure.because(why).hint("leave it out"));
         }
     }
 

@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::graph::change::update;
 use crate::graph::{
-    Channel, ChannelType, Context, DynNode, NodeError, NodeInfo, NodePolicy, Produced, Reducer, StateGraph, View,
+    Channel, ChannelType, Context, DynNode, NodeError, NodeInfo, NodePolicy, Produced, Reducer, StateGraph,
+    StateUpdate, View,
 };
 
 /// Bytes that choices are read from: when they are over, the first choice is taken, so that a failing case shrinks to a small one.

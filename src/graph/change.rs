@@ -1,0 +1,98 @@
+//! Changes of the state from outside, as pure as the core: updates as if nodes had written them, and branches.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::channel::{apply_writes, end_step};
+use super::core::{arrive, in_order, leave, plan, settle};
+use super::{Checkpoint, CompiledGraph, END, Failure, Name, START, Source, TaskResult, Write};
+
+/// A change of the state from outside (LangGraph's `StateUpdate`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateUpdate {
+    /// What is written.
+    #[serde(default)]
+    pub values: Map<String, Value>,
+    /// The node as which it is written: its edges say what is due next. `START`: the first nodes are; `END`: nothing is.
+    pub as_node: Name,
+}
+
+/// What comes from outside is kept with the thread: it cannot go to a channel that nothing keeps.
+pub(super) fn refuse_untracked(graph: &CompiledGraph, values: &Map<String, Value>, who: &str) -> Result<(), Failure> {
+    let Some(name) = values.keys().find(|name| graph.untracked.contains(name.as_str())) else { return Ok(()) };
+    Err(Failure::new("untracked_input", format!("{who} cannot write channel `{name}`"))
+        .because("it is untracked: no checkpoint has its value, so it would be lost before any node saw it")
+        .hint("let a node write it, or declare the channel without `kind: untracked`"))
+}
+
+/// Changes from outside in one superstep: as if each `as_node` had written its `values` now. What was due before is not due any more (LangGraph's
+/// `update_state`); finished tasks of the unfinished superstep keep their writes, not their triggers.
+pub(super) fn update(
+    graph: &CompiledGraph,
+    before: &Checkpoint,
+    finished: &[TaskResult],
+    updates: &[StateUpdate],
+    at: DateTime<Utc>,
+) -> Result<Checkpoint, Failure> {
+    for StateUpdate { values, as_node } in updates {
+        if as_node != START && as_node != END && !graph.nodes.contains_key(as_node) {
+            return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
+        }
+        refuse_untracked(graph, values, "a change from outside")?;
+    }
+    let mut next = settle(graph, before, &in_order(finished), None, at)?;
+    for arrived in finished.iter().flat_map(|r| &r.triggers) {
+        arrive(&mut next, arrived);
+    }
+    if updates.iter().any(|update| update.as_node == END) {
+        // What was due counts as having run, so it has used up its barriers.
+        next.barriers.retain(|id, arrived| graph.barriers.get(id).is_none_or(|barrier| *arrived != barrier.from));
+        next.deferred.clear();
+    }
+    let mut all = Vec::new();
+    let mut triggers = Vec::new();
+    for StateUpdate { values, as_node } in updates {
+        let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
+        // As a node's: its edges are chosen by the state with its own writes.
+        let mut fresh = next.values.clone();
+        apply_writes(&graph.channels, &mut fresh, &writes)?;
+        triggers.extend(leave(graph, as_node, &fresh)?);
+        all.extend(writes);
+    }
+    apply_writes(&graph.channels, &mut next.values, &all)?;
+    // As in LangGraph it is a superstep of its own.
+    end_step(&graph.channels, &mut next.values, all.iter());
+    next.source = Source::Update;
+    plan(graph, &mut next, &triggers);
+    Ok(next)
+}
+
+/// A branch off `from`: its state with `values` applied. As `as_node` had written them, what that node's edges lead to is due; without it
+/// what was due at `from` is.
+pub(super) fn fork(
+    graph: &CompiledGraph,
+    from: &Checkpoint,
+    number: u32,
+    values: &Map<String, Value>,
+    as_node: Option<&str>,
+    at: DateTime<Utc>,
+) -> Result<Checkpoint, Failure> {
+    let mut next = match as_node {
+        Some(node) => {
+            let as_node = StateUpdate { values: values.clone(), as_node: node.into() };
+            update(graph, from, &[], &[as_node], at)?
+        }
+        None => {
+            refuse_untracked(graph, values, "a change from outside")?;
+            let mut next = settle(graph, from, &[], None, at)?;
+            let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
+            apply_writes(&graph.channels, &mut next.values, &writes)?;
+            next.frontier.clone_from(&from.frontier);
+            next
+        }
+    };
+    (next.source, next.fork) = (Source::Fork, number);
+    Ok(next)
+}
