@@ -11,13 +11,13 @@ use serde_json::{Map, Value, json};
 use super::core::{self, Finished};
 use super::effect::{decode, encode};
 use super::failure::RECURSION_LIMIT;
-use super::journal::{EntryKind, JournalKey, digest};
+use super::journal::{EntryKind, EntryStatus, JournalKey, digest};
 use super::namespace::{Line, NamespaceEnd, is_kept, run_namespace};
 use super::scope::{Scope, millis, panic_message};
 use super::visit::new_visit;
 use super::{
-    Body, Channel, Checkpoint, CompiledGraph, Context, Event, Failure, Goto, Name, NodeEntry, NodeError, Persistence,
-    Produced, Record, State, Task, View, Write,
+    Body, Channel, Checkpoint, CompiledGraph, Context, Entry, Event, Failure, Goto, Name, NodeEntry, NodeError,
+    Persistence, Produced, Record, State, Task, View, Write,
 };
 
 /// Runs `task`. `failed`: attempts that failed before this process took over.
@@ -40,16 +40,17 @@ pub(super) async fn run_task(
     if let Some(given) = given_before(scope, graph, checkpoint, task, entry).await? {
         return Ok(given);
     }
-    if let (Some(by), Some(failure)) =
-        (&entry.policy.on_error, scope.pinned(&JournalKey::of(checkpoint, task, HANDLED, 0)))
-    {
-        return Ok(core::handled(task, by, &decode(failure, HANDLED)?));
-    }
     loop {
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
         let began = Instant::now();
-        let timed_out = scope.recorded.as_ref().and_then(|recorded| recorded.timed_out(checkpoint, &place()));
+        let timed_out = match &scope.recorded {
+            None => None,
+            Some(recorded) => match scope.pinned(&out_of_time(checkpoint, task, attempt)) {
+                Some(failure) => Some(decode(failure, OUT_OF_TIME)?),
+                None => recorded.timed_out(checkpoint, &place()),
+            },
+        };
         let end = match timed_out {
             Some(failure) => Err(NodeError::Failed(failure)),
             None => attempt_once(scope, graph, checkpoint, task, entry, attempt).await,
@@ -73,17 +74,18 @@ pub(super) async fn run_task(
         let duration_ms = Some(millis(began));
         let by = entry.policy.on_error.as_ref().filter(|_| pause.is_none() && is_handled(&failure));
         let handler = by.map(|by| by.to.clone());
+        if failure.is_of_time() && scope.recorded.is_none() && (by.is_some() || pause.is_some()) {
+            // The run goes on, and a replay cannot know that there was no time left.
+            let entry = scope.fresh(&out_of_time(checkpoint, task, attempt), EntryKind::Pin, "", Value::Null);
+            let receipt = Some(encode(&failure, OUT_OF_TIME)?);
+            scope.postpone([scope.note(Entry { status: EntryStatus::Done, receipt, ..entry })]);
+        }
         let (at, why) = (ns.clone(), failure.clone());
         scope.later(Event::NodeFailed { ns: at, node, failure: why, retry_in_ms, duration_ms, handler });
         if let Some(by) = by {
             // What a subgraph asked has nobody to hear the answer.
             let inner = task.inner_ns(&ns, checkpoint.fork, entry.policy.persistence);
             scope.postpone(vec![Record::Withdraw { ns: Name::from(inner) }]);
-            if failure.is_of_time() && scope.recorded.is_none() {
-                // A replay cannot know that there was no time left.
-                let told = encode(&failure, HANDLED)?;
-                scope.reading(JournalKey::of(checkpoint, task, HANDLED, 0), EntryKind::Pin, async { Ok(told) }).await?;
-            }
             return Ok(core::handled(task, by, &failure));
         }
         let Some(pause) = pause else { return Err(NodeError::Failed(failure)) };
@@ -159,8 +161,13 @@ async fn in_time<T>(
     }
 }
 
-/// The journal's name of a failure that a handler took.
-const HANDLED: &str = "handled";
+/// The journal's name of an attempt that had no time left.
+const OUT_OF_TIME: &str = "out of time";
+
+fn out_of_time(checkpoint: &Checkpoint, task: &Task, attempt: u32) -> JournalKey {
+    JournalKey::of(checkpoint, task, OUT_OF_TIME, attempt)
+}
+
 /// The journal's name of a result that came from the cache.
 const CACHED: &str = "cached";
 

@@ -280,6 +280,29 @@ async fn a_handled_timeout_replays() {
 }
 
 #[tokio::test]
+async fn a_retried_timeout_replays() {
+    each(async |rig| {
+        let retry = vec![tidegate::graph::RetryPolicy { initial_ms: 1, max_attempts: 3, ..Default::default() }];
+        let policy = NodePolicy { retry, timeout: Some(Duration::from_millis(100)), ..NodePolicy::default() };
+        // What the first attempts say of themselves is not what the last one does.
+        let slow = step(|cx, _| {
+            Box::pin(async move {
+                if cx.attempt() < 3 {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Outcome::update(says(format!("attempt {}", cx.attempt()))))
+            })
+        });
+        let graph = compiled(graph("retried").node("slow", slow).edge(START, "slow").policy("slow", policy));
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.log(&graph, &id).await, json!(["attempt 3"]));
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_superstep_without_time_is_refused() {
     let built = graph("none").node("a", speaker()).edge(START, "a").step_timeout(Duration::ZERO);
     assert!(built.compile().err().unwrap().errors.iter().any(|e| e.failure.code == "bad_step_timeout"));
