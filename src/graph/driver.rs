@@ -1,6 +1,6 @@
 //! The local driver: runs what the core says is due on tokio and commits what it leaves to a store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
@@ -406,6 +406,8 @@ async fn drained(scope: &Scope) -> Result<RunEnd, StoreError> {
     let status = if held { after(ThreadStatus::Running, ThreadEvent::Interrupt)? } else { ThreadStatus::Running };
     let records = if held {
         vec![
+            // No timer and no signal goes on with it, only a person.
+            Record::Sleeps { wake: None, listens: BTreeSet::new() },
             Record::Status { status, failure: None, unwinding: None },
             Record::Event(Event::StatusChanged { status, failure: None }),
         ]

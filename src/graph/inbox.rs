@@ -23,6 +23,6 @@ pub struct Inbox {
     pub stop: Option<StopAsk>,
     /// A question was answered that no run has seen: only a run that has begun (its first commit) has.
     pub answered: bool,
-    /// A signal has come that no run has looked at.
+    /// A signal lies there that a wait waits for: as its newest run ended, or somebody changed it from outside.
     pub signalled: bool,
 }

@@ -1,6 +1,6 @@
 //! A store in memory: for tests, for replays, and as the plainest statement of what a store is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -40,8 +40,8 @@ struct Kept {
     seen: u64,
     /// All signals, with whether a wait has taken them.
     signals: Vec<(Signal, bool)>,
-    /// The newest signal that a run has looked at.
-    heard: u64,
+    /// Names of the signals that its waits wait for.
+    listens: BTreeSet<String>,
 }
 
 impl Inner {
@@ -109,7 +109,7 @@ impl Kept {
             Record::Took(seq) => {
                 self.signals.iter_mut().filter(|(signal, _)| signal.seq == seq).for_each(|(_, taken)| *taken = true);
             }
-            Record::Sleeps { wake, heard } => (self.row.wake, self.heard) = (wake, heard),
+            Record::Sleeps { wake, listens } => (self.row.wake, self.listens) = (wake, listens),
             // The store keeps it, not the thread.
             Record::Cached { .. } | Record::Keep(_) | Record::Forget { .. } => {}
             Record::Release => self.row.owner = None,
@@ -155,7 +155,7 @@ impl Store for MemoryStore {
             stop: None,
             seen: 0,
             signals: Vec::new(),
-            heard: 0,
+            listens: BTreeSet::new(),
         };
         records.into_iter().for_each(|record| kept.apply(record, thread.created_at));
         inner.threads.insert(thread.id.clone(), kept);
@@ -270,7 +270,7 @@ impl Store for MemoryStore {
         self.read(id, |k| {
             let epoch = k.row.epoch;
             let stop = k.stop.as_ref().filter(|(asked, _)| *asked == epoch).map(|(_, ask)| ask.clone());
-            let signalled = k.signals.iter().any(|(signal, taken)| !taken && signal.seq > k.heard);
+            let signalled = k.signals.iter().any(|(signal, taken)| !taken && k.listens.contains(&signal.name));
             Inbox { epoch, stop, answered: k.seen < k.answers(), signalled }
         })
     }

@@ -68,14 +68,13 @@ pub(super) struct Memory {
     pub interrupts: BTreeMap<InterruptId, Interrupt>,
     /// Events and other records that wait for the next commit.
     pub waiting: Vec<Record>,
-    /// The timers of waits that go on. Two tasks may wait.
+    /// The timers of waits that go on, and the signals that they wait for. Two tasks may wait.
     pub alarms: Vec<Option<Alarm>>,
+    pub listens: BTreeSet<String>,
     /// Signals that this run has taken: two tasks must not take the same.
     pub taken: BTreeSet<u64>,
-    /// The newest signal that this run has looked at.
-    pub heard: u64,
-    /// Whether the thread's row has a timer that is over when this run ends.
-    pub had_alarm: bool,
+    /// Whether the thread's row may say what an earlier run waited for.
+    pub waited: bool,
     /// Where the root stood when the run began.
     root: Option<(Arc<Checkpoint>, Partial)>,
 }
@@ -95,11 +94,12 @@ pub(super) struct ScopeParts {
 impl Scope {
     pub fn new(thread: &Thread, parts: ScopeParts, recall: Recall) -> Self {
         let Recall { journal, interrupts, latest, partial } = recall;
+        let waited = thread.wake.is_some() || journal.iter().any(|entry| entry.kind == EntryKind::Wait);
         let memory = Memory {
             next_seq: journal.iter().map(|e| e.seq).max().unwrap_or(0) + 1,
             entries: journal.into_iter().map(|e| (e.key.clone(), e)).collect(),
             interrupts: interrupts.into_iter().map(|i| (i.id.clone(), i)).collect(),
-            had_alarm: thread.wake.is_some(),
+            waited,
             root: latest.map(|latest| (latest, partial)),
             ..Memory::default()
         };

@@ -1,7 +1,7 @@
 //! What the engine asks of a store. A store is a reducer over [`Record`]s plus a few reads; `store/` holds the SQLite one,
 //! [`super::MemoryStore`] is for tests and replay, and one conformance suite holds both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -191,8 +191,8 @@ pub enum Record {
     Sleeps {
         /// Its next timer.
         wake: Option<Alarm>,
-        /// The newest signal that the run has looked at.
-        heard: u64,
+        /// Names of the signals that its waits wait for.
+        listens: BTreeSet<String>,
     },
     /// What a node gave, to be given again for the same input.
     Cached {

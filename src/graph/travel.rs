@@ -1,5 +1,6 @@
 //! What people do to a thread's state from outside: change it, give it new input, go back and branch off.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -122,9 +123,8 @@ impl Engine {
                 return Ok(());
             }
             let status = ThreadStatus::Interrupted;
-            let heard = self.store.signals(id).await?.last().map_or(0, |newest| newest.seq);
             let records = vec![
-                Record::Sleeps { wake: None, heard },
+                Record::Sleeps { wake: None, listens: BTreeSet::new() },
                 Record::Status { status, failure: None, unwinding: None },
                 Record::Event(Event::StatusChanged { status, failure: None }),
             ];
@@ -172,6 +172,7 @@ impl Engine {
         let status = if last.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
         let at = last.at;
         records.push(Record::Withdraw { ns: Name::default() });
+        records.push(Record::Sleeps { wake: None, listens: BTreeSet::new() });
         records.extend(line.iter().map(checkpointed));
         records.push(Record::Status { status, failure: None, unwinding: None });
         records.extend(line.into_iter().map(|next| Record::Checkpoint(Arc::new(next))));

@@ -118,15 +118,15 @@ impl Scope {
         !memory.alarms.is_empty() && !memory.interrupts.values().any(asks)
     }
 
-    /// What the thread waits for beside answers, as its run ends.
+    /// What the thread waits for beside answers, as its run ends in an orderly way: nothing, if it stops where nobody waits.
     pub fn sleeps(&self) -> Option<Record> {
         let memory = self.memory();
-        if memory.alarms.is_empty() && !memory.had_alarm {
+        if memory.alarms.is_empty() && !memory.waited {
             return None;
         }
         let (now, uptime) = (self.now(), self.clock.uptime());
         let soonest = memory.alarms.iter().flatten().min_by_key(|alarm| alarm.remaining(now, uptime.as_ref()));
-        Some(Record::Sleeps { wake: soonest.cloned(), heard: memory.heard })
+        Some(Record::Sleeps { wake: soonest.cloned(), listens: memory.listens.clone() })
     }
 
     /// Until one of `signals` comes or the time is over; `Suspended` while neither is so.
@@ -163,7 +163,11 @@ impl Scope {
             }
         };
         let Some(woken) = woken else {
-            self.memory().alarms.push(waiting.alarm);
+            {
+                let mut memory = self.memory();
+                memory.alarms.push(waiting.alarm);
+                memory.listens.extend(waiting.signals);
+            }
             if is_new {
                 let record = self.note(entry);
                 self.commit(vec![record]).await?;
@@ -186,7 +190,6 @@ impl Scope {
         }
         let there = self.store.signals(&self.thread).await?;
         let mut memory = self.memory();
-        memory.heard = memory.heard.max(there.last().map_or(0, |newest| newest.seq));
         let found = there.into_iter().find(|s| names.contains(&s.name) && !memory.taken.contains(&s.seq));
         memory.taken.extend(found.iter().map(|s| s.seq));
         Ok(found)

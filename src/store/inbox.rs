@@ -1,5 +1,7 @@
 //! What others leave for whoever advances a thread.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::batch::Tx;
@@ -23,7 +25,8 @@ pub(super) fn read(conn: &Connection, id: &ThreadId) -> Done<Inbox> {
     let mut select = conn.prepare_cached(
         "SELECT epoch, CASE WHEN stop_epoch = epoch THEN stop END,
            seen < (SELECT count(*) FROM interrupts i WHERE i.thread = threads.n AND i.answer IS NOT NULL),
-           EXISTS (SELECT 1 FROM signals s WHERE s.thread = threads.n AND s.taken = 0 AND s.seq > threads.heard)
+           listens IS NOT NULL AND EXISTS (SELECT 1 FROM signals s WHERE s.thread = threads.n AND s.taken = 0
+             AND json_extract(s.body, '$.name') IN (SELECT value FROM json_each(listens)))
          FROM threads WHERE id = ?1",
     )?;
     let found =
@@ -77,8 +80,9 @@ pub(super) fn took(conn: &Connection, thread: i64, seq: u64) -> Done<()> {
 }
 
 /// What the thread waits for when a run ends.
-pub(super) fn sleeps(conn: &Connection, thread: i64, wake: Option<&Alarm>, heard: u64) -> Done<()> {
-    let mut update = conn.prepare_cached("UPDATE threads SET wake = ?2, heard = ?3 WHERE n = ?1")?;
-    update.execute(params![thread, threads::encode_opt(wake)?, count(heard)?])?;
+pub(super) fn sleeps(conn: &Connection, thread: i64, wake: Option<&Alarm>, listens: &BTreeSet<String>) -> Done<()> {
+    let mut update = conn.prepare_cached("UPDATE threads SET wake = ?2, listens = ?3 WHERE n = ?1")?;
+    let listens = Some(listens).filter(|names| !names.is_empty());
+    update.execute(params![thread, threads::encode_opt(wake)?, threads::encode_opt(listens)?])?;
     Ok(())
 }

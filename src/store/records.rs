@@ -85,7 +85,7 @@ fn apply<'a>(
             return threads::migrated(tx.conn, thread, fingerprint, node_versions);
         }
         Record::Took(seq) => return inbox::took(tx.conn, thread, *seq),
-        Record::Sleeps { wake, heard } => return inbox::sleeps(tx.conn, thread, wake.as_ref(), *heard),
+        Record::Sleeps { wake, listens } => return inbox::sleeps(tx.conn, thread, wake.as_ref(), listens),
         Record::Cached { key, produced, expires_at } => return cache::put(tx.conn, key, produced, *expires_at, at),
         Record::Keep(item) => return items::keep(tx.conn, item, at),
         Record::Forget { namespace, key } => return items::forget(tx.conn, namespace, key),

@@ -120,6 +120,57 @@ async fn after_a_boot_the_clock_counts() {
 }
 
 #[tokio::test]
+async fn a_signal_is_nobodys_business_where_no_wait_waits_for_it() {
+    each(async |rig| {
+        let store = rig.engine.store().clone();
+        let go = || waiter(&["go"], Until::Never);
+        let stirs = async |id: &ThreadId| store.inbox(id).await.unwrap().signalled;
+
+        // Before a sleep that comes first, and while it lasts.
+        let nap = waiter(&[], Until::After(Duration::from_secs(600)));
+        let graph = chain("nap", vec![("nap", nap), ("hear", go())]);
+        let id = rig.create(&graph).await;
+        store.signal(&id, &signal("go", 1)).await.unwrap();
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Sleeping);
+        assert!(!stirs(&id).await);
+
+        // At a static interrupt, also behind a wait; and after a change from outside.
+        let graph = graph("stops")
+            .node("hear", go())
+            .node("pay", step(|_, _| Box::pin(async { Ok(Outcome::update(says("paid"))) })));
+        let graph = graph.edge(START, "hear").edge("hear", "pay").interrupt_before(["pay"]);
+        let graph = Arc::new(graph.compile().unwrap());
+        let id = rig.create(&graph).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Sleeping);
+        store.signal(&id, &signal("go", 1)).await.unwrap();
+        assert!(stirs(&id).await);
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Interrupted);
+        store.signal(&id, &signal("go", 2)).await.unwrap();
+        assert!(!stirs(&id).await);
+
+        let id = rig.create(&graph).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Sleeping);
+        let values = json!({"log": ["from outside"]});
+        rig.engine.update(&graph, &id, values.as_object().unwrap(), "hear").await.unwrap();
+        store.signal(&id, &signal("go", 1)).await.unwrap();
+        assert!(!stirs(&id).await);
+
+        // Held by a person.
+        let id = rig.create(&graph).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Sleeping);
+        rig.engine.hold(&id).await.unwrap();
+        store.signal(&id, &signal("go", 1)).await.unwrap();
+        assert!(!stirs(&id).await);
+        assert_eq!(
+            rig.advance(&graph, &id).await.status,
+            ThreadStatus::Interrupted,
+            "it has heard the signal, and stops before `pay`"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_signal_wakes_one_wait_also_when_it_came_first() {
     each(async |rig| {
         let go = || waiter(&["go"], Until::Never);
@@ -129,19 +180,21 @@ async fn a_signal_wakes_one_wait_also_when_it_came_first() {
         // Before anybody waits, and one that nobody waits for.
         store.signal(&id, &signal("other", 0)).await.unwrap();
         store.signal(&id, &signal("go", 1)).await.unwrap();
-        assert!(store.inbox(&id).await.unwrap().signalled);
+        assert!(!store.inbox(&id).await.unwrap().signalled, "nobody waits yet");
         assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Sleeping);
         assert_eq!(rig.log(&graph, &id).await, json!(["go 1 by ada"]));
-        assert!(!store.inbox(&id).await.unwrap().signalled, "all there is has been looked at");
+        assert!(!store.inbox(&id).await.unwrap().signalled, "nobody waits for `other`");
+        store.signal(&id, &signal("other", 0)).await.unwrap();
+        assert!(!store.inbox(&id).await.unwrap().signalled, "nor for another one");
         assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Sleeping);
         rig.replays(&graph, &id).await;
 
-        assert_eq!(store.signal(&id, &signal("go", 2)).await.unwrap(), 3);
+        assert_eq!(store.signal(&id, &signal("go", 2)).await.unwrap(), 4);
         assert!(store.inbox(&id).await.unwrap().signalled);
         assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
         assert_eq!(rig.log(&graph, &id).await, json!(["go 1 by ada", "go 2 by ada"]));
         let left: Vec<String> = store.signals(&id).await.unwrap().into_iter().map(|s| s.name).collect();
-        assert_eq!(left, ["other"]);
+        assert_eq!(left, ["other", "other"]);
         rig.replays(&graph, &id).await;
     })
     .await;
