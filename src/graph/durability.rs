@@ -100,11 +100,23 @@ impl Scope {
         let Some((transaction, shown)) = self.transaction(records) else { return Ok(()) };
         let at = transaction.at;
         match &self.behind {
+            None if self.durability == Durability::Exit => self.commit_in_turn(transaction).await?,
             None => self.store.commit(transaction).await?,
             Some(behind) => behind.commit(transaction).await?,
         }
         self.show(at, &shown);
         Ok(())
+    }
+
+    /// Whoever commits takes along what waits, checkpoints among it. If that fails, a sibling must not record what it did behind them.
+    async fn commit_in_turn(&self, transaction: Transaction) -> Result<(), StoreError> {
+        let mut failed = self.turn.lock().await;
+        if let Some(error) = &*failed {
+            return Err(error.clone());
+        }
+        let done = self.store.commit(transaction).await;
+        *failed = done.clone().err();
+        done
     }
 
     /// Waits until everything that was handed over is durable.

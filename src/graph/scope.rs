@@ -58,6 +58,8 @@ pub(super) struct Scope {
     memory: Mutex<Memory>,
     /// The lease has been given back.
     over: AtomicBool,
+    /// One commit after the other where checkpoints wait for the next one, whoever makes it; and why one failed.
+    pub turn: tokio::sync::Mutex<Option<StoreError>>,
 }
 
 /// What a run knows of its thread.
@@ -120,6 +122,7 @@ impl Scope {
             vigil: Arc::default(),
             memory: Mutex::new(memory),
             over: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 

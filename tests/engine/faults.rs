@@ -489,3 +489,10 @@ async fn random_faults_of_a_store_in_memory_change_nothing() {
 async fn random_faults_of_the_store_in_sqlite_change_nothing() {
     seeds(20, Duration::from_secs(20), async |seed| faulted(seed, "sqlite").await).await;
 }
+
+/// Where checkpoints wait for the next commit, the sibling that made it failed, and another one recorded its effect behind the gap: a commit
+/// point was then set above it.
+#[tokio::test]
+async fn a_sibling_records_nothing_behind_a_gap() {
+    faulted(1979, "memory").await;
+}

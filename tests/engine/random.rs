@@ -91,9 +91,12 @@ impl Case {
         let breaks = dice.one_in(4);
         let undisturbed = matches!(deed, Deed::Nothing | Deed::Input) && !breaks;
         let plan = Plan { breaks, free: wild || undisturbed };
-        Self { graph: Arc::new(layers("g", &mut dice, 2, plan).compile().unwrap()), durability, deed }
+        Self { graph: Arc::new(layers("g", &mut dice, DEPTH, plan).compile().unwrap()), durability, deed }
     }
 }
+
+/// How deep subgraphs lie in each other.
+const DEPTH: u32 = 2;
 
 /// What a case's graphs may have.
 #[derive(Clone, Copy)]
@@ -166,7 +169,9 @@ fn add(
         7 => return handled(built, node),
         8 => {
             let commit = NodePolicy { commit_point: true, ..NodePolicy::default() };
-            (graph_with(node, maker(), if dice.one_in(2) { commit } else { NodePolicy::default() }), node.to_owned())
+            // In a subgraph it also commits what siblings around it have done by then: who is faster counts.
+            let may = dice.one_in(2) && (depth == DEPTH || plan.free);
+            (graph_with(node, maker(), if may { commit } else { NodePolicy::default() }), node.to_owned())
         }
         9 => {
             let cache = dice.one_in(2).then(CachePolicy::default);

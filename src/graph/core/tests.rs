@@ -53,28 +53,39 @@ impl DynNode for Blank {
 
 const NODES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-/// Every reducer, and two channels that hold the last value.
-const CHANNELS: [(&str, ChannelType, Option<Reducer>); 8] = [
-    ("sum", ChannelType::Integer, Some(Reducer::Add)),
-    ("list", ChannelType::Array, Some(Reducer::Append)),
-    ("most", ChannelType::Integer, Some(Reducer::Max)),
-    ("least", ChannelType::Integer, Some(Reducer::Min)),
-    ("map", ChannelType::Object, Some(Reducer::Merge)),
-    ("set", ChannelType::Array, Some(Reducer::Union)),
-    ("last", ChannelType::Any, None),
-    ("other", ChannelType::Any, None),
-];
+/// Every reducer and every kind that a checkpoint has.
+fn channels() -> [(&'static str, Channel); 12] {
+    use ChannelType as T;
+    [
+        ("sum", Channel::reduced(T::Integer, Reducer::Add)),
+        ("list", Channel::reduced(T::Array, Reducer::Append)),
+        ("most", Channel::reduced(T::Integer, Reducer::Max)),
+        ("least", Channel::reduced(T::Integer, Reducer::Min)),
+        ("map", Channel::reduced(T::Object, Reducer::Merge)),
+        ("set", Channel::reduced(T::Array, Reducer::Union)),
+        ("last", Channel::last(T::Any)),
+        ("other", Channel::last(T::Any)),
+        ("topic", Channel::topic(true)),
+        ("news", Channel::topic(false)),
+        ("brief", Channel::ephemeral(T::Any).unguarded()),
+        ("agreed", Channel::any_value(T::Any)),
+    ]
+}
 
 fn graph(tape: &mut Tape) -> CompiledGraph {
     let mut built = StateGraph::new("random");
-    for (name, kind, reducer) in CHANNELS {
-        built = built.channel(name, reducer.map_or(Channel::last(kind), |reducer| Channel::reduced(kind, reducer)));
+    for (name, channel) in channels() {
+        built = built.channel(name, channel);
     }
     for node in NODES {
         let policy = NodePolicy { defer: tape.one_in(6), ..NodePolicy::default() };
         built = built.dyn_node(node, Arc::new(Blank)).policy(node, policy);
     }
     built = built.edge(START, NODES[0]).edge(START, NODES[1 + tape.below(5)]);
+    // Something leads to every node: a deferred one to which nothing leads is an error.
+    for at in 1..NODES.len() {
+        built = built.edge(NODES[tape.below(at)], NODES[at]);
+    }
     for (at, from) in NODES.into_iter().enumerate() {
         for to in &NODES[at + 1..] {
             if tape.one_in(3) {
@@ -99,15 +110,16 @@ fn graph(tape: &mut Tape) -> CompiledGraph {
 }
 
 fn write(tape: &mut Tape) -> Write {
-    let (name, kind, reducer) = CHANNELS[tape.below(CHANNELS.len())];
+    let channels = channels();
+    let (name, channel) = &channels[tape.below(channels.len())];
     let n = i64::try_from(tape.below(7)).unwrap_or_default() - 3;
-    let value = match kind {
+    let value = match channel.value {
         ChannelType::Integer => json!(n),
         ChannelType::Array => json!([n, {"x": n}]),
         ChannelType::Object => json!({ ["k", "l"][tape.below(2)]: n }),
         _ => json!({"any": n}),
     };
-    Write { overwrite: reducer.is_some() && tape.one_in(5), ..Write::new(name, value) }
+    Write { overwrite: channel.kind.fold().is_some() && tape.one_in(5), ..Write::new(*name, value) }
 }
 
 fn goto(tape: &mut Tape) -> Goto {
