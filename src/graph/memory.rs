@@ -22,7 +22,7 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Inner {
     threads: BTreeMap<ThreadId, Kept>,
-    cache: BTreeMap<String, (Produced, Option<DateTime<Utc>>)>,
+    cache: BTreeMap<String, Given>,
     /// What threads share, by namespace and key.
     items: BTreeMap<(String, String), Item>,
 }
@@ -42,6 +42,14 @@ struct Kept {
     signals: Vec<(Signal, bool)>,
     /// Names of the signals that its waits wait for.
     listens: BTreeSet<String>,
+}
+
+/// A result that is given again for the same input.
+struct Given {
+    /// The thread whose node gave it.
+    by: ThreadId,
+    produced: Produced,
+    until: Option<DateTime<Utc>>,
 }
 
 impl Inner {
@@ -111,7 +119,7 @@ impl Kept {
             }
             Record::Sleeps { wake, listens } => (self.row.wake, self.listens) = (wake, listens),
             // The store keeps it, not the thread.
-            Record::Cached { .. } | Record::Keep(_) | Record::Forget { .. } => {}
+            Record::Cached { .. } | Record::Uncache | Record::Keep(_) | Record::Forget { .. } => {}
             Record::Release => self.row.owner = None,
             Record::Event(event) => self.event(at, event),
         }
@@ -243,8 +251,8 @@ impl Store for MemoryStore {
 
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
         let inner = self.inner();
-        let found = inner.cache.get(key).filter(|(_, until)| until.is_none_or(|until| now < until));
-        Ok(found.map(|(produced, _)| produced.clone()))
+        let found = inner.cache.get(key).filter(|given| given.until.is_none_or(|until| now < until));
+        Ok(found.map(|given| given.produced.clone()))
     }
 
     async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
@@ -283,16 +291,22 @@ impl Store for MemoryStore {
             return Err(StoreError::Fenced { thread: id.clone(), ours: transaction.epoch, current: kept.row.epoch });
         }
         let at = transaction.at;
-        let (mut cache, mut items) = (Vec::new(), Vec::new());
+        let (mut cache, mut items, mut uncache) = (Vec::new(), Vec::new(), false);
         for record in transaction.records {
             match record {
-                Record::Cached { key, produced, expires_at } => cache.push((key, (produced, expires_at))),
+                Record::Cached { key, produced, expires_at: until } => {
+                    cache.push((key, Given { by: id.clone(), produced, until }));
+                }
+                Record::Uncache => uncache = true,
                 Record::Keep(item) => items.push(((item.namespace.clone(), item.key.clone()), Some(*item))),
                 Record::Forget { namespace, key } => items.push(((namespace, key), None)),
                 record => kept.apply(record, at),
             }
         }
         inner.cache.extend(cache);
+        if uncache {
+            inner.cache.retain(|_, given| given.by != *id);
+        }
         for (key, item) in items {
             let before = inner.items.remove(&key).filter(|before| before.is_there(at));
             if let Some(item) = item {

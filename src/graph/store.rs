@@ -194,6 +194,8 @@ pub enum Record {
         /// Names of the signals that its waits wait for.
         listens: BTreeSet<String>,
     },
+    /// What the thread's nodes gave is given to nobody any more: what they did is about to be undone.
+    Uncache,
     /// What a node gave, to be given again for the same input.
     Cached {
         /// Digest of the node and what it saw.

@@ -86,7 +86,10 @@ fn apply<'a>(
         }
         Record::Took(seq) => return inbox::took(tx.conn, thread, *seq),
         Record::Sleeps { wake, listens } => return inbox::sleeps(tx.conn, thread, wake.as_ref(), listens),
-        Record::Cached { key, produced, expires_at } => return cache::put(tx.conn, key, produced, *expires_at, at),
+        Record::Cached { key, produced, expires_at } => {
+            return cache::put(tx.conn, thread, key, produced, *expires_at, at);
+        }
+        Record::Uncache => return cache::drop_of(tx.conn, thread),
         Record::Keep(item) => return items::keep(tx.conn, item, at),
         Record::Forget { namespace, key } => return items::forget(tx.conn, namespace, key),
         Record::Event(event) => said.push(event),

@@ -137,6 +137,30 @@ async fn what_was_given_for_the_same_input_is_given_again_to_every_thread() {
 }
 
 #[tokio::test]
+async fn what_is_undone_is_given_to_nobody() {
+    each(async |rig| {
+        let runs = AtomicUsize::new(0);
+        let bad = step(move |_, _| {
+            let first = runs.fetch_add(1, Ordering::Relaxed) == 0;
+            Box::pin(async move {
+                if first { Err(Failure::new("bad", "it went bad").into()) } else { Ok(Outcome::update(says("well"))) }
+            })
+        });
+        let cache = CachePolicy { ttl: None, by: Vec::new() };
+        let built = graph("undone").node("make", maker()).node("bad", bad).edge(START, "make").edge("make", "bad");
+        let policy = NodePolicy { cache: Some(cache), ..NodePolicy::default() };
+        let graph = Arc::new(built.policy("make", policy).compile().unwrap());
+        assert_eq!(rig.run(&graph).await.1.status, ThreadStatus::Failed);
+        assert_eq!((rig.world.count("perform make"), rig.world.count("undo make")), (1, 1));
+        assert_eq!(rig.run(&graph).await.1.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.world.count("perform make"), 2);
+        assert_eq!(rig.run(&graph).await.1.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.world.count("perform make"), 2, "what stays is given again");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_cached_result_gets_old() {
     each(async |rig| {
         let cache = CachePolicy { ttl: Some(Duration::ZERO), by: Vec::new() };

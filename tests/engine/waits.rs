@@ -135,7 +135,7 @@ async fn a_signal_is_nobodys_business_where_no_wait_waits_for_it() {
         assert!(!stirs(&id).await);
 
         // At a static interrupt, also behind a wait; and after a change from outside.
-        let graph = graph("stops")
+        let graph = crate::support::graph("stops")
             .node("hear", go())
             .node("pay", step(|_, _| Box::pin(async { Ok(Outcome::update(says("paid"))) })));
         let graph = graph.edge(START, "hear").edge("hear", "pay").interrupt_before(["pay"]);

@@ -5,3 +5,7 @@ UPDATE threads SET listens = (
   WHERE e.thread = threads.n AND e.status = 'intent' AND json_extract(e.body, '$.kind') = 'wait'
 ) WHERE status IN ('sleeping', 'interrupted');
 ALTER TABLE threads DROP COLUMN heard;
+
+-- Whose result it is: what a thread has done may be undone, and then nobody may rely on it.
+ALTER TABLE cache ADD COLUMN thread INTEGER;
+CREATE INDEX cache_thread ON cache (thread);
