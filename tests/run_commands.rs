@@ -167,7 +167,22 @@ fn who_waits_at_the_terminal_sees_it_through_and_ctrl_c_holds() {
     let held = state(&home, "nap");
     assert_eq!((&held["status"], &held["wake"]), (&json!("interrupted"), &Value::Null));
 
+    // A held run waits for a person; then it hears what has come meanwhile.
     home.ok(&["run", "signal", "nap", "go"]);
+    home.ok(&["run", "continue", "nap"]);
+    assert_eq!(state(&home, "nap")["values"]["log"], json!(["go"]));
+}
+
+#[test]
+fn a_run_whose_command_is_killed_while_it_sleeps_goes_on_by_itself() {
+    let home = Home::bare();
+    let text = "name: nap\nchannels: { x: { type: integer } }\nnodes:\n  nap: { type: sleep, with: { for: 3s } }\n  up: { type: expr, set: { x: '1' } }\nedges: [ { from: START, to: nap }, { from: nap, to: up } ]\n";
+    let file = workflow(&home, "nap.yaml", text);
+    let command = home.start(&["run", "start", &file, "--thread", "nap"]);
+    until(&home, "nap", "sleeps", |seen| seen["status"] == "sleeping");
+    // The runner that stands by is there before the command can be killed in its sleep.
+    home.until("a runner stands by", || (home.processes().len() > 1).then_some(()));
+    command.kill9();
     until(&home, "nap", "ends", |seen| seen["status"] == "succeeded");
 }
 
@@ -407,4 +422,16 @@ edges: [ { from: START, to: ask } ]
     let broken = workflow(&home, "broken.yaml", &text.replace("{ type: string, enum", "{ type: text, enum"));
     let refused = home.run(&["run", "start", &broken, "--json"]);
     assert_eq!((refused.code, refused.error_code().as_str()), (Some(2), "bad_schema"), "{refused:?}");
+}
+
+#[test]
+fn an_expression_that_takes_for_ever_is_ended_by_its_time() {
+    let home = Home::bare();
+    let text = "name: ever\ninput: { properties: { l: { type: array } } }\nchannels: { a: { type: integer } }\nnodes: { a: { type: expr, timeout: 1s, set: { a: 'size(l.filter(x, l.all(y, l.all(z, l.all(q, x + y + z + q >= 0)))))' } } }\nedges: [ { from: START, to: a } ]\n";
+    let file = workflow(&home, "ever.yaml", text);
+    let many = json!({"l": (0..100).collect::<Vec<_>>()}).to_string();
+    let ended = home.run(&["run", "start", &file, "--input", &many, "--json"]);
+    assert_eq!((ended.code, ended.error_code().as_str()), (Some(1), "node_timeout"), "{ended:?}");
+    let few = home.ok(&["run", "start", &file, "--input", "{\"l\": [1, 2]}", "--json"]).json();
+    assert_eq!(few["values"]["a"], 2);
 }

@@ -193,3 +193,28 @@ edges: [ { from: START, to: ada }, { from: ada, to: bob } ]
     assert!(path.contains("(branched off)") && !path.contains('✗'), "{shown}");
     assert_eq!(states().len(), 3);
 }
+
+#[test]
+fn a_question_that_expired_is_one_visit() {
+    let home = Home::bare();
+    let text = "\
+name: late
+channels: { a: { type: string }, x: { type: integer } }
+nodes:
+  q: { type: ask, prompt: \"'?'\", into: a, ttl: 500ms, expired: \"'nobody'\" }
+  bad: { type: expr, set: { x: '1 / 0' } }
+edges: [ { from: START, to: q }, { from: q, to: bad } ]
+";
+    let file = workflow(&home, "late.yaml", text);
+    assert_eq!(home.run(&["run", "start", &file, "--thread", "q"]).code, Some(3));
+    home.until("the end", || {
+        home.run(&["run", "continue", "q"]);
+        (home.ok(&["run", "state", "q", "--json"]).json()["status"] == "failed").then_some(())
+    });
+    let path = home.ok(&["run", "show", "q", "--json"]).json()["path"].clone();
+    let visits: Vec<Value> =
+        path.as_array().unwrap().iter().flat_map(|step| step["nodes"].as_array().unwrap().clone()).collect();
+    let told: Vec<Value> = visits.iter().map(|v| json!([v["node"], v["visit"], v["state"]])).collect();
+    assert_eq!(told, [json!(["q", 1, "done"]), json!(["bad", 1, "failed"])], "{path}");
+    assert!(visits[0]["waited_ms"].as_u64() >= Some(400), "{path}");
+}

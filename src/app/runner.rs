@@ -232,7 +232,12 @@ async fn look(app: &App) -> Result<Work, Failure> {
     let mut work = Work { due: Vec::new(), ahead: false };
     for thread in app.store().threads(&filter).await.map_err(|e| e.failure())? {
         let alive = |owner: &Option<Owner>| owner.as_ref().is_some_and(|o| ProcLiveness.alive(o));
-        if alive(&thread.owner) || alive(&thread.attendant) || (down && needs_host(&thread)) {
+        if down && needs_host(&thread) {
+            continue;
+        }
+        if alive(&thread.owner) || alive(&thread.attendant) {
+            // Whoever waits with it may be killed while it sleeps.
+            work.ahead |= thread.status == ThreadStatus::Sleeping && thread.wake.is_some();
             continue;
         }
         let due = match thread.status {

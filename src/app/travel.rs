@@ -167,6 +167,8 @@ impl App {
 
     /// Waits until a sleeping run is due; otherwise how it ended, by whoever.
     async fn slept(&self, id: &ThreadId, stop: &watch::Receiver<Stop>) -> Result<Option<RunEnd>, Failure> {
+        // It goes on with the run should this process be killed meanwhile.
+        spawn_detached(self.home())?;
         loop {
             let thread = self.thread(id).await?;
             let elsewhere = thread.owner.as_ref().is_some_and(|owner| *owner != self.owner && self.is_alive(owner));

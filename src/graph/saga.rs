@@ -15,7 +15,9 @@ const UNDO_ATTEMPTS: u32 = 3;
 pub(super) async fn begin(scope: &Scope, unwinding: Unwinding, committed: u64) -> Result<RunEnd, StoreError> {
     let undoing = Event::UndoStarted { failure: unwinding.failure.clone() };
     let status = Record::Status { status: ThreadStatus::Running, failure: None, unwinding: Some(unwinding.clone()) };
-    scope.commit(vec![Record::Withdraw { ns: Name::default() }, Record::Uncache, status, Record::Event(undoing)]).await?;
+    scope
+        .commit(vec![Record::Withdraw { ns: Name::default() }, Record::Uncache, status, Record::Event(undoing)])
+        .await?;
     unwind(scope, unwinding, committed).await
 }
 

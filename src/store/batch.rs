@@ -1,5 +1,6 @@
 //! One transaction for all requests that wait.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub(super) enum Wait {
 pub(super) struct Turn {
     conn: Connection,
     path: PathBuf,
+    /// The file at the path when the connection was opened.
+    file: Option<(u64, u64)>,
     patience: Duration,
     /// What the connection is set to.
     waits: Option<Wait>,
@@ -92,7 +95,8 @@ enum Lost {
 
 impl Turn {
     pub fn new(conn: Connection, path: PathBuf, patience: Duration, hints: Hints) -> Self {
-        Self { conn, path, patience, waits: None, lines: Lines::new(hints), data_version: None, transactions: 0 }
+        let file = identity(&path);
+        Self { conn, path, file, patience, waits: None, lines: Lines::new(hints), data_version: None, transactions: 0 }
     }
 
     /// Runs and answers all. Returns them untouched if another process holds the file and is not to be waited for.
@@ -162,6 +166,11 @@ impl Turn {
             self.conn.busy_timeout(if wait == Wait::Yes { self.patience } else { Duration::ZERO })?;
             self.waits = Some(wait);
         }
+        // SQLite goes on writing to a file that was removed: what it commits there nobody will ever read.
+        if self.file.is_some() && identity(&self.path) != self.file {
+            let what = format!("{}: the file has been removed or replaced", self.path.display());
+            return Err(StoreError::Damaged(what).into());
+        }
         self.statement("BEGIN IMMEDIATE")?;
         let version: i64 = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         if self.data_version.replace(version) != Some(version) {
@@ -189,6 +198,11 @@ impl Turn {
         self.conn.prepare_cached(sql)?.execute([])?;
         Ok(())
     }
+}
+
+/// Device and number of the file at a path.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

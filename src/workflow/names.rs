@@ -33,6 +33,8 @@ pub(super) struct Names {
     pub needed: BTreeSet<String>,
     /// How deep the expression's tree is; what a comprehension does in one step counts as several levels.
     pub depth: usize,
+    /// A comprehension goes over something for each step of another one: no length of a list bounds how long that takes.
+    pub nested: bool,
 }
 
 impl Names {
@@ -107,6 +109,7 @@ impl Names {
             Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr, bound, inside)),
             Expr::Struct(of) => of.entries.iter().for_each(|entry| self.entry(&entry.expr, bound, inside)),
             Expr::Comprehension(over) => {
+                self.nested |= !bound.is_empty();
                 self.walk(&over.iter_range, bound, inside);
                 self.walk(&over.accu_init, bound, inside);
                 let outside = bound.len();

@@ -90,6 +90,32 @@ async fn a_full_disk_stops_a_run_that_goes_on_when_there_is_room() {
     as_ever(&engine, &graph, &id, &world).await;
 }
 
+#[tokio::test]
+async fn a_file_that_was_removed_or_replaced_under_a_run_is_told() {
+    let (dir, graph, owner) = (tempfile::tempdir().unwrap(), large(), owner());
+    let (world, path) = (World::at(dir.path()), dir.path().join("db"));
+    let engine = engine_on(SqliteStore::open_with(&path, options(None)).unwrap(), &world, &owner);
+    let id = engine.create(&graph, NewThread::default()).await.unwrap();
+    let aside = dir.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            std::fs::copy(&aside, &path).unwrap();
+        }
+        let told = engine.advance(&graph, &id, Advance::default()).await.unwrap_err().failure();
+        assert_eq!(told.code, "store_damaged", "{told:?}");
+        assert!(
+            told.message.contains("removed or replaced") && told.message.contains(path.to_str().unwrap()),
+            "{told:?}"
+        );
+    }
+    assert!(world.calls("perform").is_empty());
+    // Put back, it goes on.
+    std::fs::rename(&aside, &path).unwrap();
+    finish(&engine, &graph, &id).await;
+    as_ever(&engine, &graph, &id, &world).await;
+}
+
 /// Opens as somebody who may only read: this thread's eyes on files, also where the tests run as root.
 fn open_as_reader(path: &Path) -> Result<SqliteStore, StoreError> {
     let (path, nobody) = (path.to_owned(), nix::unistd::Uid::from_raw(65534));

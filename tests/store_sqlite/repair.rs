@@ -247,7 +247,7 @@ async fn leases_of_the_dead_and_what_has_expired_go() -> Tested {
     assert!(matches!(refused, Err(RepairError::InUse(_))), "{refused:?}");
     drop(store);
     let conn = Connection::open(&path)?;
-    conn.execute_batch("INSERT INTO cache VALUES ('old', '{}', 5), ('new', '{}', NULL)")?;
+    conn.execute_batch("INSERT INTO cache (key, body, expires_at) VALUES ('old', '{}', 5), ('new', '{}', NULL)")?;
     drop(conn);
     let repaired = repair(&path, &Dead(gone.nonce), Utc::now())?;
     assert_eq!(repaired.done.len(), 2, "{:?}", repaired.done);

@@ -51,8 +51,10 @@ impl Account {
                 }
             }
             Event::NodeFinished { ns, node, duration_ms } => {
+                let waited = self.settle(ns, node, at);
                 let visit = self.visit(ns, node, at);
                 visit.took_ms += duration_ms;
+                visit.waited_ms += waited;
                 visit.state = VisitState::Done;
             }
             Event::Cached { ns, node } => self.visit(ns, node, at).state = VisitState::Cached,
@@ -98,6 +100,8 @@ impl Account {
 
     fn checkpointed(&mut self, at: DateTime<Utc>, ns: &Name, step: i64, source: Source, next: &[Name]) {
         let fork = self.fork;
+        // Whoever asked there has ended, or the question was withdrawn.
+        self.open.retain(|_, (of, _, _)| of != ns);
         let line = self.lines.entry(ns.clone()).or_default();
         // What ran without a checkpoint of its own was counted by guessing.
         line.iter_mut().rev().take_while(|before| before.step >= step).for_each(|before| before.step = step - 1);
@@ -139,12 +143,15 @@ impl Account {
             *visit = Visit { visit: number, tasks, state: VisitState::Passed, ..fresh(&[], &node) };
         }
         self.lines.insert(root, line);
+        self.open.clear();
         self.fork = fork;
     }
 
     fn failed(&mut self, at: DateTime<Utc>, event: &Event) {
         let Event::NodeFailed { ns, node, failure, retry_in_ms, duration_ms, handler } = event else { return };
+        let waited = self.settle(ns, node, at);
         let visit = self.visit(ns, node, at);
+        visit.waited_ms += waited;
         visit.failures += 1;
         visit.took_ms += duration_ms.unwrap_or(0);
         visit.failure = Some(failure.code.clone());
@@ -154,6 +161,20 @@ impl Account {
             (None, Some(_)) => VisitState::Handled,
             (None, None) => VisitState::Failed,
         };
+    }
+
+    /// A visit is over, and with it a question of its own that nobody answered in time: how long that was open.
+    fn settle(&mut self, ns: &Name, node: &Name, at: DateTime<Utc>) -> u64 {
+        let asked = self.open.iter().filter(|(_, (of, by, _))| of == ns && by == node);
+        let asked: Vec<(InterruptId, DateTime<Utc>)> = asked.map(|(id, (_, _, since))| (id.clone(), *since)).collect();
+        match asked.as_slice() {
+            [(id, since)] => {
+                self.open.remove(id);
+                between(*since, at)
+            }
+            // Those of other items that the same node was sent may still be open.
+            _ => 0,
+        }
     }
 
     fn undone(&mut self, place: &str, effect: &str) {
@@ -188,7 +209,10 @@ impl Account {
     /// The path, as the thread stands.
     pub fn ends(mut self, thread: &Thread, now: DateTime<Utc>) -> Vec<Step> {
         for (ns, node, asked_at) in std::mem::take(&mut self.open).into_values() {
-            self.visit(&ns, &node, now).waited_ms += between(asked_at, now);
+            let last = self.lines.get_mut(&ns).and_then(|line| line.last_mut());
+            if let Some(visit) = last.and_then(|step| step.nodes.iter_mut().find(|visit| visit.node == node)) {
+                visit.waited_ms += between(asked_at, now);
+            }
         }
         let over = thread.status.is_terminal();
         let sleeps = thread.status == ThreadStatus::Sleeping;
