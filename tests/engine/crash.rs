@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tidegate::graph::{
-    Advance, Channel, ChannelType, Checkpoint, CheckpointId, Claim, Command, CompiledGraph, Durability, END,
-    Engine, Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, Item, NewThread,
+    Advance, Channel, ChannelType, Checkpoint, CheckpointId, Claim, Command, CompiledGraph, Durability, END, Engine,
+    Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, Item, NewThread,
     NodePolicy, OnError, Opening, Outcome, Owner, Partial, Persistence, Produced, Recall, Record, Reducer, RetryPolicy,
     START, Signal, StateGraph, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction,
     Until, replay,
