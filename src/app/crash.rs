@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Opening, Owner, Partial,
+    Checkpoint, CheckpointId, Claim, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Opening, Owner, Partial,
     Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, Transaction,
 };
 
@@ -57,9 +57,9 @@ impl Store for CrashPoints {
         done
     }
 
-    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
+    async fn answer_all(&self, claims: Vec<Claim>) -> Result<Vec<Interrupt>, StoreError> {
         self.point();
-        let done = self.store.answer(id, answer, digest).await;
+        let done = self.store.answer_all(claims).await;
         self.point();
         done
     }

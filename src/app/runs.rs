@@ -10,8 +10,8 @@ use super::App;
 use super::stops::{Listening, needs_host};
 use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use crate::graph::{
-    Advance, Answer, Export, Failure, Interrupt, InterruptId, Liveness, Owner, RunEnd, StoreError, Thread,
-    ThreadFilter, ThreadId, ThreadStatus, replay, replay_with,
+    Advance, Answer, Claim, Export, Failure, Interrupt, InterruptId, Liveness, Owner, RunEnd, StoreError, Thread,
+    ThreadFilter, ThreadId, ThreadStatus, claim, replay, replay_with,
 };
 use crate::nodes::{ApprovalQuestion, RollbackRequest};
 use crate::release::{
@@ -334,19 +334,24 @@ impl App {
         }
     }
 
-    /// Answers a question with any value that the asking node can take.
-    pub async fn answer(
-        &self,
-        asked: &Interrupt,
-        value: Value,
-        by: &str,
-        via: &str,
-        digest: Option<&str>,
-    ) -> Result<(), Failure> {
-        let graph = self.graph_of(&self.thread(&asked.thread).await?)?;
-        graph.admits_answer(&asked.key.ns, &asked.key.node, &value).transpose()?;
-        let answer = Answer { value, by: by.to_owned(), via: via.to_owned(), at: Utc::now() };
-        self.store.answer(&asked.id, &answer, digest).await.map(drop).map_err(|e| e.failure())
+    /// Answers questions of one thread, all or none: each value must be one that the asking node can take, and each question must
+    /// still be what it was when it was read.
+    pub async fn answer_all(&self, answers: Vec<(Interrupt, Value)>, by: &str, via: &str) -> Result<(), Failure> {
+        let mut claims = Vec::with_capacity(answers.len());
+        let mut graph = None;
+        for (asked, value) in answers {
+            if graph.is_none() {
+                graph = Some(self.graph_of(&self.thread(&asked.thread).await?)?);
+            }
+            let answer = Answer { value, by: by.to_owned(), via: via.to_owned(), at: Utc::now() };
+            // What is over is told before what is wrong: no other answer would help.
+            claim(&asked, &answer, None).map_err(|e| e.failure())?;
+            if let Some(graph) = &graph {
+                graph.admits_answer(&asked.key.ns, &asked.key.node, &answer.value).transpose()?;
+            }
+            claims.push(Claim { id: asked.id, answer, digest: Some(asked.digest) });
+        }
+        self.store.answer_all(claims).await.map(drop).map_err(|e| e.failure())
     }
 
     /// Decides an approval. The first decision wins; a later one is told who decided. Where no other process attends the thread, it is
@@ -368,7 +373,7 @@ impl App {
         decision.check(&approval.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;
         let thread = self.thread(&asked.thread).await?;
         let attended_by = self.other_attendant(&thread).map(ToString::to_string);
-        self.answer(asked, to_value(&decision)?, &decide.by, &decide.via, Some(&asked.digest)).await?;
+        self.answer_all(vec![(asked.clone(), to_value(&decision)?)], &decide.by, &decide.via).await?;
         if attended_by.is_none() {
             // Only the one whose decision counts goes on with it.
             self.store.attend(&asked.thread, Some(&self.owner)).await.map_err(|e| e.failure())?;

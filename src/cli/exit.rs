@@ -54,7 +54,7 @@ const USAGE: [&str; 45] = [
 ];
 
 /// Codes of what is wrong with a workflow file; a run that meets one of them later is a failed run.
-const WORKFLOW: [&str; 33] = [
+const WORKFLOW: [&str; 34] = [
     "missing_key",
     "unsupported_version",
     "misplaced_key",
@@ -70,6 +70,7 @@ const WORKFLOW: [&str; 33] = [
     "too_deep",
     "workflow_too_large",
     "bad_input_schema",
+    "bad_outcome",
     "duplicate",
     "no_entry",
     "endless_cycle",

@@ -1,5 +1,6 @@
 //! The terminal: one file per group of commands. Data goes to stdout, everything else to stderr.
 
+mod answers;
 mod args;
 mod bench;
 mod decide;

@@ -272,6 +272,10 @@ pub struct ResumeArgs {
     /// Answers by node or question id, as a JSON object or @FILE
     #[arg(long, value_name = "JSON", conflicts_with = "value")]
     pub answers: Option<String>,
+    /// Digest of what was looked at, as `run state` shows it; a question that asks something else now is refused. Several: one for
+    /// each answer
+    #[arg(long, value_name = "SHA256", value_delimiter = ',')]
+    pub digest: Vec<String>,
     /// Approve without asking, if it waits for an approval; recorded as such
     #[arg(long)]
     pub yes: bool,

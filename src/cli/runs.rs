@@ -18,8 +18,8 @@ use super::show::{ago, event_line, table};
 use super::stream::Stream;
 use super::timeline::{UnderWay, timeline};
 use super::travel::{self, state_text, state_value};
-use super::{Exit, Failed, deploy, plain, prompt};
-use crate::app::{App, OpenQuestion, read_text, spawn_detached};
+use super::{Exit, Failed, answers, deploy, plain, prompt};
+use crate::app::{App, read_text, spawn_detached};
 use crate::graph::{Advance, Export, Failure, RunEnd, StateSnapshot, ThreadFilter, ThreadId, ThreadStatus};
 
 /// Largest `@FILE`, in bytes: an input is kept in the database with every run.
@@ -204,11 +204,10 @@ impl Way {
 async fn resume(app: App, args: ResumeArgs, out: &Out) -> Result<Exit, Failed> {
     let id = app.find_thread(&args.thread).await.map_err(plain)?.id;
     let of = |failure: Failure| (failure, Some(id.clone()));
-    let open = app.questions(Some(&id)).await.map_err(of)?;
+    let asked = app.store().interrupts(Some(&id), false).await.map_err(|e| of(e.failure()))?;
+    let given = answers::given(&args, &asked).map_err(|failure| of(failure.0))?;
+    app.answer_all(given, &prompt::user(), "run resume").await.map_err(of)?;
     app.attend(&id).await.map_err(of)?;
-    for (question, value) in answers(&args, &open).map_err(of)? {
-        app.answer(&question.interrupt, value, &prompt::user(), "run resume", None).await.map_err(of)?;
-    }
     let answers = if args.yes { Answers::Yes } else { Answers::Ask };
     Way::new(app, &args.how, out).go(&id, answers, out).await
 }
@@ -225,49 +224,6 @@ async fn stream(app: App, args: StreamArgs, out: &Out) -> Result<Exit, Failed> {
     let StreamArgs { thread, mode, recursion_limit, durability } = args;
     let how = HowArgs { recursion_limit, durability, detach: false, stream: mode };
     go_on(app, ContinueArgs { thread, how }, out).await
-}
-
-/// Which question gets which answer.
-fn answers<'q>(args: &ResumeArgs, open: &'q [OpenQuestion]) -> Result<Vec<(&'q OpenQuestion, Value)>, Failure> {
-    let bare = |failed: Failed| failed.0;
-    if let Some(asked) = open.iter().find(|q| q.approval.is_some())
-        && (args.value.is_some() || args.answers.is_some())
-    {
-        let id = &asked.interrupt.id;
-        return Err(Failure::new(
-            "is_an_approval",
-            format!("question {id} is an approval, which is decided, not answered"),
-        )
-        .hint(format!("`tidegate approve {id}` or `tidegate reject {id} --reason …`")));
-    }
-    if let Some(text) = &args.value {
-        let value = parse(text, "--value").map_err(bare)?;
-        return match open {
-            [one] => Ok(vec![(one, value)]),
-            [] => Err(Failure::new("no_interrupt", "nothing is asked, so there is nothing to answer")
-                .hint("`tidegate run resume T` without a value goes on")),
-            more => Err(Failure::new("question_ambiguous", format!("{} questions are open", more.len()))
-                .because(
-                    more.iter()
-                        .map(|q| format!("{} ({})", q.interrupt.key.node, q.interrupt.id))
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                )
-                .hint("answer by node or id: --answers '{\"<node or id>\": …}'")),
-        };
-    }
-    let Some(text) = &args.answers else { return Ok(Vec::new()) };
-    let map = parse(text, "--answers").and_then(|v| object(v, "--answers")).map_err(bare)?;
-    map.into_iter()
-        .map(|(key, value)| {
-            let meant = |q: &&OpenQuestion| q.interrupt.id.as_str() == key || q.interrupt.key.node == key;
-            let found = open.iter().find(meant);
-            found.map(|q| (q, value)).ok_or_else(|| {
-                Failure::new("no_interrupt", format!("no open question is called `{key}`"))
-                    .hint("`tidegate approvals` lists them")
-            })
-        })
-        .collect()
 }
 
 /// The end of a run that is no release: its state.
@@ -317,7 +273,7 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
             );
         }
         for asked in &snapshot.interrupts {
-            text.push_str(&format!("asks      {} in {}\n", asked.id, asked.key.node));
+            text.push_str(&format!("asks      {} in {}\n", asked.id, answers::place(asked)));
         }
         text.push_str(&checks(&snapshot));
         text.push_str(&format!("path\n{}\n", path_text(&path)));

@@ -6,9 +6,9 @@ use super::out::{Out, pretty};
 use super::run_args::{ForkArgs, HistoryArgs, PruneArgs, SignalArgs, StateArgs, UpdateArgs};
 use super::runs::{object, parse};
 use super::show::table;
-use super::{Exit, Failed, plain, prompt};
+use super::{Exit, Failed, answers, plain, prompt};
 use crate::app::{App, HistoryFilter};
-use crate::graph::{Checkpoint, Failure, StateSnapshot, StateUpdate, ThreadId};
+use crate::graph::{Checkpoint, Failure, Interrupt, StateSnapshot, StateUpdate, ThreadId};
 
 /// The state of a run, as it is or as it was at a checkpoint.
 pub async fn state(app: App, args: StateArgs, out: &Out) -> Result<Exit, Failed> {
@@ -110,12 +110,19 @@ pub async fn prune(app: App, args: PruneArgs, out: &Out) -> Result<Exit, Failed>
 
 /// A run's state for machines.
 pub fn state_value(state: &StateSnapshot) -> Value {
-    let interrupts: Vec<Value> =
-        state.interrupts.iter().map(|i| json!({"id": i.id, "node": i.key.node, "value": i.value})).collect();
+    let interrupts: Vec<Value> = state.interrupts.iter().map(asked_value).collect();
     json!({
         "thread": state.thread.id, "workflow": state.thread.workflow, "status": state.thread.status, "values": state.values,
         "next": state.next, "interrupts": interrupts, "error": state.thread.failure, "checkpoint": state.checkpoint.id,
         "wake": state.thread.wake.as_ref().map(|alarm| alarm.at),
+    })
+}
+
+/// An open question for machines.
+fn asked_value(asked: &Interrupt) -> Value {
+    json!({
+        "id": asked.id, "node": asked.key.node, "ns": asked.key.ns, "value": asked.value, "digest": asked.digest,
+        "expires_at": asked.expires_at,
     })
 }
 
@@ -139,10 +146,12 @@ pub fn state_text(state: &StateSnapshot) -> String {
         text.push_str(&format!("\nsleeps until {}", alarm.at.format("%Y-%m-%d %H:%M:%S UTC")));
     }
     for asked in &state.interrupts {
-        text.push_str(&format!("\nasks: {} ({}): {}", asked.id, asked.key.node, asked.value));
+        text.push_str(&format!("\nasks: {} ({}): {}", asked.id, answers::place(asked), asked.value));
     }
-    if !state.interrupts.is_empty() {
-        text.push_str(&format!("\nanswer: tidegate run resume {} --value JSON", state.thread.id));
+    match state.interrupts.len() {
+        0 => {}
+        1 => text.push_str(&format!("\nanswer: tidegate run resume {} --value JSON", state.thread.id)),
+        _ => text.push_str(&format!("\nanswer: tidegate run resume {} --answers '{{\"ID\": …}}'", state.thread.id)),
     }
     text.push_str(&format!("\n{}", pretty(&state.values)));
     text

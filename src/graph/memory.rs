@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 
 use super::store::MOST_SIGNALS;
 use super::{
-    Answer, Checkpoint, CheckpointId, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Item, Name, Opening,
-    Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId,
-    Transaction,
+    Answer, Checkpoint, CheckpointId, Claim, Entry, Event, EventRow, Inbox, Interrupt, InterruptId, Item, Name,
+    Opening, Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter,
+    ThreadId, Transaction,
 };
 
 /// Keeps everything until it is dropped. An owner counts as alive until it releases.
@@ -353,20 +353,23 @@ impl Store for MemoryStore {
         Ok(self.inner().threads.values().flat_map(|k| &k.interrupts).find(|i| i.id == *id).cloned())
     }
 
-    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
+    async fn answer_all(&self, claims: Vec<Claim>) -> Result<Vec<Interrupt>, StoreError> {
         let mut inner = self.inner();
-        let found = inner.threads.values_mut().find_map(|k| {
-            let at = k.interrupts.iter().position(|i| i.id == *id)?;
-            Some((k, at))
-        });
-        let (kept, at) = found.ok_or_else(|| StoreError::NoInterrupt(id.clone()))?;
-        let asked = &mut kept.interrupts[at];
-        claim(asked, answer, digest)?;
-        asked.answer = Some(answer.clone());
-        let asked = asked.clone();
-        let event = Event::Answered { id: id.clone(), by: answer.by.clone(), via: answer.via.clone() };
-        kept.event(answer.at, event);
-        Ok(asked)
+        let mut claimed: Vec<Interrupt> = Vec::with_capacity(claims.len());
+        // Nothing is changed before all are looked at.
+        for Claim { id, answer, digest } in &claims {
+            let twin = claimed.iter().find(|i| i.id == *id);
+            let known = || inner.threads.values().flat_map(|k| &k.interrupts).find(|i| i.id == *id);
+            let asked = twin.or_else(known).ok_or_else(|| StoreError::NoInterrupt(id.clone()))?;
+            claim(asked, answer, digest.as_deref())?;
+            claimed.push(Interrupt { answer: Some(answer.clone()), ..asked.clone() });
+        }
+        for (asked, Claim { id, answer, .. }) in claimed.iter().zip(claims) {
+            let Some(kept) = inner.threads.get_mut(&asked.thread) else { continue };
+            kept.interrupts.iter_mut().filter(|i| i.id == id).for_each(|i| *i = asked.clone());
+            kept.event(answer.at, Event::Answered { id, by: answer.by, via: answer.via });
+        }
+        Ok(claimed)
     }
 
     async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {

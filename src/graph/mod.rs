@@ -72,7 +72,7 @@ pub use path::{Step, Visit, VisitState, path};
 pub use replay::{replay, replay_with};
 pub use scope::Stop;
 pub use state::State;
-pub use store::{MOST_SIGNALS, Opening, Partial, Recall, Record, Store, StoreError, ThreadFilter, Transaction};
+pub use store::{Claim, MOST_SIGNALS, Opening, Partial, Recall, Record, Store, StoreError, ThreadFilter, Transaction};
 pub use thread::{IllegalThreadEvent, Liveness, Owner, Thread, ThreadEvent, ThreadStatus, Unwinding};
 pub use topology::{Barrier, Body, CompiledGraph, Destination, END, Leaving, NodeEntry, Router, START};
 pub use wait::{Alarm, Signal, Until, Uptime, Woken};

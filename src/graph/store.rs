@@ -113,8 +113,11 @@ impl StoreError {
                 failure("already_decided", "nothing to do; `tidegate run show` tells how it went on")
             }
             Self::InboxFull(_) => failure("inbox_full", "let the thread take them, or cancel it"),
-            Self::Withdrawn(_) => failure("withdrawn", "`tidegate approvals` lists the open questions"),
-            Self::Expired { .. } => failure("expired", "start the run again"),
+            Self::Withdrawn(_) => failure("withdrawn", "nothing to do; `tidegate run show` tells how it went on"),
+            Self::Expired { .. } => failure(
+                "expired",
+                "`tidegate run show` tells how it went on: with the outcome that its node declares, or it failed; then start again",
+            ),
             Self::Changed { .. } => failure("changed", "look at it again, then decide"),
             Self::CannotWrite(_) => {
                 failure("store_cannot_write", "make room or mend the rights, then `tidegate run resume` the thread")
@@ -273,6 +276,17 @@ pub struct Partial {
     pub attempts: Vec<(TaskPath, u32)>,
 }
 
+/// An answer on its way to its question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// The question.
+    pub id: InterruptId,
+    /// What is answered.
+    pub answer: Answer,
+    /// Digest of what the answer was meant for; another one refuses. `None`: as it is now.
+    pub digest: Option<String>,
+}
+
 /// Durable threads. Every method that changes something returns after it is durable.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -331,8 +345,13 @@ pub trait Store: Send + Sync + 'static {
     async fn interrupts(&self, thread: Option<&ThreadId>, open_only: bool) -> Result<Vec<Interrupt>, StoreError>;
     /// One question.
     async fn interrupt(&self, id: &InterruptId) -> Result<Option<Interrupt>, StoreError>;
-    /// Claims a question: the first answer wins. `digest`: what the answer was meant for. Adds the event `Answered`.
-    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError>;
+    /// Claims questions, all or none: the first answer wins. Adds the event `Answered` for each.
+    async fn answer_all(&self, claims: Vec<Claim>) -> Result<Vec<Interrupt>, StoreError>;
+    /// Claims one question. `digest`: what the answer was meant for.
+    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
+        let claim = Claim { id: id.clone(), answer: answer.clone(), digest: digest.map(str::to_owned) };
+        self.answer_all(vec![claim]).await?.pop().ok_or_else(|| StoreError::NoInterrupt(id.clone()))
+    }
     /// Events after `after` (0: from the first), at most `limit`.
     async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError>;
 }

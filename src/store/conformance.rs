@@ -55,6 +55,7 @@ pub async fn store_conformance(harness: &dyn Harness) -> Checked {
     journal_keeps_numbers(harness).await?;
     history_comes_back(harness).await?;
     questions::questions_are_claimed_once(harness).await?;
+    questions::answers_come_together(harness).await?;
     questions::questions_end(harness).await?;
     questions::questions_are_withdrawn(harness).await?;
     statuses_are_kept(harness).await?;

@@ -6,7 +6,7 @@ use super::batch::Tx;
 use super::events;
 use super::fault::{Done, decode, decode_opt, encode, nanos};
 use super::threads::{self, encode_opt};
-use crate::graph::{Answer, Event, Interrupt, InterruptId, StoreError, ThreadId, claim};
+use crate::graph::{Claim, Event, Interrupt, InterruptId, StoreError, ThreadId, claim};
 
 /// Keeps a question. One that is there already is replaced unless it has been answered.
 pub(super) fn ask(conn: &Connection, thread: i64, asked: &Interrupt) -> Done<()> {
@@ -74,9 +74,10 @@ pub(super) fn list(conn: &Connection, thread: Option<&ThreadId>, open_only: bool
 }
 
 /// Claims a question: the first answer wins.
-pub(super) fn answer(tx: &mut Tx<'_>, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Done<Interrupt> {
+pub(super) fn answer(tx: &mut Tx<'_>, wanted: &Claim) -> Done<Interrupt> {
+    let Claim { id, answer, digest } = wanted;
     let asked = one(tx.conn, id)?.ok_or_else(|| StoreError::NoInterrupt(id.clone()))?;
-    claim(&asked, answer, digest)?;
+    claim(&asked, answer, digest.as_deref())?;
     let mut update = tx.conn.prepare_cached("UPDATE interrupts SET answer = ?2 WHERE id = ?1")?;
     update.execute(params![id.as_str(), encode(answer)?])?;
     let mut head = threads::known_head(tx, &asked.thread)?;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rusqlite::Connection;
 
+use super::batch::Tx;
 use super::fault::Done;
 use super::lines::Hints;
 use super::open::{self, Options};
@@ -16,7 +17,7 @@ use super::records;
 use super::writer::Writer;
 use super::{AuditError, audit, cache, checkpoints, events, inbox, interrupts, items, journal, threads};
 use crate::graph::{
-    Answer, Checkpoint, CheckpointId, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Liveness, Name, Opening,
+    Checkpoint, CheckpointId, Claim, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Liveness, Name, Opening,
     Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId,
     Transaction,
 };
@@ -211,9 +212,9 @@ impl Store for SqliteStore {
         self.readers.read(move |conn| interrupts::one(conn, &id)).await
     }
 
-    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
-        let (id, answer, digest) = (id.clone(), answer.clone(), digest.map(str::to_owned));
-        self.writer.run(move |tx| interrupts::answer(tx, &id, &answer, digest.as_deref())).await
+    async fn answer_all(&self, claims: Vec<Claim>) -> Result<Vec<Interrupt>, StoreError> {
+        let all = move |tx: &mut Tx<'_>| claims.iter().map(|claim| interrupts::answer(tx, claim)).collect();
+        self.writer.run(all).await
     }
 
     async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, View, Write};
 
-use super::{Expression, names};
+use super::{Expression, json_schema, names};
 
 pub(super) const KIND: &str = "ask";
 
@@ -42,9 +42,17 @@ impl Ask {
     }
 }
 
-fn validator(schema: &Value) -> Result<jsonschema::Validator, Failure> {
-    jsonschema::validator_for(schema)
-        .map_err(|error| Failure::new("bad_schema", "`answer` is no JSON Schema").because(error.to_string()))
+pub(super) fn validator(schema: &Value) -> Result<jsonschema::Validator, Failure> {
+    json_schema::validator(schema).map_err(|why| Failure::new("bad_schema", "`answer` is no JSON Schema").because(why))
+}
+
+/// Whether what is written where nobody answers could have been answered.
+pub(super) fn fits(schema: Option<&jsonschema::Validator>, outcome: &Value) -> Result<(), Failure> {
+    let misfits = schema.map(|schema| json_schema::misfits(schema, outcome)).unwrap_or_default();
+    let Some((place, why)) = misfits.into_iter().next() else { return Ok(()) };
+    Err(Failure::new("bad_outcome", format!("what `expired` gives does not meet the question's schema{place}"))
+        .because(why)
+        .hint("mend `expired` or `answer`: whoever reads the answer relies on the schema"))
 }
 
 #[async_trait]
@@ -65,19 +73,20 @@ impl DynNode for Ask {
     }
 
     fn admits(&self, answer: &Value) -> Result<(), Failure> {
-        let Some(Err(wrong)) = self.answer.as_ref().map(|schema| schema.validate(answer)) else { return Ok(()) };
-        let place = match wrong.instance_path().to_string() {
-            path if path.is_empty() => String::new(),
-            path => format!(" at {path}"),
-        };
+        let misfits = self.answer.as_ref().map(|schema| json_schema::misfits(schema, answer)).unwrap_or_default();
+        let Some((place, why)) = misfits.into_iter().next() else { return Ok(()) };
         Err(Failure::new("bad_answer", format!("the answer does not meet the question's schema{place}"))
-            .because(wrong.to_string())
+            .because(why)
             .hint("nothing was recorded: answer again"))
     }
 
     async fn run(&self, cx: &Context, view: &View) -> Result<Produced, NodeError> {
         let answer = match (cx.interrupt(&self.prompt.value(&view.0)?).await, &self.expired) {
-            (Err(NodeError::Failed(failure)), Some(expired)) if failure.code == "expired" => expired.value(&view.0)?,
+            (Err(NodeError::Failed(failure)), Some(expired)) if failure.code == "expired" => {
+                let outcome = expired.value(&view.0)?;
+                fits(self.answer.as_ref(), &outcome)?;
+                outcome
+            }
             (answer, _) => answer?,
         };
         Ok(Produced { writes: vec![Write::new(self.into.clone(), answer)], goto: Vec::new() })

@@ -13,7 +13,7 @@ use super::fault::{Faults, Path, under};
 use super::registry::{SUBGRAPH, Unknown};
 use super::{
     Handler, NodeSpec, NodeTypes, Retries, RetrySpec, Site, TextDuration, WorkflowFile, ask, edges, expr, input,
-    whereabouts,
+    strict, whereabouts,
 };
 
 /// Deepest nesting of subgraphs; a build goes down once for each.
@@ -66,6 +66,9 @@ pub(super) fn lower(
     let name = file.name.as_deref().unwrap_or(name);
     let channels = input::channels(file, path, faults);
     check(file, &channels, path, faults);
+    if !how.kept {
+        strict::check(file, path, faults);
+    }
     let mut graph = StateGraph::new(name);
     if let Some(input) = &file.input {
         graph = graph.input(input.properties.keys());

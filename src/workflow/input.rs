@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::graph::{Channel, ChannelType, Failure, kind};
 
 use super::fault::{Faults, under};
-use super::{InputSpec, WorkflowFile};
+use super::{InputSpec, WorkflowFile, json_schema};
 
 /// Checks an input against a resolved document and fills in defaults. Unknown keys are the engine's to refuse.
 pub fn accept_input(document: &Value, mut input: Map<String, Value>) -> Result<Map<String, Value>, Failure> {
@@ -23,7 +23,7 @@ pub fn accept_input(document: &Value, mut input: Map<String, Value>) -> Result<M
     let mut wrong: Vec<String> =
         spec.required.iter().filter(|r| !input.contains_key(*r)).map(|r| missing(&spec, r)).collect();
     for (name, value) in &input {
-        wrong.extend(spec.properties.get(name).and_then(|property| misfit(name, property, value)));
+        wrong.extend(spec.properties.get(name).into_iter().flat_map(|property| misfits(name, property, value)));
     }
     if wrong.is_empty() {
         return Ok(input);
@@ -39,6 +39,18 @@ fn missing(spec: &InputSpec, name: &str) -> String {
     about.map_or_else(|| format!("`{name}` is required"), |about| format!("`{name}` is required: {about}"))
 }
 
+/// Everything that its JSON Schema says of a value.
+fn misfits(name: &str, property: &Value, value: &Value) -> Vec<String> {
+    if let Some(why) = misfit(name, property, value) {
+        return vec![why];
+    }
+    // A thread may have begun with a schema that no file may have any more.
+    let Ok(schema) = json_schema::validator(property) else { return Vec::new() };
+    let told = |(place, why): (String, String)| format!("`{name}`{place}: {why}");
+    json_schema::misfits(&schema, value).into_iter().map(told).collect()
+}
+
+/// Its type and its choices, in the words of this house.
 fn misfit(name: &str, property: &Value, value: &Value) -> Option<String> {
     let types = types(property);
     if !types.is_empty() && !types.iter().any(|t| admits(t, value)) {
@@ -115,11 +127,44 @@ fn bad_property(name: &str, property: &Value) -> Option<Failure> {
         .and_then(|why| bad(format!("its default: {why}")))
 }
 
+/// Why a property is no JSON Schema, or does not admit its own default. Faults that [`channels`] tells are left out.
+pub(super) fn bad_schema(name: &str, property: &Value) -> Option<Failure> {
+    if bad_property(name, property).is_some() {
+        return None;
+    }
+    let bad = |why: String| Some(Failure::new("bad_input_schema", format!("property `{name}`: {why}")));
+    if let Err(why) = json_schema::validator(property) {
+        return bad(format!("this is no JSON Schema: {why}"));
+    }
+    let default = property.get("default")?;
+    bad(format!("its default: {}", misfits(name, property, default).into_iter().next()?))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn holds_the_whole_schema() {
+        let document = json!({"name": "w", "input": {"properties": {
+            "n": {"type": "integer", "minimum": 1, "default": 2}, "s": {"type": "string", "maxLength": 3, "pattern": "^a"},
+            "o": {"type": "object", "properties": {"deep": {"type": "array", "items": {"$ref": "#/$defs/small"}}},
+                "$defs": {"small": {"maximum": 9}}},
+            "odd": {"type": "string", "pattern": "("},
+        }}});
+        let accept = |input: Value| accept_input(&document, serde_json::from_value(input).unwrap());
+        assert_eq!(json!(accept(json!({"s": "abc", "o": {"deep": [9]}})).unwrap()["n"]), 2);
+        let refused = accept(json!({"n": 0, "s": "bcde", "o": {"deep": [1, 10]}})).unwrap_err();
+        assert_eq!(refused.code, "bad_input");
+        let cause = refused.cause.unwrap();
+        for part in ["`n`: ", "`s`: ", "`o` at /deep/1: "] {
+            assert!(cause.contains(part), "{part} in {cause}");
+        }
+        assert!(cause.matches("`s`").count() == 2 && !cause.contains("bcde"), "all, and not their values: {cause}");
+        assert!(accept(json!({"odd": "x"})).is_ok(), "a thread may have begun with a schema that is none");
+    }
 
     #[test]
     fn holds_types_enums_and_required() {

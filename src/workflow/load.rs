@@ -89,7 +89,7 @@ pub fn load(text: &str, file_name: &str, read: ReadFile<'_>) -> Result<ResolvedW
     let source = Source { name: file_name.to_owned(), text: text.to_owned() };
     let file = loading.file(source, Path::new())?;
     let sources = loading.sources;
-    let Some(name) = file.name.clone() else {
+    let Some(name) = file.name.clone().filter(|name| !name.trim().is_empty()) else {
         let failure = Failure::new("missing_key", "the workflow has no `name`").hint("add `name: …` at its top");
         return Err(sources.show(Fault { path: Path::new(), failure }));
     };

@@ -19,6 +19,7 @@ mod fault;
 mod handler;
 mod http;
 mod input;
+mod json_schema;
 mod load;
 mod names;
 mod one_or_many;
@@ -28,6 +29,7 @@ mod retry;
 mod route;
 mod schema;
 mod sleep;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod tools;

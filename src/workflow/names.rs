@@ -14,6 +14,31 @@ pub(super) const STATE: &str = "state";
 pub(super) const CEL_TYPES: [&str; 11] =
     ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint"];
 
+/// CEL's standard functions and methods, as far as they are built in; `timestamp` and `duration` are not. What stands beside them is a
+/// macro (`has`, `all`, `exists`, `exists_one`, `map`, `filter`, `optMap`, `optFlatMap`) and no call any more when it has been read.
+pub(super) const FUNCTIONS: [&str; 20] = [
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "dyn",
+    "endsWith",
+    "hasValue",
+    "int",
+    "matches",
+    "none",
+    "of",
+    "ofNonZeroValue",
+    "or",
+    "orValue",
+    "size",
+    "startsWith",
+    "string",
+    "type",
+    "uint",
+    "value",
+];
+
 /// Operators that do not need all their operands: `&&` and `||` pass over an error on one side if the other one decides.
 const LAZY: [&str; 6] = ["_?_:_", "_&&_", "_||_", "@not_strictly_false", "_?._", "_[?_]"];
 
@@ -31,6 +56,8 @@ pub(super) struct Names {
     pub whole: bool,
     /// Bare names and fields without which the expression has no value, whatever the others are.
     pub needed: BTreeSet<String>,
+    /// Functions and methods that it calls.
+    pub functions: BTreeSet<String>,
     /// How deep the expression's tree is; what a comprehension does in one step counts as several levels.
     pub depth: usize,
     /// A comprehension goes over something for each step of another one: no length of a list bounds how long that takes.
@@ -94,6 +121,12 @@ impl Names {
             }
             Expr::Select(select) => self.walk(&select.operand, bound, inside),
             Expr::Call(call) => {
+                // Operators are calls too, of names that nobody can write.
+                let name = call.func_name.trim_start_matches('.');
+                let plain = |c: char| c == '_' || c == '.' || c.is_alphanumeric();
+                if name.chars().all(plain) && name.contains(char::is_alphabetic) {
+                    self.functions.insert(name.to_owned());
+                }
                 if let (None, [on, index]) = (&call.target, call.args.as_slice())
                     && call.func_name == "_[_]"
                     && is_state(on, bound)

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tidegate::graph::{
-    Advance, Answer, Channel, ChannelType, Checkpoint, CheckpointId, Command, CompiledGraph, Durability, END, Engine,
+    Advance, Channel, ChannelType, Checkpoint, CheckpointId, Claim, Command, CompiledGraph, Durability, END, Engine,
     Entry, EntryStatus, Event, EventRow, Export, Failure, Goto, Inbox, Interrupt, InterruptId, Item, NewThread,
     NodePolicy, OnError, Opening, Outcome, Owner, Partial, Persistence, Produced, Recall, Record, Reducer, RetryPolicy,
     START, Signal, StateGraph, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction,
@@ -505,8 +505,8 @@ impl<S: Store> Store for Deadly<S> {
         done
     }
 
-    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
-        let done = self.0.answer(id, answer, digest).await;
+    async fn answer_all(&self, claims: Vec<Claim>) -> Result<Vec<Interrupt>, StoreError> {
+        let done = self.0.answer_all(claims).await;
         point("after answer");
         done
     }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tidegate::graph::{
-    Advance, Answer, Checkpoint, CheckpointId, Durability, Effects, Engine, Entry, EntryKind, EventRow, Export, Inbox,
+    Advance, Checkpoint, CheckpointId, Claim, Durability, Effects, Engine, Entry, EntryKind, EventRow, Export, Inbox,
     Interrupt, InterruptId, Item, MemoryStore, Opening, Owner, Partial, Produced, Recall, Record, Signal, StopAsk,
     Store, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Transaction, replay,
 };
@@ -215,8 +215,8 @@ impl Store for Faulty {
         self.write(Some(&id), self.inner.commit(transaction)).await
     }
 
-    async fn answer(&self, id: &InterruptId, answer: &Answer, digest: Option<&str>) -> Result<Interrupt, StoreError> {
-        self.write(None, self.inner.answer(id, answer, digest)).await
+    async fn answer_all(&self, claims: Vec<Claim>) -> Result<Vec<Interrupt>, StoreError> {
+        self.write(None, self.inner.answer_all(claims)).await
     }
 
     async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::{Checked, Harness, StoreViolation, at, begun, key, owner, refused, same, transaction};
-use crate::graph::{Answer, Event, Inbox, Interrupt, InterruptId, Name, Record, StopAsk, StoreError, ThreadId, digest};
+use crate::graph::{
+    Answer, Claim, Event, Inbox, Interrupt, InterruptId, Name, Record, StopAsk, StoreError, ThreadId, digest,
+};
 
 fn asked(thread: &str, ns: &str, name: &str, n: i64) -> Interrupt {
     let (key, value) = (key(ns, name), json!({"deploy": name, "share": 0.1}));
@@ -83,6 +85,34 @@ pub(super) async fn the_inbox_is_the_next_owners(harness: &dyn Harness) -> Check
     let nobody = ThreadId::from("nobody");
     refused("an unknown thread has none", store.inbox(&nobody).await, StoreError::NoThread(nobody.clone()))?;
     refused("nor can it be asked", store.ask_stop(&nobody, &ask(true, 1)).await, StoreError::NoThread(nobody))
+}
+
+pub(super) async fn answers_come_together(harness: &dyn Harness) -> Checked {
+    let store = harness.open();
+    begun(&*store, "together").await?;
+    let (one, two) = (asked("together", "", "one", 1), asked("together", "", "two", 2));
+    let ask = |i: &Interrupt| Record::Interrupt(Box::new(i.clone()));
+    store.commit(transaction("together", 1, 1, vec![ask(&one), ask(&two)])).await?;
+    let claim = |i: &Interrupt, digest: Option<&str>| Claim {
+        id: i.id.clone(),
+        answer: answered("ada", 3),
+        digest: digest.map(str::to_owned),
+    };
+    let changed = StoreError::Changed { id: two.id.clone(), current: two.digest.clone() };
+    let given = store.answer_all(vec![claim(&one, None), claim(&two, Some("other"))]).await;
+    refused("one that is refused refuses all", given, changed)?;
+    let twice = store.answer_all(vec![claim(&one, None), claim(&one, None)]).await;
+    let first = answered("ada", 3);
+    let told = StoreError::Answered { id: one.id.clone(), by: first.by.clone(), at: first.at, via: first.via.clone() };
+    refused("a question has one answer, in one turn too", twice, told)?;
+    let thread = ThreadId::from("together");
+    same("nothing of it is kept", store.interrupts(Some(&thread), true).await?, vec![one.clone(), two.clone()])?;
+    same("nor told", store.events(&thread, 0, 9).await?.len(), 0)?;
+    let given = store.answer_all(vec![claim(&two, None), claim(&one, Some(&one.digest))]).await?;
+    let ids: Vec<InterruptId> = given.into_iter().map(|i| i.id).collect();
+    same("all are given in order", ids, vec![two.id, one.id])?;
+    same("and none is open", store.interrupts(Some(&thread), true).await?, Vec::new())?;
+    same("an event tells each", store.events(&thread, 0, 9).await?.len(), 2)
 }
 
 pub(super) async fn questions_end(harness: &dyn Harness) -> Checked {
