@@ -255,7 +255,14 @@ impl App {
         }
         let graph = self.graph_of(&thread)?;
         // Held, not drained: the runner must not take it again before we do.
-        self.let_go(id, true, "run cancel").await?;
+        if !self.let_go(id, true, "run cancel").await? {
+            let failure =
+                Failure::new("lease_held", format!("run {id} is held by a process that does not let go of it"))
+                    .because("it was asked to, and has not answered within a minute");
+            return Err(
+                failure.hint("the request stays: when that process has answered, cancel again; or end it first")
+            );
+        }
         if needs_host(&thread) {
             // It may have gone down meanwhile; from here on our lease is what `down` waits for.
             self.refuse_while_down()?;
