@@ -85,6 +85,19 @@ fn a_name_that_means_several_questions_answers_none() {
     assert_eq!(outer.len(), 1);
 }
 
+#[test]
+fn a_failed_run_tells_what_became_of_its_questions() {
+    let home = Home::bare();
+    let text = TWO.replace("edges: [", "  broken: { type: expr, set: { b: \"string(1 / size(a.matches('x') ? [1] : []))\" } }\nedges: [ { from: first, to: broken },");
+    let file = workflow(&home, "fails.yaml", &text);
+    assert_eq!(home.run(&["run", "start", &file, "--thread", "f"]).code, Some(3));
+    // The failure comes in the superstep behind the answers, so both are there when it ends.
+    let ended = resume(&home, "f", &json!({"first": "yes", "second": "no"}));
+    assert_eq!((ended.code, ended.error_code().as_str()), (Some(1), "expression_failed"), "{ended:?}");
+    refused(&resume(&home, "f", &json!({"second": "yes"})), 4, "already_decided");
+    refused(&home.run(&["run", "resume", "f", "--value", "\"yes\"", "--json"]), 4, "already_decided");
+}
+
 const TWO: &str = r#"
 name: two
 channels: { a: { type: string }, b: { type: string } }
@@ -170,6 +183,7 @@ fn what_is_odd_on_the_command_line_is_refused() {
         (&["run", "resume", "t", "--value", r#"{"a": {"b": 1, "b": 2}}"#], "bad_json", "`b`"),
         (&["run", "start", &file, "--input", r#"{"a": "1", "a": "2"}"#], "bad_json", "`a`"),
         (&["run", "update", "t", "--values", r#"{"a": "1", "a": "2"}"#, "--as-node", "first"], "bad_json", "`a`"),
+        (&["run", "resume", "t", "--digest", "sha256:00"], "usage", "--digest"),
         (&["run", "start", &file, "--recursion-limit", "0"], "usage", "0"),
         (&["run", "signal", "t", ""], "usage", "1 to 200"),
         (&["run", "signal", "t", "a\nb"], "usage", "control"),

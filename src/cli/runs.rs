@@ -207,8 +207,10 @@ async fn resume(app: App, args: ResumeArgs, out: &Out) -> Result<Exit, Failed> {
     let of = |failure: Failure| (failure, Some(id.clone()));
     let asked = app.store().interrupts(Some(&id), false).await.map_err(|e| of(e.failure()))?;
     let given = answers::given(&args, &asked).map_err(|failure| of(failure.0))?;
-    app.answer_all(given, &prompt::user(), "run resume").await.map_err(of)?;
+    let claims = app.claims(given, &prompt::user(), "run resume").await.map_err(of)?;
+    // Before they are recorded: no runner must take the thread from here then.
     app.attend(&id).await.map_err(of)?;
+    app.answer_all(claims).await.map_err(of)?;
     let answers = if args.yes { Answers::Yes } else { Answers::Ask };
     Way::new(app, &args.how, out).go(&id, answers, out).await
 }
