@@ -85,6 +85,19 @@ fn a_name_that_means_several_questions_answers_none() {
     assert_eq!(outer.len(), 1);
 }
 
+#[test]
+fn a_failed_run_tells_what_became_of_its_questions() {
+    let home = Home::bare();
+    let text = TWO.replace("edges: [", "  broken: { type: expr, set: { b: \"string(1 / size(a.matches('x') ? [1] : []))\" } }\nedges: [ { from: first, to: broken },");
+    let file = workflow(&home, "fails.yaml", &text);
+    assert_eq!(home.run(&["run", "start", &file, "--thread", "f"]).code, Some(3));
+    // The failure comes in the superstep behind the answers, so both are there when it ends.
+    let ended = resume(&home, "f", &json!({"first": "yes", "second": "no"}));
+    assert_eq!((ended.code, ended.error_code().as_str()), (Some(1), "expression_failed"), "{ended:?}");
+    refused(&resume(&home, "f", &json!({"second": "yes"})), 4, "already_decided");
+    refused(&home.run(&["run", "resume", "f", "--value", "\"yes\"", "--json"]), 4, "already_decided");
+}
+
 const TWO: &str = r#"
 name: two
 channels: { a: { type: string }, b: { type: string } }
@@ -157,4 +170,57 @@ fn an_answer_may_name_the_digest_of_what_it_answers() {
     assert_eq!(state(&home, "t")["interrupts"].as_array().unwrap().len(), 2, "nothing was recorded");
     let done = with(&format!("{first},{second}"));
     assert_eq!(done.json()["values"], json!({"a": "yes", "b": "no"}), "{done:?}");
+}
+
+#[test]
+fn what_is_odd_on_the_command_line_is_refused() {
+    let home = Home::bare();
+    let file = workflow(&home, "two.yaml", TWO);
+    assert_eq!(home.run(&["run", "start", &file, "--thread", "t"]).code, Some(3));
+    let long = "x".repeat(201);
+    for (args, code, says) in [
+        (&["run", "resume", "t", "--answers", r#"{"first": "yes", "first": "no"}"#][..], "bad_json", "`first`"),
+        (&["run", "resume", "t", "--value", r#"{"a": {"b": 1, "b": 2}}"#], "bad_json", "`b`"),
+        (&["run", "start", &file, "--input", r#"{"a": "1", "a": "2"}"#], "bad_json", "`a`"),
+        (&["run", "update", "t", "--values", r#"{"a": "1", "a": "2"}"#, "--as-node", "first"], "bad_json", "`a`"),
+        (&["run", "resume", "t", "--digest", "sha256:00"], "usage", "--digest"),
+        (&["run", "start", &file, "--recursion-limit", "0"], "usage", "0"),
+        (&["run", "signal", "t", ""], "usage", "1 to 200"),
+        (&["run", "signal", "t", "a\nb"], "usage", "control"),
+        (&["run", "signal", "t", &long], "usage", "1 to 200"),
+    ] {
+        let ran = home.run(&[args, &["--json"]].concat());
+        refused(&ran, 2, code);
+        assert!(ran.error().to_string().contains(says), "{ran:?}");
+    }
+    home.ok(&["run", "signal", "t", &long[1..]]);
+}
+
+#[test]
+fn of_several_that_begin_a_run_one_wins_and_the_others_are_refused() {
+    let home = Home::bare();
+    let file = workflow(&home, "two.yaml", TWO);
+    home.ok(&["runs"]);
+    let begun: Vec<_> = (0..6).map(|_| home.start(&["run", "start", &file, "--thread", "same", "--json"])).collect();
+    for ran in begun.into_iter().map(release_support::Running::end) {
+        // Who comes after it was accepted gives it new input, and may find it in another's hand.
+        assert!([Some(3), Some(4)].contains(&ran.code), "{ran:?}");
+        if ran.code == Some(4) {
+            assert!(["thread_exists", "lease_held", "lease_lost"].contains(&ran.error_code().as_str()), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_file_says_moves_no_cursor() {
+    let home = Home::bare();
+    let text = TWO.replace("name: two", "name: \"two\\e[2J\"").replace("'first?'", "'\\e]0;first\\a'");
+    let file = workflow(&home, "two.yaml", &text);
+    let asked = home.run(&["run", "start", &file, "--thread", "t"]);
+    assert_eq!(asked.code, Some(3), "{asked:?}");
+    for ran in [asked, home.ok(&["run", "show", "t"]), home.ok(&["runs"])] {
+        let raw = |text: &str| text.contains(|c: char| c.is_control() && c != '\n' && c != '\t');
+        assert!(!raw(&ran.stdout) && !raw(&ran.stderr) && ran.stdout.contains("two\\u{1b}[2J"), "{ran:?}");
+    }
+    assert_eq!(state(&home, "t")["workflow"], "two\u{1b}[2J", "a program gets it as it is");
 }

@@ -418,7 +418,10 @@ edges: [ { from: START, to: ask } ]
     assert_eq!(ended["values"]["answer"], "no");
     assert_eq!(home.ok(&["run", "replay", "a", "--json"]).json()["replayed"], true);
     let late = home.run(&["run", "resume", "a", "--value", "\"yes\"", "--json"]);
-    assert!(late.code != Some(0), "{late:?}");
+    assert_eq!((late.code, late.error_code().as_str()), (Some(4), "expired"), "{late:?}");
+    let named = home.run(&["run", "resume", "a", "--answers", "{\"ask\": \"yes\"}", "--json"]);
+    assert_eq!((named.code, named.error_code().as_str()), (Some(4), "expired"), "{named:?}");
+    assert!(named.error()["hint"].as_str().unwrap().contains("declares"), "{named:?}");
     let broken = workflow(&home, "broken.yaml", &text.replace("{ type: string, enum", "{ type: text, enum"));
     let refused = home.run(&["run", "start", &broken, "--json"]);
     assert_eq!((refused.code, refused.error_code().as_str()), (Some(2), "bad_schema"), "{refused:?}");

@@ -341,9 +341,9 @@ impl App {
         }
     }
 
-    /// Answers questions of one thread, all or none: each value must be one that the asking node can take, and each question must
-    /// still be what it was when it was read.
-    pub async fn answer_all(&self, answers: Vec<(Interrupt, Value)>, by: &str, via: &str) -> Result<(), Failure> {
+    /// Answers to questions of one thread, looked at but not recorded: each question is open, and each value is one that the asking node
+    /// can take.
+    pub async fn claims(&self, answers: Vec<(Interrupt, Value)>, by: &str, via: &str) -> Result<Vec<Claim>, Failure> {
         let mut claims = Vec::with_capacity(answers.len());
         let mut graph = None;
         for (asked, value) in answers {
@@ -357,6 +357,14 @@ impl App {
                 graph.admits_answer(&asked.key.ns, &asked.key.node, &answer.value).transpose()?;
             }
             claims.push(Claim { id: asked.id, answer, digest: Some(asked.digest) });
+        }
+        Ok(claims)
+    }
+
+    /// Records answers, all or none: each question must still be what it was when it was read.
+    pub async fn answer_all(&self, claims: Vec<Claim>) -> Result<(), Failure> {
+        if claims.is_empty() {
+            return Ok(());
         }
         self.store.answer_all(claims).await.map(drop).map_err(|e| e.failure())
     }
@@ -380,7 +388,8 @@ impl App {
         decision.check(&approval.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;
         let thread = self.thread(&asked.thread).await?;
         let attended_by = self.other_attendant(&thread).map(ToString::to_string);
-        self.answer_all(vec![(asked.clone(), to_value(&decision)?)], &decide.by, &decide.via).await?;
+        let claims = self.claims(vec![(asked.clone(), to_value(&decision)?)], &decide.by, &decide.via).await?;
+        self.answer_all(claims).await?;
         if attended_by.is_none() {
             // Only the one whose decision counts goes on with it.
             self.store.attend(&asked.thread, Some(&self.owner)).await.map_err(|e| e.failure())?;

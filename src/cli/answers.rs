@@ -19,6 +19,9 @@ pub(super) fn given(args: &ResumeArgs, asked: &[Interrupt]) -> Result<Vec<(Inter
     if let Some(text) = &args.value {
         let value = parse(text, "--value")?;
         given.push((only(asked).map_err(plain)?.clone(), value));
+    } else if args.answers.is_none() && !args.digest.is_empty() {
+        let failure = Failure::new("usage", "`--digest` says what an answer is for, and none is given");
+        return Err(plain(failure.hint("add --value or --answers; an approval is decided with `tidegate approve`")));
     } else if let Some(text) = &args.answers {
         for (key, value) in object(parse(text, "--answers")?, "--answers")? {
             let question = named(&key, asked).map_err(plain)?;

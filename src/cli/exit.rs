@@ -139,6 +139,7 @@ impl Exit {
             | "release_in_progress"
             | "decision_outdated"
             | "thread_over"
+            | "thread_exists"
             | "workflow_changed"
             | "not_stuck"
             | "inbox_full"

@@ -9,6 +9,7 @@ mod doctor;
 mod drive;
 mod exit;
 mod hosts;
+mod json;
 mod out;
 mod path;
 mod pictures;

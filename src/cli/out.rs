@@ -27,7 +27,7 @@ impl Out {
 
     /// The command's result: the value for machines, the text for people. Whoever reads nothing of it must not be told that all is well.
     pub fn data<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failed> {
-        let shown = if self.json { pretty(value) } else { text() };
+        let shown = if self.json { pretty(value) } else { visible(&text()) };
         printed(print(&shown)).map_err(|failure| (failure.hint("mend where the output goes, then repeat it"), None))
     }
 
@@ -38,7 +38,7 @@ impl Out {
         value: &T,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failed> {
-        let shown = if self.json { pretty(value) } else { text() };
+        let shown = if self.json { pretty(value) } else { visible(&text()) };
         let hint = || format!("do not repeat it: `tidegate run show {thread}` has the result");
         printed(print(&shown)).map_err(|failure| (failure.hint(hint()), Some(thread.clone())))
     }
@@ -46,7 +46,7 @@ impl Out {
     /// Something for people beside the result.
     pub fn note(self, text: &str) {
         if !self.json {
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", visible(text));
         }
     }
 
@@ -74,6 +74,21 @@ impl Out {
         }
         exit
     }
+}
+
+/// Text that may come from anywhere, for a terminal: control characters but new lines and tabs are shown instead of obeyed, and so are
+/// those that turn the direction of writing, which hide what is there.
+pub(super) fn visible(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if (c.is_control() && c != '\n' && c != '\t') || turns(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 fn print(text: &str) -> std::io::Result<()> {
@@ -104,7 +119,7 @@ pub fn pretty<T: Serialize>(value: &T) -> String {
 fn lines(failure: &Failure, thread: Option<&ThreadId>) -> String {
     let red = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (on, off) = if red { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    let mut text = format!("{on}error{off}: {}\n", failure.message);
+    let mut text = format!("{}\n", failure.message);
     if let Some(cause) = &failure.cause {
         let indented: Vec<String> = cause.trim_end().lines().map(|line| format!("         {line}")).collect();
         text.push_str(&format!("   why: {}\n", indented.join("\n").trim_start()));
@@ -115,5 +130,19 @@ fn lines(failure: &Failure, thread: Option<&ThreadId>) -> String {
     let place = failure.node.as_ref().map(|node| format!(", in {node}")).unwrap_or_default();
     let thread = thread.map(|id| format!(", thread {id}")).unwrap_or_default();
     text.push_str(&format!("        ({}{place}{thread})\n", failure.code));
-    text
+    format!("{on}error{off}: {}", visible(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_moves_no_cursor() {
+        let failure = Failure::new("odd", "a\u{1b}[2Jb\u{9b}31mc\r\u{7}").because("one\n\ttwo\u{202e}ä").hint("\u{0}");
+        let told = lines(&failure, None);
+        assert!(told.contains("a\\u{1b}[2Jb\\u{9b}31mc\\r\\u{7}\n"), "{told}");
+        assert!(told.contains("two\\u{202e}ä") && told.contains("\\u{0}"), "{told}");
+        assert_eq!(visible("a\n\tä…"), "a\n\tä…");
+    }
 }

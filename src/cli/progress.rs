@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::out::visible;
 use crate::graph::{Event, EventSink, ThreadId, ThreadStatus};
 
 /// Longest line of progress that is shown.
@@ -29,7 +30,7 @@ impl Live {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {msg}") {
             bar.set_style(style);
         }
-        bar.set_prefix(node.to_owned());
+        bar.set_prefix(visible(node));
         bar.enable_steady_tick(Duration::from_millis(120));
         self.replace(Some(bar));
     }
@@ -44,14 +45,14 @@ impl Live {
     fn say(&self, line: &str) {
         let held = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(bar) = &*held {
-            bar.set_message(line.chars().take(MAX_LINE).collect::<String>());
+            bar.set_message(visible(&line.chars().take(MAX_LINE).collect::<String>()));
         }
     }
 
     fn end(&self, mark: &str, node: &str, duration_ms: Option<u64>) {
         self.replace(None);
         let took = duration_ms.map(|ms| format!("{:>8.1} s", seconds(ms))).unwrap_or_default();
-        eprintln!("{mark} {node:<22}{took}");
+        eprintln!("{mark} {:<22}{took}", visible(node));
     }
 }
 
@@ -65,14 +66,14 @@ impl EventSink for Live {
             Event::NodeFinished { node, duration_ms, .. } => self.end("✔", node, Some(*duration_ms)),
             Event::NodeFailed { node, retry_in_ms: Some(ms), failure, .. } => {
                 self.end("↻", node, None);
-                eprintln!("  {}; again in {:.1} s", failure.message, seconds(*ms));
+                eprintln!("  {}; again in {:.1} s", visible(&failure.message), seconds(*ms));
             }
             Event::NodeFailed { node, .. } => self.end("✘", node, None),
             Event::UndoStarted { .. } => {
                 self.replace(None);
                 eprintln!("↩ undoing what was done");
             }
-            Event::EffectUndone { effect, .. } => eprintln!("  undone: {effect}"),
+            Event::EffectUndone { effect, .. } => eprintln!("  undone: {}", visible(effect)),
             Event::Interrupted { .. } => self.replace(None),
             Event::Custom { name, data, .. } if name == "progress" => self.say(data.as_str().unwrap_or_default()),
             Event::EffectIntended { effect, .. } => self.say(effect),

@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 
 use tokio::sync::oneshot;
 
+use super::out::visible;
 use crate::app::OpenQuestion;
 use crate::nodes::ApprovalQuestion;
 use crate::release::Verdict;
@@ -21,10 +22,11 @@ pub fn show(approval: &ApprovalQuestion, question: &OpenQuestion) {
     let _ = writeln!(
         stderr,
         "\nRelease {} version {} is ready; nothing that users see has changed.\n",
-        approval.model, approval.version
+        visible(&approval.model),
+        visible(&approval.version)
     );
     for line in approval.evidence.lines() {
-        let _ = writeln!(stderr, "  {line}");
+        let _ = writeln!(stderr, "  {}", visible(&line));
     }
     let id = &question.interrupt.id;
     let _ = writeln!(stderr, "\n(from elsewhere: `tidegate approve {id}` or `tidegate reject {id} --reason …`)");

@@ -107,7 +107,7 @@ pub struct StartArgs {
 #[derive(Debug, Args)]
 pub struct HowArgs {
     /// Most supersteps in this run
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub recursion_limit: u32,
     /// When its checkpoints become durable; what it does to the world is, before it is done, in all three
     #[arg(long, value_enum, default_value_t = DurabilityMode::Sync)]
@@ -160,7 +160,7 @@ pub struct StreamArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "values", value_name = "MODES")]
     pub mode: Vec<Mode>,
     /// Most supersteps in this run
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub recursion_limit: u32,
     /// When its checkpoints become durable
     #[arg(long, value_enum, default_value_t = DurabilityMode::Sync)]
@@ -254,11 +254,22 @@ pub struct ForkArgs {
 pub struct SignalArgs {
     /// A thread's id, the beginning of one, or a model for its newest
     pub thread: String,
-    /// The signal's name
+    /// The signal's name: up to 200 characters
+    #[arg(value_parser = signal_name)]
     pub name: String,
     /// What comes with it, as JSON or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     pub value: Option<String>,
+}
+
+/// Most characters of a signal's name: whoever waits writes it in a workflow file.
+const MAX_SIGNAL_NAME: usize = 200;
+
+fn signal_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().count() > MAX_SIGNAL_NAME || text.chars().any(char::is_control) {
+        return Err(format!("a signal's name has 1 to {MAX_SIGNAL_NAME} characters and no control characters"));
+    }
+    Ok(text.to_owned())
 }
 
 /// Which thread, with what answer.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Utc;
+use serde_json::error::Category;
 use serde_json::{Map, Value, json};
 
 use super::drive::{Answers, Drove, drive};
@@ -18,7 +19,7 @@ use super::show::{ago, event_line, table};
 use super::stream::Stream;
 use super::timeline::{UnderWay, timeline};
 use super::travel::{self, state_text, state_value};
-use super::{Exit, Failed, answers, deploy, plain, prompt};
+use super::{Exit, Failed, answers, deploy, json, plain, prompt};
 use crate::app::{App, read_text, spawn_detached};
 use crate::graph::{Advance, Export, Failure, RunEnd, StateSnapshot, ThreadFilter, ThreadId, ThreadStatus};
 
@@ -95,12 +96,12 @@ pub(super) fn parse(text: &str, what: &str) -> Result<Value, Failed> {
         None => (what.to_owned(), text.to_owned()),
         Some(file) => (file.to_owned(), read_named(file, MAX_ARGUMENT_BYTES)?),
     };
-    serde_json::from_str(&text).map_err(|e| {
-        plain(
-            Failure::new("bad_json", format!("{source} is no JSON"))
-                .because(e.to_string())
-                .hint("quote it for the shell, or use @FILE"),
-        )
+    json::read(&text).map_err(|e| {
+        let (what, hint) = match e.classify() {
+            Category::Data => ("cannot be read", "leave out what the cause names"),
+            Category::Io | Category::Syntax | Category::Eof => ("is no JSON", "quote it for the shell, or use @FILE"),
+        };
+        plain(Failure::new("bad_json", format!("{source} {what}")).because(e.to_string()).hint(hint))
     })
 }
 
@@ -206,8 +207,10 @@ async fn resume(app: App, args: ResumeArgs, out: &Out) -> Result<Exit, Failed> {
     let of = |failure: Failure| (failure, Some(id.clone()));
     let asked = app.store().interrupts(Some(&id), false).await.map_err(|e| of(e.failure()))?;
     let given = answers::given(&args, &asked).map_err(|failure| of(failure.0))?;
-    app.answer_all(given, &prompt::user(), "run resume").await.map_err(of)?;
+    let claims = app.claims(given, &prompt::user(), "run resume").await.map_err(of)?;
+    // Before they are recorded: no runner must take the thread from here then.
     app.attend(&id).await.map_err(of)?;
+    app.answer_all(claims).await.map_err(of)?;
     let answers = if args.yes { Answers::Yes } else { Answers::Ask };
     Way::new(app, &args.how, out).go(&id, answers, out).await
 }
