@@ -64,6 +64,7 @@ pub(super) fn start(
     };
     let triggers = leave(graph, &START.into(), &next.values)?;
     plan(graph, &mut next, &triggers);
+    bounded(&next)?;
     Ok(next)
 }
 
@@ -155,7 +156,22 @@ pub(super) fn apply(
     let sorted = in_order(results);
     let mut next = settle(graph, before, &sorted, state, at)?;
     plan(graph, &mut next, sorted.into_iter().flat_map(|r| &r.triggers));
+    bounded(&next)?;
     Ok(next)
+}
+
+/// Most tasks of one superstep: Sends in a cycle may double with each of them.
+const MOST_TASKS: usize = 10_000;
+
+fn bounded(next: &Checkpoint) -> Result<(), Failure> {
+    let tasks = next.frontier.len();
+    if tasks <= MOST_TASKS {
+        return Ok(());
+    }
+    let failure = Failure::new("too_many_tasks", format!("superstep {} would have {tasks} tasks", next.step + 1));
+    Err(failure
+        .because(format!("at most {MOST_TASKS} are run at once"))
+        .hint("send a part of the items at a time, in a cycle"))
 }
 
 /// The state with finished tasks applied, and what is still due.
