@@ -89,7 +89,11 @@ fn wrong_answers_never_meet_a_user() {
     // Where the time went: up to the failure, and into what was taken back.
     let shown = live.home.ok(&["run", "show", "hello"]).stdout;
     let line = |part: &str| shown.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {shown}"));
-    assert!(line("✗ validation").ends_with("│ validation_failed"), "{shown}");
+    assert!(line("✗ validation").ends_with("(validation_failed)"), "{shown}");
+    assert!(
+        shown.lines().any(|line| line.starts_with("✗ validation ") && line.ends_with("│ validation_failed")),
+        "{shown}"
+    );
     assert!(line("undo start_slot").contains('█') && line("  build_model").contains('█'), "{shown}");
     // With a bar of its own, or among those undone at once: as fast as the machine is.
     assert!(shown.contains("undo update_release") || line("undone at once: ").contains("update_release"), "{shown}");

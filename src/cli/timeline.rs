@@ -52,6 +52,11 @@ impl Span {
         }
     }
 
+    fn of_waking(signal: Option<&str>, at: DateTime<Utc>) -> Self {
+        let by = signal.map_or_else(|| "the time was over".to_owned(), |name| format!("signal `{name}`"));
+        Self::lasting(format!("  woke: {by}"), 0, at)
+    }
+
     fn between(label: String, began: DateTime<Utc>, ended: DateTime<Utc>) -> Self {
         let took_ms = u64::try_from((ended - began).num_milliseconds()).unwrap_or(0);
         Self { label, began, took_ms, note: String::new() }
@@ -184,11 +189,7 @@ impl Account {
                 self.open.remove(&(ns.clone(), node.clone()));
                 self.spans.push(Span::lasting(node.to_string(), 0, at).noted("from the cache"));
             }
-            Event::Woke { signal, .. } => {
-                let by =
-                    signal.as_ref().map_or_else(|| "the time was over".to_owned(), |name| format!("signal `{name}`"));
-                self.spans.push(Span::lasting(format!("  woke: {by}"), 0, at));
-            }
+            Event::Woke { signal, .. } => self.spans.push(Span::of_waking(signal.as_deref(), at)),
             Event::EffectIntended { place, .. } => {
                 self.intended.insert(place.clone(), at);
             }

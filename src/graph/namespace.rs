@@ -64,25 +64,15 @@ pub(super) async fn run_namespace(
     line: Line<'_>,
     input: Map<String, Value>,
 ) -> Result<NamespaceEnd, NodeError> {
-    let Line { ns, fork, visit } = line;
-    let found = if visit.is_some() || !is_kept(ns) { None } else { found(scope, ns).await? };
+    let ns = line.ns;
+    let found = if line.visit.is_some() || !is_kept(ns) { None } else { found(scope, ns).await? };
     let continued = scope.resuming && found.is_some();
     let (mut checkpoint, mut partial) = match found {
         Some((found, partial)) => {
             scope.forgets(graph, &found, &partial).await?;
             (found, partial)
         }
-        None => {
-            let before = visit.as_ref().and_then(|visit| visit.before.as_ref());
-            let first = core::start(graph, &Name::from(ns), before, &input, scope.now())?;
-            // What a branch takes over from the line that it left is no parent of its own line.
-            let parent = first.parent.clone().filter(|_| before.is_some_and(|before| *before.ns == *ns));
-            let first = Arc::new(Checkpoint { fork, parent, ..first });
-            let mut records = stop_record(scope, graph, &first, false);
-            records.extend(visit.map(|visit| visit.begun(scope)));
-            keep(scope, graph, &first, records).await?;
-            (first, Partial::default())
-        }
+        None => (begin(scope, graph, line, &input).await?, Partial::default()),
     };
     // LangGraph's count: a run that begins has its input as a step of its own, one that continues has not.
     let last_step = checkpoint.step + scope.recursion_limit + if continued { 2 } else { 0 };
@@ -132,6 +122,25 @@ pub(super) async fn run_namespace(
             return Ok(NamespaceEnd::Suspended);
         }
     }
+}
+
+/// The first checkpoint of a namespace, or of a visit of one.
+async fn begin(
+    scope: &Scope,
+    graph: &CompiledGraph,
+    line: Line<'_>,
+    input: &Map<String, Value>,
+) -> Result<Arc<Checkpoint>, NodeError> {
+    let Line { ns, fork, visit } = line;
+    let before = visit.as_ref().and_then(|visit| visit.before.as_ref());
+    let first = core::start(graph, &Name::from(ns), before, input, scope.now())?;
+    // What a branch takes over from the line that it left is no parent of its own line.
+    let parent = first.parent.clone().filter(|_| before.is_some_and(|before| *before.ns == *ns));
+    let first = Arc::new(Checkpoint { fork, parent, ..first });
+    let mut records = stop_record(scope, graph, &first, false);
+    records.extend(visit.map(|visit| visit.begun(scope)));
+    keep(scope, graph, &first, records).await?;
+    Ok(first)
 }
 
 /// Where the namespace stands, and what is kept of its unfinished superstep.

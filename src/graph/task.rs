@@ -44,14 +44,7 @@ pub(super) async fn run_task(
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
         let began = Instant::now();
-        let timed_out = match &scope.recorded {
-            None => None,
-            Some(recorded) => match scope.pinned(&out_of_time(checkpoint, task, attempt)) {
-                Some(failure) => Some(decode(failure, OUT_OF_TIME)?),
-                None => recorded.timed_out(checkpoint, &place()),
-            },
-        };
-        let end = match timed_out {
+        let end = match timed_out_then(scope, checkpoint, task, attempt, &place())? {
             Some(failure) => Err(NodeError::Failed(failure)),
             None => attempt_once(scope, graph, checkpoint, task, entry, attempt).await,
         };
@@ -75,10 +68,7 @@ pub(super) async fn run_task(
         let by = entry.policy.on_error.as_ref().filter(|_| pause.is_none() && is_handled(&failure));
         let handler = by.map(|by| by.to.clone());
         if failure.is_of_time() && scope.recorded.is_none() && (by.is_some() || pause.is_some()) {
-            // The run goes on, and a replay cannot know that there was no time left.
-            let entry = scope.fresh(&out_of_time(checkpoint, task, attempt), EntryKind::Pin, "", Value::Null);
-            let receipt = Some(encode(&failure, OUT_OF_TIME)?);
-            scope.postpone([scope.note(Entry { status: EntryStatus::Done, receipt, ..entry })]);
+            note_out_of_time(scope, checkpoint, task, attempt, &failure)?;
         }
         let (at, why) = (ns.clone(), failure.clone());
         scope.later(Event::NodeFailed { ns: at, node, failure: why, retry_in_ms, duration_ms, handler });
@@ -96,6 +86,35 @@ pub(super) async fn run_task(
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// In a replay: the failure of an attempt that had no time left.
+fn timed_out_then(
+    scope: &Scope,
+    checkpoint: &Checkpoint,
+    task: &Task,
+    attempt: u32,
+    place: &str,
+) -> Result<Option<Failure>, Failure> {
+    let Some(recorded) = &scope.recorded else { return Ok(None) };
+    match scope.pinned(&out_of_time(checkpoint, task, attempt)) {
+        Some(failure) => decode(failure, OUT_OF_TIME).map(Some),
+        None => Ok(recorded.timed_out(checkpoint, place)),
+    }
+}
+
+/// The run goes on behind a failure by time, and a replay cannot know that there was no time left.
+fn note_out_of_time(
+    scope: &Scope,
+    checkpoint: &Checkpoint,
+    task: &Task,
+    attempt: u32,
+    failure: &Failure,
+) -> Result<(), Failure> {
+    let entry = scope.fresh(&out_of_time(checkpoint, task, attempt), EntryKind::Pin, "", Value::Null);
+    let receipt = Some(encode(failure, OUT_OF_TIME)?);
+    scope.postpone([scope.note(Entry { status: EntryStatus::Done, receipt, ..entry })]);
+    Ok(())
 }
 
 async fn attempt_once(

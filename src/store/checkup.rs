@@ -10,8 +10,8 @@ use super::audit::{self, AuditError};
 use super::fault::{Done, Fault, decode, nanos};
 use crate::graph::{Liveness, Owner, StoreError, ThreadId, ThreadStatus};
 
-/// The tables, parents first.
-pub(super) const TABLES: [&str; 14] = [
+/// All tables, parents first: what is not named here a repair or a salvage leaves behind.
+pub(super) const TABLES: [&str; 15] = [
     "threads",
     "thread_origins",
     "labels",
@@ -24,6 +24,7 @@ pub(super) const TABLES: [&str; 14] = [
     "events",
     "signals",
     "cache",
+    "items",
     "audit",
     "ml_deployments",
 ];

@@ -13,11 +13,20 @@ use super::repair::{RepairError, fits};
 use crate::graph::StoreError;
 
 /// Tables whose rows are found by their key alone.
-const WITHOUT_ROWID: [&str; 4] = ["labels", "events", "signals", "cache"];
+const WITHOUT_ROWID: [&str; 5] = ["labels", "events", "signals", "cache", "items"];
 
-/// Tables with a JSON body, without which a row says nothing.
-const BODIES: [&str; 8] =
-    ["thread_origins", "checkpoints", "results", "entries", "interrupts", "events", "signals", "cache"];
+/// Columns of JSON without which a row says nothing.
+const BODIES: [(&str, &str); 9] = [
+    ("thread_origins", "body"),
+    ("checkpoints", "body"),
+    ("results", "body"),
+    ("entries", "body"),
+    ("interrupts", "body"),
+    ("events", "body"),
+    ("signals", "body"),
+    ("cache", "body"),
+    ("items", "value"),
+];
 
 /// What was taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,8 +243,8 @@ fn note(dropped: &mut Vec<String>, count: usize, what: &str) {
 }
 
 fn unreadable(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
-    for table in BODIES {
-        let gone = to.execute(&format!("DELETE FROM {table} WHERE NOT json_valid(body)"), [])?;
+    for (table, column) in BODIES {
+        let gone = to.execute(&format!("DELETE FROM {table} WHERE NOT json_valid({column})"), [])?;
         note(dropped, gone, &format!("rows of {table} whose content cannot be read"));
     }
     Ok(())

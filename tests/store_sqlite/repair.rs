@@ -52,6 +52,13 @@ fn pages(path: &Path, name: &str) -> Result<Vec<usize>, Box<dyn std::error::Erro
     Ok(found)
 }
 
+/// The names of all tables.
+fn tables(path: &Path) -> Result<Vec<String>, rusqlite::Error> {
+    let conn = Connection::open(path)?;
+    let named = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+    conn.prepare(named)?.query_map([], |row| row.get(0))?.collect()
+}
+
 fn spoil(path: &Path, page: usize) -> std::io::Result<()> {
     let mut bytes = std::fs::read(path)?;
     bytes[(page - 1) * 4096..page * 4096].fill(0xA5);
@@ -79,6 +86,11 @@ async fn a_sound_file_is_called_sound_and_left_alone() -> Tested {
     assert!(found.is_whole() && !found.can_be_mended(), "{found:?}");
     assert_eq!((found.orphans.len(), found.gaps.len(), found.audit.clone()), (0, 0, Ok(THREADS as u64)));
     let rows: BTreeMap<_, _> = found.tables.iter().map(|table| (table.name, table.rows)).collect();
+    assert_eq!(
+        rows.keys().copied().collect::<Vec<_>>(),
+        tables(&path)?,
+        "a table that nobody looks at is lost by a repair"
+    );
     assert_eq!((rows["threads"], rows["checkpoints"]), (THREADS as u64, THREADS as u64 * STEPS as u64));
     let repaired = repair(&path, &ProcLiveness, Utc::now())?;
     assert_eq!((repaired.backup, repaired.done.len()), (None, 0));
@@ -95,7 +107,8 @@ async fn a_damaged_index_is_built_anew_after_a_copy() -> Tested {
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
          INSERT INTO threads (id, status, epoch, committed_seq, undone, created_at, updated_at)
            SELECT 'more-' || i, 'succeeded', 1, 0, 0, i, i FROM n;
-         INSERT INTO thread_origins SELECT n, (SELECT body FROM thread_origins LIMIT 1) FROM threads WHERE id LIKE 'more-%';",
+         INSERT INTO thread_origins SELECT n, (SELECT body FROM thread_origins LIMIT 1) FROM threads WHERE id LIKE 'more-%';
+         INSERT INTO items (namespace, key, value, created_at, updated_at) VALUES ('a/b', 'k', '{\"x\": 1}', 1, 2), ('a/b', 'l', '2', 1, 2);",
     )?;
     drop(conn);
     let page = pages(&path, "threads_newest")?[1];
@@ -112,6 +125,8 @@ async fn a_damaged_index_is_built_anew_after_a_copy() -> Tested {
     let store = SqliteStore::open_with(&path, normal())?;
     store.check_integrity().await?;
     assert_eq!(store.threads(&ThreadFilter::default()).await?.len(), THREADS + 2000);
+    let items: Vec<_> = store.items("a", Utc::now(), 10).await?.into_iter().map(|item| item.value).collect();
+    assert_eq!(items, [json!({"x": 1}), json!(2)]);
     Ok(())
 }
 
