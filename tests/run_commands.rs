@@ -366,7 +366,7 @@ fn a_workflow_says_how_much_of_its_runs_stays() {
                 [n, by],
             )
             .unwrap();
-        database.execute("UPDATE events SET at = at - ?2 WHERE thread = ?1", [n, by]).unwrap();
+        database.execute("UPDATE events SET at = at - ?2 WHERE n >> 32 = ?1", [n, by]).unwrap();
     };
     ["k1", "b1"].iter().for_each(|thread| older(thread, 31));
     older("b2", 29);

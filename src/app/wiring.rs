@@ -18,7 +18,7 @@ use crate::adapters::local_registry::LocalRegistry;
 use crate::adapters::machine::ThisMachine;
 use crate::adapters::uv::UvEnvs;
 use crate::graph::{
-    Clock, CompiledGraph, Engine, EventSink, Failure, NewThread, NoSink, Owner, Store, Thread, ThreadId,
+    Clock, CompiledGraph, Engine, EventSink, Failure, FailureDetails, NewThread, NoSink, Owner, Store, Thread, ThreadId,
 };
 use crate::host::HostError;
 use crate::nodes::effects::HttpWorld;
@@ -177,7 +177,7 @@ impl App {
 /// A host error for people.
 pub fn host_failure(error: &HostError) -> Failure {
     let crate::ports::PortError { code, message, cause, hint, retryable } = error.to_port();
-    Failure { code, message, cause, hint, retryable, node: None }
+    FailureDetails { code, message, cause, hint, retryable, node: None }.into()
 }
 
 /// Every node type of this binary.

@@ -102,7 +102,7 @@ pub fn waiting(id: &ThreadId, open: &[OpenQuestion], out: &Out) -> Result<Exit, 
         return Ok(out.failed_as(&failure, Some(id), Exit::Waiting));
     }
     out.data_of(id, &(), || open.first().map_or_else(|| id.to_string(), |q| q.interrupt.id.to_string()))?;
-    out.note(&format!("{}\n  next: {}", failure.message, failure.hint.unwrap_or_default()));
+    out.note(&format!("{}\n  next: {}", failure.message, failure.hint.as_deref().unwrap_or_default()));
     Ok(Exit::Waiting)
 }
 

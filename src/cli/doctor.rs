@@ -117,7 +117,7 @@ async fn database(home: Home, args: &DoctorArgs) -> Vec<Finding> {
         Err(failure) if failure.code == "store_damaged" => {}
         Err(failure) => {
             let remedy = failure.hint.clone().unwrap_or_default();
-            return vec![Finding::new("database", false, failure.message, &remedy)];
+            return vec![Finding::new("database", false, failure.into_details().message, &remedy)];
         }
     }
     if let Some(into) = &args.salvage {

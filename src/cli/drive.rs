@@ -85,7 +85,7 @@ fn stopped(id: &ThreadId, why: Option<Failure>, out: &Out) -> Exit {
     if out.is_json() {
         return out.failed_as(&failure, Some(id), Exit::Stopped);
     }
-    out.note(&format!("\n{}; {}", failure.message, failure.hint.unwrap_or_default()));
+    out.note(&format!("\n{}; {}", failure.message, failure.hint.as_deref().unwrap_or_default()));
     Exit::Stopped
 }
 

@@ -46,7 +46,7 @@ mod tests {
 
     fn of(args: &[&str]) -> (String, Option<String>, Option<String>) {
         let error = Cli::try_parse_from([&["tidegate"], args].concat()).expect_err("it is wrong");
-        let failure = failure(&error.to_string());
+        let failure = failure(&error.to_string()).into_details();
         (failure.message, failure.cause, failure.hint)
     }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CheckpointId, Command, Name, Persistence, State, Write};
+use super::{CheckpointId, Command, Name, Persistence, State, Visits, Write};
 
 /// In the namespace of a subgraph of which no checkpoint is kept, and in all inside it.
 pub(super) const UNKEPT: char = '#';
@@ -160,7 +160,7 @@ pub struct Checkpoint {
     /// What is due next, in order of path.
     pub frontier: Vec<Task>,
     /// How often each node has been due.
-    pub visits: BTreeMap<Name, u64>,
+    pub visits: Visits,
     /// When it was made.
     pub at: DateTime<Utc>,
 }

@@ -13,8 +13,8 @@ use super::change::refuse_untracked;
 use super::channel::{Fold, apply_writes, check_writes, end_step, initial};
 use super::command::command_of;
 use super::{
-    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Name, OnError, START, Source, State, Task, TaskPath,
-    TaskResult, Trigger, Write,
+    Checkpoint, CheckpointId, CompiledGraph, END, Failure, Goto, Leaving, Name, OnError, START, Source, State, Task,
+    TaskPath, TaskResult, Trigger, Write,
 };
 
 /// What a person sees of a namespace: values with finished tasks applied, and what is due.
@@ -103,7 +103,7 @@ pub(super) fn finish(
     } else {
         check_writes(&graph.channels, &fresh, &writes)?;
     }
-    let mut triggers = leave(graph, &task.node, &fresh)?;
+    let mut triggers = leaving.map_or_else(|| Ok(Vec::new()), |leaving| follow(leaving, &task.node, &fresh))?;
     triggers.extend(gotos.into_iter().filter_map(trigger));
     let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command: None };
     Ok(Finished { result, state: alone.then_some(fresh) })
@@ -119,7 +119,10 @@ pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> Finished 
 }
 
 pub(super) fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
-    let Some(leaving) = graph.leaving.get(node.as_str()) else { return Ok(Vec::new()) };
+    graph.leaving.get(node.as_str()).map_or_else(|| Ok(Vec::new()), |leaving| follow(leaving, node, state))
+}
+
+fn follow(leaving: &Leaving, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
     let mut triggers = Vec::with_capacity(leaving.to.len() + leaving.barriers.len());
     triggers.extend(leaving.to.iter().filter(|to| *to != END).cloned().map(Trigger::Node));
     let arrivals = leaving.barriers.iter();
@@ -329,14 +332,15 @@ pub(super) fn plan<'t>(graph: &CompiledGraph, next: &mut Checkpoint, triggers: i
     due.extend(full.map(|b| b.to.clone()));
     due.sort_unstable();
     due.dedup();
-    let is_deferred = |node: &mut Name| graph.nodes.get(node).is_some_and(|entry| entry.policy.defer);
-    next.deferred.extend(due.extract_if(.., is_deferred));
+    if !graph.deferred.is_empty() {
+        next.deferred.extend(due.extract_if(.., |node| graph.deferred.contains(node)));
+    }
     if due.is_empty() && sends.is_empty() {
         due = std::mem::take(&mut next.deferred).into_iter().collect();
     }
     let mut frontier = Vec::with_capacity(due.len() + sends.len());
     for node in due {
-        let visit = visited(next, &node);
+        let visit = next.visits.count(&node);
         frontier.push(Task { path: TaskPath::Pull(node.clone()), node, visit, input: None });
     }
     // However often a node is due in one superstep, it is one visit.
@@ -346,7 +350,7 @@ pub(super) fn plan<'t>(graph: &CompiledGraph, next: &mut Checkpoint, triggers: i
             Some(visit) => *visit,
             None => {
                 let triggered = frontier.iter().find(|task| task.node == node && task.input.is_none());
-                let visit = triggered.map_or_else(|| visited(next, &node), |task| task.visit);
+                let visit = triggered.map_or_else(|| next.visits.count(&node), |task| task.visit);
                 sent.insert(node.clone(), visit);
                 visit
             }
@@ -354,20 +358,6 @@ pub(super) fn plan<'t>(graph: &CompiledGraph, next: &mut Checkpoint, triggers: i
         frontier.push(Task { path: TaskPath::Push(index), node, visit, input: Some(input) });
     }
     next.frontier = frontier;
-}
-
-/// Counts that a node is due.
-fn visited(next: &mut Checkpoint, node: &Name) -> u64 {
-    match next.visits.get_mut(node) {
-        Some(count) => {
-            *count += 1;
-            *count
-        }
-        None => {
-            next.visits.insert(node.clone(), 1);
-            1
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,40 @@
 //! What a node, an effect or the engine reports when it cannot go on: data, because it is stored and shown.
 
+use std::ops::{Deref, DerefMut};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What happened, why, and what to do next.
+/// What happened, why, and what to do next: its fields are those of [`FailureDetails`]. As small as a pointer, because nearly everything
+/// that an engine passes on could be one instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
+#[serde(transparent)]
+#[error("{}", self.0.message)]
+pub struct Failure(Box<FailureDetails>);
+
+impl Deref for Failure {
+    type Target = FailureDetails;
+
+    fn deref(&self) -> &FailureDetails {
+        &self.0
+    }
+}
+
+impl DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut FailureDetails {
+        &mut self.0
+    }
+}
+
+impl From<FailureDetails> for Failure {
+    fn from(details: FailureDetails) -> Self {
+        Self(Box::new(details))
+    }
+}
+
+/// What a [`Failure`] says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FailureDetails {
     /// Stable snake_case code, e.g. `recursion_limit`.
     pub code: String,
     /// What happened, one sentence without a trailing full stop.
@@ -41,9 +69,15 @@ impl Failure {
         ["node_timeout", "node_idle", STEP_TIMEOUT].contains(&self.code.as_str())
     }
 
+    /// Its fields, to be taken apart.
+    pub fn into_details(self) -> FailureDetails {
+        *self.0
+    }
+
     /// A failure that repeating does not mend.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), cause: None, hint: None, retryable: false, node: None }
+        let (code, message) = (code.to_owned(), message.into());
+        FailureDetails { code, message, cause: None, hint: None, retryable: false, node: None }.into()
     }
 
     /// Adds why.

@@ -208,7 +208,8 @@ async fn keep(
     if let Some(recorded) = &scope.recorded {
         recorded.checkpoint(&kept)?;
     }
-    scope.postpone(records.into_iter().chain([checkpointed(&kept), Record::Checkpoint(kept)]));
+    scope.postpone(records);
+    scope.postpone([checkpointed(&kept), Record::Checkpoint(kept)]);
     // Where the run ends its last records follow at once, and both are committed together.
     if !(checkpoint.ns.is_empty() && checkpoint.ended()) {
         scope.commit_step(Vec::new()).await?;
@@ -218,8 +219,10 @@ async fn keep(
 }
 
 fn commit_points(scope: &Scope, graph: &CompiledGraph, results: &[TaskResult]) -> Vec<Record> {
-    let sets = |r: &&TaskResult| graph.nodes.get(&r.node).is_some_and(|n| n.policy.commit_point);
-    let Some(by) = results.iter().find(sets) else { return Vec::new() };
+    if graph.commit_points.is_empty() {
+        return Vec::new();
+    }
+    let Some(by) = results.iter().find(|result| graph.commit_points.contains(&result.node)) else { return Vec::new() };
     vec![Record::CommitPoint(scope.last_seq()), Record::Event(Event::CommitPoint { node: by.node.clone() })]
 }
 

@@ -115,7 +115,9 @@ async fn undo_one(scope: &Scope, mut entry: Entry, reason: &Failure) -> Result<(
         }
         Err(failure) => {
             let failure = Failure::new("undo_failed", format!("{effect} at {place} could not be undone"))
-                .because(failure.cause.map_or(failure.message.clone(), |c| format!("{}: {c}", failure.message)))
+                .because(
+                    failure.cause.as_ref().map_or(failure.message.clone(), |c| format!("{}: {c}", failure.message)),
+                )
                 .hint(
                     "mend what stands in the way, then `tidegate run undo retry`; `run undo accept` leaves it as it is",
                 );

@@ -345,7 +345,7 @@ impl Scope {
                 }
             }
             Ok(Probe::Unknown(why)) => return Err(NodeError::Stuck(cannot_tell(&place, why))),
-            Err(failure) => return Err(NodeError::Stuck(cannot_tell(&place, failure.message))),
+            Err(failure) => return Err(NodeError::Stuck(cannot_tell(&place, failure.into_details().message))),
         }
         Ok(entry)
     }

@@ -114,6 +114,10 @@ pub struct CompiledGraph {
     pub(super) commands: Vec<Commands>,
     /// Channels that no checkpoint has.
     pub(super) untracked: BTreeSet<Name>,
+    /// Nodes behind which nothing is undone any more.
+    pub(super) commit_points: BTreeSet<Name>,
+    /// Nodes that wait until nothing else is due.
+    pub(super) deferred: BTreeSet<Name>,
     /// Made once: every advance compares it.
     pub(super) fingerprint: OnceLock<String>,
     /// Made once: every new thread keeps a copy.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::graph::{Failure, NodeError};
+use crate::graph::{Failure, FailureDetails, NodeError};
 use crate::ports::{
     EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, SecretFiles, ServiceClient, Target,
     TrafficRouter,
@@ -39,7 +39,7 @@ pub struct World {
 /// A port's error as a node's failure.
 pub(super) fn port(error: PortError) -> Failure {
     let PortError { code, message, cause, hint, retryable } = error;
-    Failure { code, message, cause, hint, retryable, node: None }
+    FailureDetails { code, message, cause, hint, retryable, node: None }.into()
 }
 
 /// The ledger's error as a node's failure.

@@ -13,7 +13,7 @@ use super::batch::Tx;
 use super::delta::{self, Body};
 use super::fault::{Done, decode, encode, nanos, time};
 use super::lines::{Line, LineKey};
-use crate::graph::{Checkpoint, CheckpointId, Name, Partial, Source, State, StoreError, TaskPath, TaskResult};
+use crate::graph::{Checkpoint, CheckpointId, Name, Partial, Source, State, StoreError, TaskPath, TaskResult, Visits};
 
 /// A snapshot is due when the changes since the last one weigh this many times as much. Then all snapshots of a growing state
 /// together weigh about twice the last one, and reading the newest state costs at most this many times its size.
@@ -236,7 +236,7 @@ fn empty() -> Checkpoint {
         barriers: BTreeMap::new(),
         deferred: BTreeSet::new(),
         frontier: Vec::new(),
-        visits: BTreeMap::new(),
+        visits: Visits::new(),
         at: DateTime::UNIX_EPOCH,
     }
 }

@@ -109,6 +109,11 @@ pub(super) fn leftover(path: &Path) -> u64 {
     std::fs::metadata(name).map_or(0, |meta| meta.len())
 }
 
+/// What a foreign key would say of the tables whose rows are known by their number: as `PRAGMA foreign_key_check` does.
+const NUMBERED: &str = "
+    SELECT 'checkpoints', n, 'lines' FROM checkpoints WHERE n >> 32 NOT IN (SELECT line FROM lines)
+    UNION ALL SELECT 'events', n, 'threads' FROM events WHERE n >> 32 NOT IN (SELECT n FROM threads)";
+
 /// The same on a connection that is open.
 pub(super) fn look(conn: &Connection, liveness: &dyn Liveness, now: DateTime<Utc>) -> Checkup {
     let mut damage = said(conn, "PRAGMA integrity_check(20)", |row| row.get(0));
@@ -128,7 +133,7 @@ pub(super) fn look(conn: &Connection, liveness: &dyn Liveness, now: DateTime<Utc
     Checkup {
         damage,
         tables,
-        orphans: said(conn, "PRAGMA foreign_key_check", orphan),
+        orphans: ["PRAGMA foreign_key_check", NUMBERED].iter().flat_map(|sql| said(conn, sql, orphan)).collect(),
         gaps: gaps(conn),
         audit,
         expired_cache: expired(conn, now).unwrap_or(0),
@@ -190,8 +195,8 @@ fn gaps(conn: &Connection) -> Vec<String> {
         WHERE (w.before IS NOT NULL AND w.n <> w.before + 1) OR (w.before IS NULL AND w.base = 0)";
     const EVENTS: &str = "
         SELECT t.id, w.last - w.many, w.before FROM
-          (SELECT thread, last, json_array_length(body) AS many,
-             coalesce(lag(last) OVER (PARTITION BY thread ORDER BY last), 0) AS before FROM events) w
+          (SELECT n >> 32 AS thread, n & 4294967295 AS last, json_array_length(body) AS many,
+             coalesce(lag(n) OVER (PARTITION BY n >> 32 ORDER BY n) & 4294967295, 0) AS before FROM events) w
         JOIN threads t ON t.n = w.thread WHERE w.last - w.many <> w.before";
     const ORIGINS: &str = "
         SELECT id FROM threads t WHERE NOT EXISTS (SELECT 1 FROM thread_origins o WHERE o.thread = t.n)";

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::graph::{
     Checkpoint, CheckpointId, Entry, EntryKind, EntryStatus, Event, Failure, JournalKey, Name, Owner, Partial, Record,
     Source, State, Store, StoreError, Task, TaskPath, TaskResult, Thread, ThreadFilter, ThreadId, ThreadStatus,
-    Transaction, Trigger, Unwinding, Write,
+    Transaction, Trigger, Unwinding, Visits, Write,
 };
 
 /// What a store did not do.
@@ -99,7 +99,7 @@ pub(super) fn checkpoint(id: &str, parent: Option<&str>, ns: &str, step: i64, va
         barriers: BTreeMap::new(),
         deferred: Default::default(),
         frontier: vec![Task { path: TaskPath::Pull("a".into()), node: "a".into(), visit: 1, input: None }],
-        visits: [("a".into(), 1)].into(),
+        visits: [("a", 1)].into(),
         at: at(step),
     }
 }
@@ -309,14 +309,14 @@ async fn history_comes_back(harness: &dyn Harness) -> Checked {
         let mut next = checkpoint(&format!("history-{step}"), Some(&parent), "", step, State::new());
         next.values = state(json!({"items": items, "last": step, "odd": step % 2, "tiny": f64::MIN_POSITIVE}));
         next.written = state(json!({"items": items}));
-        next.visits.insert("a".into(), step as u64);
+        next.visits.set("a", step as u64);
         match step {
             10 => next.written = State::new(),
             20 => next.source = Source::Update,
             30 => (next.parent, next.source) = (Some("history-3".into()), Source::Fork),
             // What went away cannot be told as a change.
             35 => next.values = state(json!({"items": [], "other": {"k": [u64::MAX, i64::MIN, null]}})),
-            40 => (next.parent, next.visits) = (None, BTreeMap::new()),
+            40 => (next.parent, next.visits) = (None, Visits::new()),
             45 => next.barriers = [("a+b".into(), ["a".into()].into())].into(),
             50 => next.frontier = Vec::new(),
             52 => next.frontier[0].visit = 52,

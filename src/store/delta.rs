@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::graph::{Change, Checkpoint, CheckpointId, Name, State, Task, TaskPath, apply_changes};
+use crate::graph::{Change, Checkpoint, CheckpointId, Name, State, Task, TaskPath, Visits, apply_changes};
 
 /// A [`Change`] that borrows; serialised the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -104,7 +104,7 @@ pub(super) fn changes(
     most: usize,
     text: &mut Vec<u8>,
 ) -> Option<serde_json::Result<()>> {
-    if before.visits.keys().any(|node| !now.visits.contains_key(node)) {
+    if before.visits.iter().any(|(node, _)| !now.visits.contains(node)) {
         return None;
     }
     let values = since(&before.values, &now.values, |_| false);
@@ -115,10 +115,10 @@ pub(super) fn changes(
     let twin = |name: &str| now.written.shares(name, &now.values) && before.written.shares(name, &before.values);
     let mut written = since(&before.written, &now.written, twin);
     written.extend(values.iter().filter(|change| !matches!(change, ChangeRef::Unset(_)) && twin(change.name())));
-    let changed = |(node, count): &(&Name, &u64)| before.visits.get(*node) != Some(*count);
-    let visits: BTreeMap<&str, u64> = now.visits.iter().filter(changed).map(|(n, c)| (n.as_str(), *c)).collect();
+    let changed = |(node, count): &(&Name, u64)| before.visits.get(node) != *count;
+    let visits: BTreeMap<&str, u64> = now.visits.iter().filter(changed).map(|(n, c)| (n.as_str(), c)).collect();
     let parent = if now.parent.as_ref() == Some(&before.id) { None } else { Some(now.parent.as_ref()) };
-    let once_more = |(node, count): (&&str, &u64)| before.visits.get(*node).copied().unwrap_or(0) + 1 == *count;
+    let once_more = |(node, count): (&&str, &u64)| before.visits.get(node) + 1 == *count;
     let names: BTreeSet<&str> = now.frontier.iter().map(|task| task.node.as_str()).collect();
     let counted = names.len() == now.frontier.len() && names.iter().eq(visits.keys()) && visits.iter().all(once_more);
     let fork = (now.fork != before.fork).then_some(now.fork);
@@ -129,7 +129,7 @@ pub(super) fn changes(
 pub(super) fn snapshot(now: &Checkpoint, text: &mut Vec<u8>) -> serde_json::Result<()> {
     let nothing = State::new();
     let all = |state| since(&nothing, state, |_| false);
-    let visits = now.visits.iter().map(|(n, c)| (n.as_str(), *c)).collect();
+    let visits = now.visits.iter().map(|(n, c)| (n.as_str(), c)).collect();
     let fork = (now.fork != 0).then_some(now.fork);
     body(now, (Some(now.parent.as_ref()), fork), all(&now.values), all(&now.written), visits, false, text)
 }
@@ -157,9 +157,9 @@ fn body<'a>(
 }
 
 /// The node's name, where the rest of the task follows from it.
-fn plain<'a>(task: &'a Task, visits: &BTreeMap<Name, u64>) -> Option<&'a str> {
+fn plain<'a>(task: &'a Task, visits: &Visits) -> Option<&'a str> {
     let triggered = task.path == TaskPath::Pull(task.node.clone()) && task.input.is_none();
-    (triggered && visits.get(&task.node) == Some(&task.visit)).then_some(task.node.as_str())
+    (triggered && visits.get(&task.node) == task.visit).then_some(task.node.as_str())
 }
 
 /// [`Checkpoint::changes_since`] without its copies, and for `written` too.
@@ -236,7 +236,7 @@ impl Body {
         self.change(to);
         let visits = &to.visits;
         to.frontier.extend(due.into_iter().chain(next).map(|node| {
-            let visit = visits.get(&node).copied().unwrap_or_default();
+            let visit = visits.get(&node);
             Task { path: TaskPath::Pull(node.clone()), node, visit, input: None }
         }));
     }
@@ -247,9 +247,9 @@ impl Body {
         self.both.into_iter().for_each(|change| apply_to_both(to, change));
         apply_changes(&mut to.values, self.values);
         apply_changes(&mut to.written, self.written);
-        to.visits.extend(self.visits);
-        for node in self.next {
-            *to.visits.entry(node).or_default() += 1;
+        self.visits.into_iter().for_each(|(node, count)| to.visits.set(node, count));
+        for node in &self.next {
+            to.visits.count(node);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Events: one row for those of a commit. Those of every superstep have a short form.
 
 use std::fmt;
+use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
@@ -28,22 +29,29 @@ pub(super) fn add(
     }
     head.last_event += many;
     let body = encode(&events.iter().map(|event| Short(event)).collect::<Vec<_>>())?;
-    let mut insert = conn.prepare_cached("INSERT INTO events (thread, last, at, body) VALUES (?1, ?2, ?3, ?4)")?;
-    insert.execute(params![head.n, head.last_event, nanos(at)?, body])?;
+    let mut insert = conn.prepare_cached("INSERT INTO events (n, at, body) VALUES (?1, ?2, ?3)")?;
+    insert.execute(params![rows_of(head.n).start + head.last_event, nanos(at)?, body])?;
     events.iter().filter(|event| event.is_audited()).try_for_each(|event| audit::add(conn, thread, at, event))
 }
 
 /// The newest event's number.
 pub(super) fn last(conn: &Connection, thread: i64) -> Done<i64> {
-    let mut select = conn.prepare_cached("SELECT coalesce(max(last), 0) FROM events WHERE thread = ?1")?;
-    Ok(select.query_row([thread], |row| row.get(0))?)
+    let mut select = conn.prepare_cached("SELECT coalesce(max(n), ?1) - ?1 FROM events WHERE n > ?1 AND n < ?2")?;
+    let rows = rows_of(thread);
+    Ok(select.query_row([rows.start, rows.end], |row| row.get(0))?)
+}
+
+/// The numbers that a thread's rows can have; the first one stays free.
+fn rows_of(thread: i64) -> Range<i64> {
+    thread << 32..(thread + 1) << 32
 }
 
 /// Events of a thread after a number.
 pub(super) fn after(conn: &Connection, thread: i64, after: u64, limit: usize) -> Done<Vec<EventRow>> {
-    let mut select =
-        conn.prepare_cached("SELECT last, at, body FROM events WHERE thread = ?1 AND last > ?2 ORDER BY last")?;
-    let mut rows = select.query(params![thread, i64::try_from(after).unwrap_or(i64::MAX)])?;
+    let mut select = conn.prepare_cached("SELECT n - ?1, at, body FROM events WHERE n > ?2 AND n < ?3 ORDER BY n")?;
+    let numbers = rows_of(thread);
+    let after_row = numbers.start.saturating_add(i64::try_from(after).unwrap_or(i64::MAX));
+    let mut rows = select.query([numbers.start, after_row, numbers.end])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()?
         && found.len() < limit

@@ -13,7 +13,7 @@ use super::repair::{RepairError, fits};
 use crate::graph::StoreError;
 
 /// Tables whose rows are found by their key alone.
-const WITHOUT_ROWID: [&str; 5] = ["labels", "events", "signals", "cache", "items"];
+const WITHOUT_ROWID: [&str; 4] = ["labels", "signals", "cache", "items"];
 
 /// Columns of JSON without which a row says nothing.
 const BODIES: [(&str, &str); 9] = [
@@ -280,7 +280,7 @@ fn orphans(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
         ("attempts", "line NOT IN (SELECT line FROM lines)"),
         ("entries", "thread NOT IN (SELECT n FROM threads)"),
         ("interrupts", "thread NOT IN (SELECT n FROM threads)"),
-        ("events", "thread NOT IN (SELECT n FROM threads)"),
+        ("events", "n >> 32 NOT IN (SELECT n FROM threads)"),
     ];
     for (table, lost) in CHILDREN {
         let gone = to.execute(&format!("DELETE FROM {table} WHERE {lost}"), [])?;

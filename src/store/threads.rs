@@ -166,12 +166,11 @@ pub(super) fn encode_opt<T: Serialize>(value: Option<&T>) -> Done<Option<String>
 }
 
 /// When the row `t` changed last: most commits say it in their events alone.
-pub(super) const CHANGED_AT: &str =
-    "max(t.updated_at, coalesce((SELECT at FROM events e WHERE e.thread = t.n ORDER BY e.last DESC LIMIT 1), 0))";
+pub(super) const CHANGED_AT: &str = "max(t.updated_at, coalesce((SELECT at FROM events e WHERE e.n > t.n << 32 AND e.n < (t.n + 1) << 32 ORDER BY e.n DESC LIMIT 1), 0))";
 
 const COLUMNS: &str =
     "t.id, t.status, t.epoch, t.owner, t.attendant, t.failure, t.unwinding, t.committed_seq, t.undone, t.created_at,
-     max(t.updated_at, coalesce((SELECT at FROM events e WHERE e.thread = t.n ORDER BY e.last DESC LIMIT 1), 0)),
+     max(t.updated_at, coalesce((SELECT at FROM events e WHERE e.n > t.n << 32 AND e.n < (t.n + 1) << 32 ORDER BY e.n DESC LIMIT 1), 0)),
      o.body, t.wake FROM threads t JOIN thread_origins o ON o.thread = t.n";
 
 struct Stored {

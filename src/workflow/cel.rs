@@ -198,10 +198,10 @@ mod tests {
     fn errors_say_where_and_what_to_do() {
         let syntax = value("x + ").unwrap_err();
         assert_eq!(syntax.code, "bad_expression");
-        assert!(syntax.cause.unwrap().contains("line 1, column"));
+        assert!(syntax.cause.clone().unwrap().contains("line 1, column"));
         let missing = value("answer == 1").unwrap_err();
         assert_eq!(missing.code, "expression_failed");
-        assert!(missing.hint.unwrap().contains("has(state.answer)"));
+        assert!(missing.hint.clone().unwrap().contains("has(state.answer)"));
         assert_eq!(value("x / 0").unwrap_err().code, "expression_failed");
         assert_eq!(value("{1: 2}").unwrap_err().code, "expression_type");
         assert_eq!(value("1.0 / 0.0").unwrap_err().code, "expression_type");

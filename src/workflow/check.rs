@@ -8,7 +8,7 @@ use crate::graph::{Channel, END, FITS, Failure, START};
 use super::fault::{Faults, Path, under};
 use super::names::{CEL_TYPES, Names, STATE};
 use super::registry::SUBGRAPH;
-use super::{Case, Expression, NodeSpec, TextDuration, WorkflowFile, ask, commands, expr, tools};
+use super::{Case, Expression, NodeSpec, TextDuration, WorkflowFile, ask, commands, expr, sleep, tools, wait};
 
 /// Checks that need no node types.
 pub(super) fn check(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: &Path, faults: &mut Faults) {
@@ -56,6 +56,8 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
         ("persistence", node.persistence.is_some(), kind == SUBGRAPH),
         ("with", node.with.is_some(), ![expr::KIND, ask::KIND, SUBGRAPH].contains(&kind)),
         ("ttl", node.ttl.is_some(), ![expr::KIND, SUBGRAPH].contains(&kind)),
+        // Neither a person's answer nor the time that has passed is anybody else's.
+        ("cache", node.cache.is_some(), ![ask::KIND, sleep::KIND, wait::KIND].contains(&kind)),
     ];
     for (key, _, _) in own.into_iter().filter(|(_, given, fits)| *given && !fits) {
         let failure = Failure::new("misplaced_key", format!("`{key}` has no meaning for a node of type `{kind}`"));

@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, State, View, Write};
+use crate::graph::{
+    ChannelType, Context, DynNode, Failure, FailureDetails, Field, NodeError, NodeInfo, Produced, State, View, Write,
+};
 use crate::nodes::effects::{LaterCall, SendHttp, expected, query_of, result, url_of};
 use crate::ports::{HttpAnswer, HttpCall, HttpCaller, HttpMethod, PortError, SecretSource, Statuses};
 
@@ -281,7 +283,7 @@ impl HttpNode {
 
 fn port(error: PortError) -> Failure {
     let PortError { code, message, cause, hint, retryable } = error;
-    Failure { code, message, cause, hint, retryable, node: None }
+    FailureDetails { code, message, cause, hint, retryable, node: None }.into()
 }
 
 #[async_trait]

@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(json!(accept(json!({"s": "abc", "o": {"deep": [9]}})).unwrap()["n"]), 2);
         let refused = accept(json!({"n": 0, "s": "bcde", "o": {"deep": [1, 10]}})).unwrap_err();
         assert_eq!(refused.code, "bad_input");
-        let cause = refused.cause.unwrap();
+        let cause = refused.cause.clone().unwrap();
         for part in ["`n`: ", "`s`: ", "`o` at /deep/1: "] {
             assert!(cause.contains(part), "{part} in {cause}");
         }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(json!(accept(json!({"n": 1, "s": null})).unwrap()), json!({"n": 1, "s": null, "mode": "a"}));
         let wrong = accept(json!({"s": 1, "mode": "c"})).unwrap_err();
         assert_eq!(wrong.code, "bad_input");
-        assert_eq!(wrong.cause.unwrap().lines().count(), 3);
+        assert_eq!(wrong.cause.clone().unwrap().lines().count(), 3);
         assert!(accept(json!({"n": 1.5})).is_err());
     }
 }

@@ -91,6 +91,7 @@ fn every_error_has_its_place() {
         ("    timeout: 90s", "    on_error: [ask]", "bad_workflow", &["w.yaml:11:", "{to, into}"]),
         ("    timeout: 90s", "    cache: {ttl: 1h, by: [y]}", "undeclared_channel", &["w.yaml", "`y`"]),
         ("    timeout: 90s", "    expired: '1'", "misplaced_key", &["w.yaml:11:14", "expired"]),
+        ("commit_point: true }", "cache: {} }", "misplaced_key", &["w.yaml:12:64", "cache"]),
         ("  n: {", "  state: {", "reserved_name", &["w.yaml:5:10"]),
         ("required: [x]", "required: [y]", "bad_input_schema", &["w.yaml:3:"]),
         ("name: good\n", "", "missing_key", &["w.yaml:1:1", "`name`"]),

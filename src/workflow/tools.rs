@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::graph::{Failure, State};
+use crate::graph::{Failure, FailureDetails, State};
 use crate::ports::{Expressions, PortError, SecretSource};
 
 use super::fault::{Faults, Path, under};
@@ -158,7 +158,7 @@ impl Expressions for Cel {
     fn value(&self, source: &str, names: &Map<String, Value>) -> Result<Value, PortError> {
         let state: State = names.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         Expression::compile(source).and_then(|expression| expression.value(&state)).map_err(|failure| {
-            let Failure { code, message, cause, hint, retryable, .. } = failure;
+            let FailureDetails { code, message, cause, hint, retryable, .. } = failure.into_details();
             PortError { code, message, cause, hint, retryable }
         })
     }

@@ -113,7 +113,7 @@ async fn holds(graph: &Arc<CompiledGraph>, x: i64, accepted: bool) -> Result<(),
         return Err(format!("it met {code}: {:?}", end.failure));
     }
     let last = engine.store().latest(&id, "").await.map_err(|e| e.to_string())?.ok_or("no checkpoint")?;
-    let visits = |node: &str| last.visits.get(node).copied().unwrap_or(0);
+    let visits = |node: &str| last.visits.get(node);
     for Finding { failure, place } in graph.warnings() {
         let lie = match (failure.code.as_str(), place) {
             ("unreachable_node" | "never_due", Place::Node(node)) => visits(node) > 0,

@@ -246,7 +246,7 @@ async fn time_that_ran_out_inside_a_subgraph_is_its_nodes_failure() {
         let graph = compiled(built);
         let (id, end) = rig.run(&graph).await;
         assert_eq!((end.status, code(&end)), (ThreadStatus::Failed, "step_timeout"));
-        assert_eq!(end.failure.and_then(|failure| failure.node).as_deref(), Some("sub"));
+        assert_eq!(end.failure.and_then(|failure| failure.node.clone()).as_deref(), Some("sub"));
         rig.replays(&graph, &id).await;
         // A handler may take it; a replay, which has time enough, goes the same way.
         let slow = crate::support::graph("inner").node("slow", hanging(9)).edge(START, "slow");

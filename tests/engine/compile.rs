@@ -17,7 +17,7 @@ fn codes(graph: StateGraph) -> Vec<String> {
     let errors = graph.compile().err().expect("it is refused");
     assert!(errors.to_string().contains(&errors.errors[0].failure.message));
     assert_eq!(errors.failure().code, errors.errors[0].failure.code);
-    errors.errors.into_iter().map(|e| e.failure.code).collect()
+    errors.errors.into_iter().map(|e| e.failure.code.clone()).collect()
 }
 
 fn warned(graph: &CompiledGraph) -> Vec<&str> {

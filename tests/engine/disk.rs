@@ -181,7 +181,7 @@ async fn a_damaged_page_stops_a_run_before_it_does_anything() {
     let engine = engine_on(SqliteStore::open_with(&path, options(None)).unwrap(), &world, &owner);
     let stopped = engine.advance(&graph, &id, Advance::default()).await.unwrap_err();
     assert_eq!(stopped.failure().code, "store_damaged", "{stopped:?}");
-    assert!(stopped.failure().hint.is_some_and(|hint| hint.contains("doctor --db")));
+    assert!(stopped.failure().hint.clone().is_some_and(|hint| hint.contains("doctor --db")));
     assert_eq!(world.log(), log, "nothing was done that nobody could write down");
     drop(engine);
     // The last good copy goes on.

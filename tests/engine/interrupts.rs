@@ -256,7 +256,7 @@ async fn whoever_caught_the_expiry_replays_it() {
         let node = step(|cx, _| {
             Box::pin(async move {
                 match cx.interrupt_within(&"soon?", Duration::from_millis(30)).await {
-                    Err(NodeError::Failed(failure)) => Ok(Outcome::update(says(failure.code))),
+                    Err(NodeError::Failed(failure)) => Ok(Outcome::update(says(failure.code.clone()))),
                     other => Ok(Outcome::update(says(other?.to_string()))),
                 }
             })

@@ -300,7 +300,7 @@ async fn another_graph_than_the_one_that_began_is_refused() {
         assert_eq!((row.status, row.owner), (ThreadStatus::Interrupted, None), "a refusal changes nothing");
         let built = StateGraph::new("was").channel("item", Channel::last(ChannelType::Any)).node("p", Picky);
         let other = compiled(built.edge(START, "p"));
-        let why = rig.try_advance(&other, &id).await.unwrap_err().failure().cause.unwrap();
+        let why = rig.try_advance(&other, &id).await.unwrap_err().failure().into_details().cause.unwrap();
         assert!(why.contains("node type `step` (version 1) is gone"), "{why}");
         assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
     })

@@ -114,7 +114,7 @@ async fn child() {
     }
     let (world, store) = (World::at(dir), store(dir, Arc::new(ProcLiveness)));
     let end = engine(store, &world).advance(&gated(dir), &ThreadId::from("t"), Advance::default()).await;
-    println!("\n>{}", end.map_or_else(|error| error.failure().code, |end| end.status.word().to_owned()));
+    println!("\n>{}", end.map_or_else(|error| error.failure().code.clone(), |end| end.status.word().to_owned()));
 }
 
 fn spawn(dir: &Path, part: &str) -> Child {

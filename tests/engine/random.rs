@@ -301,7 +301,7 @@ pub async fn live(case: &Case, engine: &Engine) -> Vec<String> {
         match turn(case, engine).await {
             Ok(true) => return errors,
             Ok(false) => {}
-            Err(error) => errors.push(error.failure().code),
+            Err(error) => errors.push(error.failure().code.clone()),
         }
     }
     panic!("it does not end; errors on the way: {errors:?}");

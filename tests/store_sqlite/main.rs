@@ -59,7 +59,7 @@ fn checkpoint(step: i64, values: State) -> Checkpoint {
         deferred: Default::default(),
         fork: 0,
         frontier: vec![task],
-        visits: [("a".into(), visit)].into(),
+        visits: [("a", visit)].into(),
         at: at(step),
     }
 }

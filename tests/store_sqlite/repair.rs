@@ -219,9 +219,11 @@ async fn what_is_missing_is_told_and_never_invented() -> Tested {
     conn.execute_batch(
         "DROP TRIGGER audit_is_not_deleted; DELETE FROM audit WHERE seq = 7;
          DELETE FROM checkpoints WHERE n IN (SELECT n FROM checkpoints WHERE base = 0 ORDER BY n LIMIT 1 OFFSET 4);
-         DELETE FROM events WHERE (thread, last) IN (SELECT thread, last FROM events WHERE thread = 2 ORDER BY last LIMIT 1 OFFSET 5);
+         DELETE FROM events WHERE n IN (SELECT n FROM events WHERE n >> 32 = 2 ORDER BY n LIMIT 1 OFFSET 5);
          DELETE FROM thread_origins WHERE thread = 3;
-         PRAGMA foreign_keys = OFF; INSERT INTO labels VALUES (999, 'a', 'b');",
+         PRAGMA foreign_keys = OFF; INSERT INTO labels VALUES (999, 'a', 'b');
+         INSERT INTO events VALUES ((999 << 32) + 1, 0, '[]');
+         INSERT INTO checkpoints VALUES ((999 << 32) + 1, 'x', 0, 'loop', 0, 1, '{}');",
     )?;
     drop(conn);
     let found = look(&path)?;
@@ -229,9 +231,14 @@ async fn what_is_missing_is_told_and_never_invented() -> Tested {
     let audit = found.audit.clone().expect_err("a row is missing");
     assert!(audit.contains('7'), "{audit}");
     let says = |what: &str| found.gaps.iter().chain(&found.orphans).any(|line| line.contains(what));
-    for what in
-        ["checkpoints 6 to 6 are missing", "events 6 to 6", "has no origin", "labels without its row in threads"]
-    {
+    for what in [
+        "checkpoints 6 to 6 are missing",
+        "events 6 to 6",
+        "has no origin",
+        "labels without its row in threads",
+        "events 4290672328705 without its row in threads",
+        "checkpoints 4290672328705 without its row in lines",
+    ] {
         assert!(says(what), "{what}: {found:?}");
     }
     let repaired = repair(&path, &ProcLiveness, Utc::now())?;

@@ -288,7 +288,7 @@ mod tests {
             let mut state = initial(&channels);
             let applied = apply_writes(&channels, &mut state, &twice);
             assert_eq!(applied, check_writes(&channels, &initial(&channels), &twice));
-            applied.map(|()| state["c"].clone()).map_err(|failure| failure.code)
+            applied.map(|()| state["c"].clone()).map_err(|failure| failure.code.clone())
         };
         let any = ChannelType::Any;
         for guarded in [Channel::ephemeral(any), Channel::untracked(any), Channel::last(any)] {

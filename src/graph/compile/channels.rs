@@ -19,13 +19,14 @@ impl Exam<'_> {
                 self.broken(Place::Channel(name.clone()), no_channel("the input", name, "writes"));
             }
         }
+        let blind = blind(paths, self);
         for (node, entry) in self.nodes {
-            self.fields(node, entry, sees_channels(paths, self, node));
+            self.fields(node, entry, !blind.contains(node));
             if let Body::Subgraph(inner) = &entry.body {
                 self.shared(node, inner);
             }
         }
-        self.never_written(paths);
+        self.never_written(&blind);
         self.never_used();
         self.concurrent_writes();
     }
@@ -94,7 +95,7 @@ impl Exam<'_> {
         }
     }
 
-    fn never_written(&mut self, paths: &Paths) {
+    fn never_written(&mut self, blind: &BTreeSet<Name>) {
         let Some(mut written) = self.graph.input_channels.clone() else { return };
         for (node, entry) in self.nodes {
             let Some(writes) = entry_writes(entry) else { return };
@@ -108,7 +109,7 @@ impl Exam<'_> {
             field.required && !has_initial && !written.contains(name)
         };
         let mut found: Vec<(Place, String, String)> = Vec::new();
-        for (node, entry) in self.nodes.iter().filter(|(node, _)| sees_channels(paths, self, node)) {
+        for (node, entry) in self.nodes.iter().filter(|(node, _)| !blind.contains(*node)) {
             let reads = entry.info.reads.iter().flatten().filter(|(name, field)| missing(name, field));
             found.extend(reads.map(|(name, _)| (Place::Node(node.clone()), format!("`{node}`"), name.clone())));
         }
@@ -185,11 +186,14 @@ impl Exam<'_> {
     }
 }
 
-/// Whether a node sees the channels when it runs: not one that only Sends lead to.
-fn sees_channels(paths: &Paths, exam: &Exam<'_>, node: &str) -> bool {
-    let waits = exam.graph.barriers.values().any(|b| b.to == *node);
-    let mut leads = paths.to(node).map(|arrow| matches!(arrow.kind, Kind::Sent(_))).peekable();
-    waits || leads.peek().is_none() || leads.any(|sent| !sent)
+/// Nodes that do not see the channels when they run: those that only Sends lead to.
+fn blind(paths: &Paths, exam: &Exam<'_>) -> BTreeSet<Name> {
+    let waiting: BTreeSet<&Name> = exam.graph.barriers.values().map(|barrier| &barrier.to).collect();
+    let only_sent = |node: &Name| {
+        let mut leads = paths.to(node).map(|arrow| matches!(arrow.kind, Kind::Sent(_))).peekable();
+        leads.peek().is_some() && leads.all(|sent| sent)
+    };
+    exam.nodes.keys().filter(|node| !waiting.contains(node) && only_sent(node)).cloned().collect()
 }
 
 /// Channels that a node may write; `None`: any.

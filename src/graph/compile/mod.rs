@@ -142,7 +142,10 @@ pub(super) fn compile(graph: StateGraph, kept: bool) -> Result<CompiledGraph, Co
         return Err(CompileErrors { graph: graph.name, errors });
     }
     let untracked = |(name, channel): (&Name, &Channel)| is_untracked(channel).then(|| name.clone());
+    let those = |with: fn(&NodeEntry) -> bool| nodes.iter().filter(|(_, e)| with(e)).map(|(n, _)| n.clone()).collect();
     Ok(CompiledGraph {
+        commit_points: those(|entry| entry.policy.commit_point),
+        deferred: those(|entry| entry.policy.defer),
         step_timeout: graph.step_timeout,
         commands: nodes.values().flat_map(|entry| &entry.info.commands).cloned().collect(),
         untracked: graph.channels.iter().filter_map(untracked).collect(),

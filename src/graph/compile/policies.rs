@@ -22,8 +22,8 @@ impl Exam<'_> {
             }
             let sent = |kind: &Kind| matches!(kind, Kind::Sent(_));
             let mut leads = paths.to(name).map(|arrow| sent(&arrow.kind)).peekable();
-            let waited_for = self.graph.barriers.values().any(|b| b.to == *name);
-            if policy.defer && leads.peek().is_some() && leads.all(|sent| sent) && !waited_for {
+            let waited_for = || self.graph.barriers.values().any(|b| b.to == *name);
+            if policy.defer && leads.peek().is_some() && leads.all(|sent| sent) && !waited_for() {
                 let failure = Failure::new("defer_ignored", format!("`{name}` is deferred, but only Sends lead to it"))
                     .because("what is sent runs in the next superstep, whatever else is due");
                 self.warn(

@@ -37,23 +37,20 @@ pub(super) struct Paths {
     pub reached: BTreeSet<Name>,
     /// Something that can run may go to nodes that it does not name.
     pub open: bool,
+    /// Which of the arrows lead to a node.
+    leading: BTreeMap<Name, Vec<usize>>,
 }
 
 impl Paths {
     pub fn of(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>) -> Self {
         let arrows = arrows(graph, nodes);
-        let mut reached = BTreeSet::from([Name::from(START)]);
-        loop {
-            let led = arrows.iter().filter(|a| reached.contains(&a.from)).map(|a| a.to.clone());
-            let filled = graph.barriers.values().filter(|b| b.from.is_subset(&reached)).map(|b| b.to.clone());
-            let more: Vec<Name> = led.chain(filled).filter(|to| !reached.contains(to)).collect();
-            if more.is_empty() {
-                break;
-            }
-            reached.extend(more);
-        }
+        let reached = reached(graph, &arrows);
         let open = nodes.iter().any(|(name, entry)| entry.info.any_goto && reached.contains(name));
-        Self { arrows, reached, open }
+        let mut leading: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
+        for (n, arrow) in arrows.iter().enumerate() {
+            leading.entry(arrow.to.clone()).or_default().push(n);
+        }
+        Self { arrows, reached, open, leading }
     }
 
     /// Whether a node certainly never runs.
@@ -62,9 +59,39 @@ impl Paths {
     }
 
     /// Arrows that lead to a node.
-    pub fn to<'p>(&'p self, node: &'p str) -> impl Iterator<Item = &'p Arrow> {
-        self.arrows.iter().filter(move |arrow| arrow.to == *node)
+    pub fn to(&self, node: &str) -> impl Iterator<Item = &Arrow> {
+        self.leading.get(node).into_iter().flatten().map(|n| &self.arrows[*n])
     }
+}
+
+/// Nodes that something leads to from the start: each arrow and each barrier is followed once.
+fn reached(graph: &StateGraph, arrows: &[Arrow]) -> BTreeSet<Name> {
+    let mut leaving: BTreeMap<&str, Vec<&Name>> = BTreeMap::new();
+    for arrow in arrows {
+        leaving.entry(&arrow.from).or_default().push(&arrow.to);
+    }
+    let mut waits: Vec<_> = graph.barriers.values().map(|barrier| (barrier.from.len(), &barrier.to)).collect();
+    let mut barriers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (n, barrier) in graph.barriers.values().enumerate() {
+        barrier.from.iter().for_each(|from| barriers.entry(from).or_default().push(n));
+    }
+    let start = Name::from(START);
+    let mut due = vec![&start];
+    let mut reached = BTreeSet::new();
+    while let Some(node) = due.pop() {
+        if !reached.insert(node.clone()) {
+            continue;
+        }
+        due.extend(leaving.get(node.as_str()).into_iter().flatten());
+        for n in barriers.get(node.as_str()).into_iter().flatten() {
+            let (missing, to) = &mut waits[*n];
+            *missing -= 1;
+            if *missing == 0 {
+                due.push(to);
+            }
+        }
+    }
+    reached
 }
 
 fn arrows(graph: &StateGraph, nodes: &BTreeMap<Name, NodeEntry>) -> Vec<Arrow> {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Effect, EffectCx, Failure, Probe};
+use crate::graph::{Effect, EffectCx, Failure, FailureDetails, Probe};
 use crate::nodes::World;
 use crate::nodes::state::RouteState;
 use crate::nodes::world::port;
@@ -75,7 +75,8 @@ fn moved_on(failure: Failure) -> Failure {
         return failure;
     }
     let message = format!("the traffic was changed since this release was planned: {}", failure.message);
-    Failure { message, ..failure }.hint("look with `tidegate status`, then release again")
+    Failure::from(FailureDetails { message, ..failure.into_details() })
+        .hint("look with `tidegate status`, then release again")
 }
 
 fn names(route: &Route, token: &str) -> bool {
