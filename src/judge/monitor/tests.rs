@@ -198,6 +198,31 @@ fn a_resumed_watch_goes_on_as_if_nothing_was() {
 }
 
 #[test]
+fn a_watch_that_lost_its_checks_passes_nothing() {
+    let mut stored = serde_json::to_value(Monitor::new(errors(1.0)).expect("a rule")).expect("json");
+    stored["states"] = serde_json::json!([]);
+    let mut monitor: Monitor = serde_json::from_value(stored).expect("read back");
+    seconds(700, |s| second(s, (1, 0), (1, 0))).iter().for_each(|sample| {
+        monitor.look(sample).expect("a sample");
+    });
+    assert_eq!(monitor.report().judgement.verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn looking_and_observing_are_the_same() {
+    for every in [7, 1000] {
+        let samples = seconds(600, |s| second(s, (2, u64::from(s % 100 == 0)), (2, u64::from(s % every == 0))));
+        let (mut looked, mut observed) =
+            (Monitor::new(errors(1.0)).expect("a rule"), Monitor::new(errors(1.0)).expect("a rule"));
+        for sample in &samples {
+            let decided = looked.look(sample).expect("a sample").decided;
+            assert_eq!(observed.observe(sample).expect("a sample"), decided);
+        }
+        assert_eq!(looked, observed);
+    }
+}
+
+#[test]
 fn samples_that_make_no_sense_are_refused() {
     let mut monitor = Monitor::new(errors(1.0)).expect("a rule");
     monitor.look(&second(5, (1, 0), (1, 0))).expect("a sample");
