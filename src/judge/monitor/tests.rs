@@ -121,7 +121,12 @@ fn proof_passes_early() {
         let sample = second(*s, (10, u64::from(s % 5 == 0)), (10, u64::from(s % 40 == 0)));
         monitor.look(&sample).expect("a sample").verdict == Verdict::Pass
     });
-    assert!(when.is_some_and(|s| s < 500), "{when:?}: {}", monitor.report().judgement.reason);
+    let reason = monitor.report().judgement.reason;
+    assert!(when.is_some_and(|s| s < 500), "{when:?}: {reason}");
+    assert!(
+        reason.contains("; evidence 1:1") && reason.ends_with("that this is below 2 times the baseline's"),
+        "{reason}"
+    );
 }
 
 #[test]
