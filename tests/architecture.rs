@@ -23,7 +23,22 @@ const ROOMS: [(&str, &[&str]); 11] = [
 const NEVER: [(&str, &[&str]); 11] = [
     ("graph", &["rusqlite", "reqwest", "hyper", "axum", "nix", "std::fs", "std::net", "std::process"]),
     ("release", &["tokio", "rusqlite", "reqwest", "hyper", "axum", "nix", "std::fs", "std::net", "std::process"]),
-    ("judge", &["tokio", "rusqlite", "reqwest", "hyper", "axum", "nix", "chrono", "std::fs", "std::net", "std::process", "std::time"]),
+    (
+        "judge",
+        &[
+            "tokio",
+            "rusqlite",
+            "reqwest",
+            "hyper",
+            "axum",
+            "nix",
+            "chrono",
+            "std::fs",
+            "std::net",
+            "std::process",
+            "std::time",
+        ],
+    ),
     ("store", &["reqwest", "hyper", "axum", "std::net"]),
     ("ports", &["rusqlite", "reqwest", "hyper", "axum", "nix", "std::fs", "std::net", "std::process"]),
     ("host", &["rusqlite", "reqwest"]),
