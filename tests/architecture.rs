@@ -16,7 +16,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("adapters", &["ports", "release", "host"]),
     ("workflow", &["graph", "nodes", "ports"]),
     ("bench", &["graph", "store"]),
-    ("cli", &["app", "bench", "graph", "release", "host", "nodes", "ports", "workflow"]),
+    ("cli", &["app", "bench", "graph", "judge", "release", "host", "nodes", "ports", "workflow"]),
 ];
 
 /// What a room must not touch outside of the crate.

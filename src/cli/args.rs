@@ -102,6 +102,9 @@ pub enum Command {
     /// What is missing on this machine, and how to get it
     #[command(after_help = "Example:\n  tidegate doctor --db")]
     Doctor(DoctorArgs),
+    /// A verdict on recorded traffic of two versions, with its reason
+    #[command(after_help = "Example:\n  tidegate judge --baseline v1.jsonl --candidate v2.jsonl")]
+    Judge(JudgeArgs),
     /// How fast the engine and its store are on this machine
     #[command(after_help = "Example:\n  tidegate bench --json")]
     Bench,
@@ -133,6 +136,7 @@ impl Command {
             | Self::Up
             | Self::Down
             | Self::Doctor(_)
+            | Self::Judge(_)
             | Self::Bench => "tidegate",
         }
     }
@@ -274,6 +278,23 @@ pub enum HostCommand {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// What is judged, and how strictly.
+#[derive(Debug, Args)]
+pub struct JudgeArgs {
+    /// What the version that serves did: a JSON object per request or interval, one per line
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// What the version that is judged did
+    #[arg(long, value_name = "FILE")]
+    pub candidate: PathBuf,
+    /// Checks and limits; without it the error rate and the p99 may not be higher than the baseline's
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub rule: Option<String>,
+    /// Lay the beginnings of both side by side, where they were recorded at different times
+    #[arg(long, requires = "baseline")]
+    pub align: bool,
 }
 
 /// What to look at.

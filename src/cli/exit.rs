@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 45] = [
+const USAGE: [&str; 47] = [
+    "recording_invalid",
+    "rule_invalid",
     "usage",
     "path_not_found",
     "release_file_missing",

@@ -10,6 +10,7 @@ mod drive;
 mod exit;
 mod hosts;
 mod json;
+mod judge;
 mod out;
 mod path;
 mod pictures;
@@ -80,6 +81,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Up => hosts::up(home().map_err(plain)?, cli.public_addr, out).await,
         Command::Down => hosts::down(home().map_err(plain)?, cli.public_addr, out).await,
         Command::Doctor(args) => doctor::run(home().map_err(plain)?, args, out).await,
+        Command::Judge(args) => judge::run(&args, out),
         Command::Bench => bench::run(home().map_err(plain)?, out).await,
         Command::Runner => deploy::runner(open().await?).await,
     }

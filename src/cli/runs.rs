@@ -84,7 +84,7 @@ pub async fn run(app: App, command: RunCommand, out: &Out) -> Result<Exit, Faile
     }
 }
 
-fn read_named(file: &str, most: u64) -> Result<String, Failed> {
+pub(super) fn read_named(file: &str, most: u64) -> Result<String, Failed> {
     read_text(Path::new(file), most).map_err(|e| {
         let unreadable = Failure::new("file_unreadable", format!("{file} cannot be read"));
         plain(unreadable.because(e.to_string()).hint(e.hint()))

@@ -14,6 +14,7 @@ mod mean;
 mod monitor;
 mod normal;
 mod power;
+pub mod recording;
 mod rule;
 mod sample;
 mod share;
