@@ -18,7 +18,7 @@ use super::api::{
 use super::control::Host;
 use super::slot::log;
 use super::{HostError, routes};
-use crate::ports::{Route, Slot, SlotRequest, SwitchRequest, VersionTraffic};
+use crate::ports::{RenewRequest, Route, RouteRequest, Slot, SlotRequest, SwitchRequest, VersionTraffic};
 
 type Answer<T> = Result<Json<T>, HostError>;
 type Shared = State<Arc<Host>>;
@@ -80,6 +80,8 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/secrets", post(secrets))
         .route("/v1/routes", get(all_routes))
         .route("/v1/routes/{model}", get(route))
+        .route("/v1/route", post(put_route))
+        .route("/v1/renew", post(renew))
         .route("/v1/endpoint/{model}", get(endpoint))
         .route("/v1/switch", post(switch))
         .route("/v1/drain", post(drain))
@@ -163,6 +165,33 @@ async fn switch(State(host): Shared, Json(request): Json<SwitchRequest>) -> Answ
     let route = change.await?;
     tracing::info!(model = route.model, live = route.live, generation = route.generation, "switched");
     Ok(Json(route))
+}
+
+async fn put_route(State(host): Shared, Json(request): Json<RouteRequest>) -> Answer<Route> {
+    let (core, model) = (Arc::clone(&host.core), request.model.clone());
+    let change = host.core.update(move |state| {
+        routes::put(state, &request)?;
+        let route = routes::shown(state, &model).ok_or(HostError::Down)?;
+        // Whoever repeats a request lives, too.
+        if let Some(within_ms) = route.traffic.renew_within_ms {
+            core.leases.renew(&model, route.generation, Duration::from_millis(within_ms));
+        }
+        Ok(route)
+    });
+    let route = change.await?;
+    let shares: Vec<_> = route.traffic.legs.iter().map(|leg| (&leg.version, leg.weight)).collect();
+    tracing::info!(model = route.model, ?shares, generation = route.generation, "divided");
+    Ok(Json(route))
+}
+
+async fn renew(State(host): Shared, Json(request): Json<RenewRequest>) -> Answer<Route> {
+    let (core, model) = (Arc::clone(&host.core), request.model.clone());
+    let change = host.core.update(move |state| {
+        let within_ms = routes::renew(state, &request)?;
+        core.leases.renew(&model, request.generation, Duration::from_millis(within_ms));
+        routes::shown(state, &model).ok_or(HostError::Down)
+    });
+    change.await.map(Json)
 }
 
 async fn drain(State(host): Shared, Json(request): Json<DrainRequest>) -> Answer<Drained> {

@@ -14,7 +14,9 @@ use tokio::net::UnixStream;
 use super::api::{DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, SecretsRequest};
 use super::config::HostPaths;
 use super::{HostError, socket};
-use crate::ports::{PortError, Route, Secrets, Slot, SlotRequest, SwitchRequest, VersionTraffic};
+use crate::ports::{
+    PortError, RenewRequest, Route, RouteRequest, Secrets, Slot, SlotRequest, SwitchRequest, VersionTraffic,
+};
 
 /// Every call that does not wait for something longer by its nature ends within this.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -145,6 +147,16 @@ impl HostClient {
     /// Changes a route atomically. The same request again returns the same route, if nothing changed in between.
     pub async fn switch(&self, request: &SwitchRequest) -> Result<Route, HostError> {
         self.call(Call::post("/v1/switch", request)?.repeatable()).await
+    }
+
+    /// Divides a model's traffic anew, atomically. The same request again returns the same route, if nothing changed in between.
+    pub async fn put_route(&self, request: &RouteRequest) -> Result<Route, HostError> {
+        self.call(Call::post("/v1/route", request)?.repeatable()).await
+    }
+
+    /// Renews the lease of a route.
+    pub async fn renew(&self, request: &RenewRequest) -> Result<Route, HostError> {
+        self.call(Call::post("/v1/renew", request)?.repeatable()).await
     }
 
     /// Waits until no request is under way at a slot; returns how many still are after `timeout_ms`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::{HostPaths, Settings};
 use super::gateway::Board;
+use super::lease::Leases;
 use super::slot::Memory;
 use super::state::HostState;
 use super::store::Store;
@@ -15,6 +16,8 @@ pub(crate) struct Core {
     pub(crate) paths: HostPaths,
     pub(crate) settings: Settings,
     pub(crate) board: Board,
+    /// On partial weights.
+    pub(crate) leases: Leases,
     /// Of the slots, to keep their logs clean of them. Never written down.
     pub(crate) secrets: Memory,
     store: Store,
@@ -27,7 +30,7 @@ impl Core {
         let store = Store::open(paths.state())?;
         let board = Board::new();
         board.apply(&store.get());
-        Ok(Arc::new(Self { paths, settings, board, secrets: Memory::default(), store }))
+        Ok(Arc::new(Self { paths, settings, board, leases: Leases::default(), secrets: Memory::default(), store }))
     }
 
     /// The state now.

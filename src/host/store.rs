@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use super::HostError;
-use super::state::{FORMAT, HostState};
+use super::format;
+use super::state::HostState;
 
 /// The state of a home, in memory and on disk.
 #[derive(Debug)]
@@ -130,13 +131,7 @@ fn load(path: &Path) -> Result<HostState, HostError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HostState::default()),
         Err(e) => return Err(corrupt(e.to_string())),
     };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(FORMAT) => {}
-        Some(format) => return Err(corrupt(format!("format {format} is not known to this version of tidegate"))),
-        None => return Err(corrupt("it has no format number".to_owned())),
-    }
-    serde_json::from_value(value).map_err(|e| corrupt(e.to_string()))
+    format::read(&text).map_err(corrupt)
 }
 
 #[cfg(test)]

@@ -255,7 +255,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::ports::{PortError, Route, ServiceAnswer, Slot, SlotRequest, SwitchRequest};
+    use crate::ports::{
+        PortError, RenewRequest, Route, RouteRequest, ServiceAnswer, Slot, SlotRequest, SwitchRequest, TrafficPlan,
+    };
     use crate::release::units::Millis;
     use crate::release::{DeployRequest, Machine, ModelName, PlanInput, Policy, SmokeCase, plan};
 
@@ -363,13 +365,20 @@ mod tests {
     impl TrafficRouter for Fake {
         async fn route(&self, _model: &str) -> Result<Option<Route>, PortError> {
             let RouteState { model, endpoint_url, generation, live, standby } = a_route();
-            Ok(Some(Route { model, generation, live, standby, endpoint_url, changed_by_gateway: None }))
+            let traffic = TrafficPlan::default();
+            Ok(Some(Route { model, generation, live, standby, traffic, endpoint_url, changed_by_gateway: None }))
         }
         async fn routes(&self) -> Result<Vec<Route>, PortError> {
             Ok(Vec::new())
         }
         async fn switch(&self, _request: &SwitchRequest) -> Result<Route, PortError> {
             Err(PortError::new("never", "a watch switches nothing"))
+        }
+        async fn put_route(&self, _request: &RouteRequest) -> Result<Route, PortError> {
+            Err(PortError::new("never", "a watch divides nothing"))
+        }
+        async fn renew(&self, _request: &RenewRequest) -> Result<Route, PortError> {
+            Err(PortError::new("never", "a watch holds no lease"))
         }
         async fn drain(&self, _token: &str, _timeout_ms: u64) -> Result<u64, PortError> {
             Ok(0)

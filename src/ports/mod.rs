@@ -18,6 +18,7 @@ mod secrets;
 mod service;
 mod statuses;
 mod target;
+mod traffic;
 
 pub use command::{CUT_OFF, CommandRunner, LastRun, Program, ProgramCall, ProgramEnd, Purpose, Stdout};
 pub use env::{EnvBackend, EnvRequest, PythonEnv};
@@ -30,9 +31,12 @@ pub use packager::{
 };
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
-pub use router::{Fence, LatencySummary, Route, SwitchRequest, TrafficRouter, VersionTraffic};
+pub use router::{
+    Fence, LatencySummary, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficRouter, VersionTraffic,
+};
 pub use secret_source::SecretSource;
 pub use secrets::{SecretFiles, Secrets, parse_env_file};
 pub use service::{ServiceAnswer, ServiceCall, ServiceClient};
 pub use statuses::Statuses;
 pub use target::{STARTED_ANEW, Slot, SlotRequest, SlotState, Target};
+pub use traffic::{Hold, Leg, Mirror, Sticky, TrafficPlan, VersionHeader, WHOLE};

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use crate::host::{HostClient, HostConfig, HostError, ensure_started, secrets};
 use crate::ports::{
-    PortError, Route, SecretFiles, Secrets, Slot, SlotRequest, SwitchRequest, Target, TrafficRouter, VersionTraffic,
+    PortError, RenewRequest, Route, RouteRequest, SecretFiles, Secrets, Slot, SlotRequest, SwitchRequest, Target,
+    TrafficRouter, VersionTraffic,
 };
 
 /// This machine as a target and as a router. Starts the host daemon when it is first needed, and again when it is gone.
@@ -75,6 +76,14 @@ impl TrafficRouter for LocalHost {
 
     async fn switch(&self, request: &SwitchRequest) -> Result<Route, PortError> {
         Ok(self.client().await?.switch(request).await?)
+    }
+
+    async fn put_route(&self, request: &RouteRequest) -> Result<Route, PortError> {
+        Ok(self.client().await?.put_route(request).await?)
+    }
+
+    async fn renew(&self, request: &RenewRequest) -> Result<Route, PortError> {
+        Ok(self.client().await?.renew(request).await?)
     }
 
     async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError> {

@@ -30,6 +30,19 @@ pub(crate) fn unknown_model(model: &str) -> Response<Answer> {
     error(StatusCode::NOT_FOUND, "unknown_model", &message, "release it with `tidegate deploy`")
 }
 
+/// Whether the route has no token, or another one, is nobody's business.
+pub(crate) fn version_refused(model: &str) -> Response<Answer> {
+    let message = format!("x-tidegate-version needs the token of model {model}'s route");
+    let hint = "send it as x-tidegate-token, or leave x-tidegate-version out";
+    error(StatusCode::FORBIDDEN, "version_refused", &message, hint)
+}
+
+pub(crate) fn unknown_version(model: &str) -> Response<Answer> {
+    let message = format!("the route of model {model} has no leg with this version");
+    let hint = "`tidegate status` shows the versions of a route";
+    error(StatusCode::NOT_FOUND, "unknown_version", &message, hint)
+}
+
 pub(crate) fn upstream_died(model: &str) -> Response<Answer> {
     let message = format!("the version of model {model} that held this request gave no answer");
     let hint = "whether it was carried out is not known; repeat it if that is safe";

@@ -3,10 +3,17 @@
 mod answers;
 mod board;
 mod body;
+mod draw;
 mod headers;
+mod health;
+mod job;
 mod meter;
 mod proxy;
+mod sticky;
+mod table;
 mod ticket;
+mod upstream_error;
+mod version;
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;

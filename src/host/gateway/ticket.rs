@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::board::Upstream;
+use super::health;
 use super::meter::Outcome;
 
 /// Holds a slot's count of requests under way.
@@ -42,6 +43,20 @@ impl Ticket {
         self.outcome = Some(Outcome::Failed);
     }
 
+    /// What the outcome says of the slot's health.
+    fn judge(&self, outcome: Outcome) {
+        let health = &self.upstream.health;
+        match outcome {
+            Outcome::Answered(..500) => health.well(),
+            Outcome::Answered(_) | Outcome::Failed => {
+                if health.ill(health::now()) {
+                    tracing::warn!(slot = self.upstream.token, "fails again and again; other replicas take its part");
+                }
+            }
+            Outcome::Abandoned => {}
+        }
+    }
+
     /// Nothing was sent: this request is not this slot's.
     pub(crate) fn never_sent(mut self) {
         self.outcome = None;
@@ -56,6 +71,7 @@ impl Drop for Ticket {
                 self.complete();
             }
             self.upstream.meter.count(outcome, self.measured);
+            self.judge(outcome);
         }
         self.upstream.meter.leave();
     }

@@ -1,0 +1,159 @@
+//! A request on its way through: its head made ready for the slot, and the slot's answer made ours.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+
+use super::answers;
+use super::board::Upstream;
+use super::body::{Answer, Lent, Untouched};
+use super::sticky::Caller;
+use super::table::{Choice, RouteNow, Wish};
+use super::ticket::Ticket;
+use super::version::Asked;
+use super::{draw, headers, version};
+
+/// A request with its model found and its head made ready for the slot.
+pub(super) struct Job {
+    pub(super) model: String,
+    path: PathAndQuery,
+    head: Parts,
+    pub(super) body: Untouched,
+    peer: IpAddr,
+    /// The version that it wants.
+    asked: Option<Asked>,
+    /// Where its caller lies in the whole; found out at the first look at a route.
+    point: Option<u32>,
+    /// Makes a new caller known.
+    set_cookie: Option<HeaderValue>,
+    /// The client's side of a change of protocol it asked for.
+    upgrade: Option<OnUpgrade>,
+}
+
+/// Where a job goes.
+pub(super) enum Way<'a> {
+    Slot(&'a Arc<Upstream>),
+    Wait,
+    Refused(Box<Response<Answer>>),
+}
+
+impl Job {
+    pub(super) fn new(mut request: Request<Incoming>, model: String, path: PathAndQuery, peer: IpAddr) -> Self {
+        let wish = headers::upgrade_wish(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+        let upgrade = wish.is_some().then(|| hyper::upgrade::on(&mut request));
+        let (mut head, body) = request.into_parts();
+        let asked = version::take(&mut head.headers);
+        headers::strip_hop_by_hop(&mut head.headers, wish.as_ref());
+        headers::add_forwarded(&mut head.headers, &head.uri, head.version, peer, &model);
+        let body = Untouched::new(body);
+        Self { model, path, head, body, peer, asked, point: None, set_cookie: None, upgrade }
+    }
+
+    /// Asks the route for a slot. `not`: where it has just been in vain.
+    pub(super) fn choose<'a>(&mut self, route: &'a RouteNow, not: Option<&Arc<Upstream>>) -> Way<'a> {
+        if let Some(asked) = &self.asked
+            && !route.gate.as_ref().is_some_and(|gate| gate.admits(asked))
+        {
+            return Way::Refused(Box::new(answers::version_refused(&self.model)));
+        }
+        let point = self.point(route);
+        let wish = self.asked.as_ref().map_or(Wish::Point(point), |asked| Wish::Version(&asked.version));
+        match route.choose(wish, not) {
+            Choice::Slot(upstream) => Way::Slot(upstream),
+            Choice::Wait => Way::Wait,
+            Choice::NoSuchVersion => Way::Refused(Box::new(answers::unknown_version(&self.model))),
+        }
+    }
+
+    /// Where the caller lies in the whole; the same over all attempts.
+    fn point(&mut self, route: &RouteNow) -> u32 {
+        if let Some(point) = self.point {
+            return point;
+        }
+        let caller = match &route.key {
+            // Nobody is made known by a version that he chose himself.
+            Some(key) if self.asked.is_none() => key.caller(&self.head.headers, self.peer),
+            _ => Caller::Unknown,
+        };
+        let point = match &caller {
+            Caller::Known(key) => route.point_of(key),
+            Caller::New(value) => {
+                let secure = self.head.headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+                let key = route.key.as_ref();
+                self.set_cookie = key.and_then(|key| key.set_cookie(value, &self.model, secure));
+                route.point_of(value.as_bytes())
+            }
+            Caller::Unknown => draw::point(),
+        };
+        self.point = Some(point);
+        point
+    }
+
+    /// Whether asking twice is as good as once, and can be done.
+    pub(super) fn is_safe(&self) -> bool {
+        self.head.method.is_safe() && self.body.was_empty()
+    }
+
+    /// The request for one attempt.
+    pub(super) fn request_to(&self, port: u16) -> Option<Request<Lent>> {
+        let mut request = Request::new(self.body.lend());
+        *request.uri_mut() = slot_uri(port, &self.path)?;
+        *request.method_mut() = self.head.method.clone();
+        *request.headers_mut() = self.head.headers.clone();
+        Some(request)
+    }
+
+    /// Makes the slot's answer ours.
+    pub(super) fn answer(&mut self, mut response: Response<Incoming>, mut ticket: Ticket) -> Response<Answer> {
+        let status = response.status();
+        let switching = status == StatusCode::SWITCHING_PROTOCOLS;
+        ticket.answered(status.as_u16(), switching || is_event_stream(response.headers()));
+        let granted = headers::upgrade_wish(response.headers()).filter(|_| switching);
+        let slot_side = granted.is_some().then(|| hyper::upgrade::on(&mut response));
+        let (mut head, body) = response.into_parts();
+        // A slot that speaks HTTP/1.0 must not make our connection to the client one.
+        head.version = Version::HTTP_11;
+        headers::strip_hop_by_hop(&mut head.headers, granted.as_ref());
+        headers::prefix_location(&mut head.headers, &self.model);
+        if let Some(cookie) = self.set_cookie.take() {
+            head.headers.append(header::SET_COOKIE, cookie);
+        }
+        match (slot_side, self.upgrade.take()) {
+            (Some(slot_side), Some(client_side)) => {
+                tokio::spawn(tunnel(client_side, slot_side, ticket));
+                Response::from_parts(head, Answer::Own(http_body_util::Full::default()))
+            }
+            _ => Response::from_parts(head, Answer::Slot { body, ticket: Box::new(ticket) }),
+        }
+    }
+}
+
+/// The address of a path at a slot.
+fn slot_uri(port: u16, path: &PathAndQuery) -> Option<Uri> {
+    let mut uri = Uri::default().into_parts();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(Authority::try_from(format!("127.0.0.1:{port}")).ok()?);
+    uri.path_and_query = Some(path.clone());
+    Uri::from_parts(uri).ok()
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
+/// Carries bytes both ways after a change of protocol (websockets) until both sides are done; counts as under way until then.
+async fn tunnel(client_side: OnUpgrade, slot_side: OnUpgrade, ticket: Ticket) {
+    if let (Ok(client), Ok(slot)) = tokio::join!(client_side, slot_side) {
+        // How such a connection ends is the business of its two ends.
+        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(slot)).await;
+    }
+    drop(ticket);
+}
