@@ -13,12 +13,13 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::api::{
-    DownQuery, DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, LogQuery, RemoveQuery, SecretsRequest,
+    AfterQuery, DownQuery, DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, LogQuery, RemoveQuery,
+    SecretsRequest,
 };
 use super::control::Host;
 use super::slot::log;
 use super::{HostError, routes};
-use crate::ports::{RenewRequest, Route, RouteRequest, Slot, SlotRequest, SwitchRequest, VersionTraffic};
+use crate::ports::{MirrorPage, RenewRequest, Route, RouteRequest, Slot, SlotRequest, SwitchRequest, VersionTraffic};
 
 type Answer<T> = Result<Json<T>, HostError>;
 type Shared = State<Arc<Host>>;
@@ -86,6 +87,7 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/switch", post(switch))
         .route("/v1/drain", post(drain))
         .route("/v1/traffic/{model}", get(traffic))
+        .route("/v1/mirror/{model}", get(mirrored))
         .route("/v1/down", post(down))
         .route("/v1/up", post(up))
         .route("/v1/shutdown", post(shutdown))
@@ -201,6 +203,10 @@ async fn drain(State(host): Shared, Json(request): Json<DrainRequest>) -> Answer
 
 async fn traffic(State(host): Shared, Path(model): Path<String>) -> Json<Vec<VersionTraffic>> {
     Json(host.core.board.of_model(&model).iter().map(|upstream| upstream.meter.traffic()).collect())
+}
+
+async fn mirrored(State(host): Shared, Path(model): Path<String>, Query(query): Query<AfterQuery>) -> Json<MirrorPage> {
+    Json(host.core.board.mirrors.pairs.page(&model, query.after))
 }
 
 async fn down(State(host): Shared, Query(query): Query<DownQuery>) -> Answer<HostStatus> {

@@ -88,6 +88,15 @@ pub struct KnownSecrets {
     pub vars: Vec<(String, String)>,
 }
 
+/// Query of `GET /v1/mirror/MODEL` and `GET /v1/series/MODEL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AfterQuery {
+    /// The last one that is known already.
+    #[serde(default)]
+    pub after: u64,
+}
+
 /// Query of the log calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

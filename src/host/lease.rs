@@ -63,7 +63,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
         for (model, generation) in over {
             give_back(&core, model, generation).await;
         }
-        let next = next.map_or_else(|| Instant::now() + Duration::from_secs(3600), |next| next);
+        let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         // Either a change or the end of a lease; both lead back to the top.
         let _ = tokio::time::timeout_at(next.into(), changes.changed()).await;
     }

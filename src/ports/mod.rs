@@ -9,6 +9,7 @@ mod error;
 mod expressions;
 mod http_call;
 mod machine;
+mod mirror;
 mod packager;
 mod progress;
 mod registry;
@@ -26,6 +27,7 @@ pub use error::PortError;
 pub use expressions::Expressions;
 pub use http_call::{HttpAnswer, HttpCall, HttpCaller, HttpMethod};
 pub use machine::MachineFacts;
+pub use mirror::{MirrorAnswer, MirrorBody, MirrorPage, MirrorPair};
 pub use packager::{
     GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute,
 };

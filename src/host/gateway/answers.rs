@@ -1,6 +1,5 @@
 //! The gateway's own answers: errors as JSON, health, metrics.
 
-use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -8,7 +7,7 @@ use hyper::{Response, StatusCode};
 use super::body::Answer;
 
 fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Answer> {
-    let mut response = Response::new(Answer::Own(Full::new(body.into())));
+    let mut response = Response::new(Answer::own(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
@@ -52,6 +51,18 @@ pub(crate) fn upstream_died(model: &str) -> Response<Answer> {
 pub(crate) fn client_broke_off() -> Response<Answer> {
     let message = "the request's body broke off";
     error(StatusCode::BAD_REQUEST, "request_incomplete", message, "send the whole body")
+}
+
+pub(crate) fn body_too_large(most: u64) -> Response<Answer> {
+    let message = format!("the request's body is larger than {most} bytes");
+    let hint = "send less at once, or raise max_body_bytes in the host's settings";
+    error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &message, hint)
+}
+
+pub(crate) fn took_too_long(model: &str) -> Response<Answer> {
+    let message = format!("the version of model {model} that held this request did not answer in time");
+    let hint = "whether it was carried out is not known; request_timeout_ms in the host's settings is the time";
+    error(StatusCode::GATEWAY_TIMEOUT, "request_timeout", &message, hint)
 }
 
 fn unavailable(code: &str, model: &str, why: &str) -> Response<Answer> {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::health::Health;
 use super::meter::{Meter, Metrics};
+use super::mirror::Mirrors;
 use super::table::RouteNow;
 use crate::host::slot::Life;
 use crate::host::state::{HostState, RouteRecord};
@@ -21,6 +22,7 @@ const READY: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) token: String,
+    pub(super) version: String,
     model: String,
     /// Changes when the slot was started again and its port had been taken meanwhile.
     port: AtomicU16,
@@ -55,10 +57,11 @@ impl Upstream {
         self.fitness.store(fitness, Ordering::Relaxed);
     }
 
-    pub(super) fn new(token: &str, model: &str, port: u16, meter: Meter) -> Self {
+    pub(super) fn new(token: &str, model: &str, version: &str, port: u16, meter: Meter) -> Self {
         Self {
             token: token.to_owned(),
             model: model.to_owned(),
+            version: version.to_owned(),
             port: AtomicU16::new(port),
             fitness: AtomicU8::new(UNROUTABLE),
             health: Health::default(),
@@ -74,6 +77,7 @@ pub(crate) struct Board {
     routes: ArcSwap<HashMap<String, Arc<RouteNow>>>,
     changed: watch::Sender<()>,
     pub(crate) metrics: Metrics,
+    pub(crate) mirrors: Arc<Mirrors>,
 }
 
 impl Board {
@@ -83,6 +87,7 @@ impl Board {
             routes: ArcSwap::default(),
             changed: watch::Sender::new(()),
             metrics: Metrics::new(),
+            mirrors: Mirrors::new(),
         }
     }
 
@@ -100,7 +105,7 @@ impl Board {
             let request = &slot.request;
             let upstream = upstreams.entry(token.clone()).or_insert_with(|| {
                 let meter = self.metrics.meter(&request.model, &request.version, token);
-                Arc::new(Upstream::new(token, &request.model, slot.port, meter))
+                Arc::new(Upstream::new(token, &request.model, &request.version, slot.port, meter))
             });
             upstream.port.store(slot.port, Ordering::Relaxed);
             upstream.follow(slot.life);

@@ -2,23 +2,27 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 
 use super::answers;
 use super::board::Upstream;
-use super::body::{Answer, Lent, Untouched};
+use super::body::{Answer, Lent, Passing, Untouched};
+use super::mirror::{Exchange, Mirrors, Shadow};
 use super::sticky::Caller;
 use super::table::{Choice, RouteNow, Wish};
 use super::ticket::Ticket;
 use super::version::Asked;
 use super::{draw, headers, version};
+use crate::host::Settings;
 
 /// A request with its model found and its head made ready for the slot.
 pub(super) struct Job {
@@ -35,6 +39,10 @@ pub(super) struct Job {
     set_cookie: Option<HeaderValue>,
     /// The client's side of a change of protocol it asked for.
     upgrade: Option<OnUpgrade>,
+    /// Whether it was decided already if it is repeated, and how.
+    shadow: Option<Option<Shadow>>,
+    /// When its answer has to be complete.
+    deadline: Option<Instant>,
 }
 
 /// Where a job goes.
@@ -45,15 +53,62 @@ pub(super) enum Way<'a> {
 }
 
 impl Job {
-    pub(super) fn new(mut request: Request<Incoming>, model: String, path: PathAndQuery, peer: IpAddr) -> Self {
+    pub(super) fn new(
+        mut request: Request<Incoming>,
+        model: String,
+        path: PathAndQuery,
+        peer: IpAddr,
+        settings: &Settings,
+    ) -> Self {
         let wish = headers::upgrade_wish(request.headers()).filter(|_| request.version() == Version::HTTP_11);
         let upgrade = wish.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         let asked = version::take(&mut head.headers);
         headers::strip_hop_by_hop(&mut head.headers, wish.as_ref());
         headers::add_forwarded(&mut head.headers, &head.uri, head.version, peer, &model);
-        let body = Untouched::new(body);
-        Self { model, path, head, body, peer, asked, point: None, set_cookie: None, upgrade }
+        let body = Untouched::new(body, settings.max_body_bytes);
+        let deadline = settings.request_timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        let (point, set_cookie, shadow) = (None, None, None);
+        Self { model, path, head, body, peer, asked, point, set_cookie, upgrade, shadow, deadline }
+    }
+
+    /// When its answer has to be complete.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Decides, at the first slot, whether the request is to be repeated at a candidate.
+    pub(super) fn consider_mirror(&mut self, route: &RouteNow, live: &Upstream, mirrors: &Arc<Mirrors>) {
+        if self.shadow.is_some() {
+            return;
+        }
+        self.shadow = Some(None);
+        // Nobody repeats what somebody has sent to a version on purpose, or what is answered by the candidate anyway.
+        let rule = route.mirror.as_ref().filter(|rule| self.asked.is_none() && live.version != rule.to);
+        let Some(rule) = rule.filter(|rule| rule.takes(&self.head.method, self.path.path())) else { return };
+        if self.upgrade.is_some() {
+            return mirrors.pairs.dropped(&self.model, "streams");
+        }
+        let body = mirrors.request_copy(self.body.was_empty());
+        self.body.copy_to(body.clone());
+        self.shadow = Some(Some(Shadow {
+            model: self.model.clone(),
+            to: rule.to.clone(),
+            method: self.head.method.clone(),
+            path: self.path.clone(),
+            headers: self.head.headers.clone(),
+            body,
+            mirrors: Arc::clone(mirrors),
+        }));
+    }
+
+    fn exchange(&mut self, live: &Upstream, response: &Response<Incoming>, streams: bool) -> Option<Box<Exchange>> {
+        let shadow = self.shadow.take().flatten()?;
+        if streams {
+            shadow.mirrors.pairs.dropped(&self.model, "streams");
+            return None;
+        }
+        Some(Box::new(shadow.answered(live, response.status(), response.headers())))
     }
 
     /// Asks the route for a slot. `not`: where it has just been in vain.
@@ -114,7 +169,9 @@ impl Job {
     pub(super) fn answer(&mut self, mut response: Response<Incoming>, mut ticket: Ticket) -> Response<Answer> {
         let status = response.status();
         let switching = status == StatusCode::SWITCHING_PROTOCOLS;
-        ticket.answered(status.as_u16(), switching || is_event_stream(response.headers()));
+        let streams = switching || is_event_stream(response.headers());
+        ticket.answered(status.as_u16(), streams);
+        let exchange = self.exchange(ticket.upstream(), &response, streams);
         let granted = headers::upgrade_wish(response.headers()).filter(|_| switching);
         let slot_side = granted.is_some().then(|| hyper::upgrade::on(&mut response));
         let (mut head, body) = response.into_parts();
@@ -128,15 +185,20 @@ impl Job {
         match (slot_side, self.upgrade.take()) {
             (Some(slot_side), Some(client_side)) => {
                 tokio::spawn(tunnel(client_side, slot_side, ticket));
-                Response::from_parts(head, Answer::Own(http_body_util::Full::default()))
+                Response::from_parts(head, Answer::own(Bytes::new()))
             }
-            _ => Response::from_parts(head, Answer::Slot { body, ticket: Box::new(ticket) }),
+            _ => {
+                // A stream lasts as long as its client likes.
+                let deadline = self.deadline.filter(|_| !streams);
+                let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+                Response::from_parts(head, Answer::slot(Passing { body, ticket, exchange, deadline }))
+            }
         }
     }
 }
 
 /// The address of a path at a slot.
-fn slot_uri(port: u16, path: &PathAndQuery) -> Option<Uri> {
+pub(super) fn slot_uri(port: u16, path: &PathAndQuery) -> Option<Uri> {
     let mut uri = Uri::default().into_parts();
     uri.scheme = Some(Scheme::HTTP);
     uri.authority = Some(Authority::try_from(format!("127.0.0.1:{port}")).ok()?);

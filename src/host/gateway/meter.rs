@@ -21,6 +21,12 @@ struct Labels {
     slot: String,
 }
 
+/// Why the gateway answered itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
 type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// From a fast small model to a slow large one, in seconds.
@@ -39,6 +45,7 @@ pub(crate) struct Metrics {
     client_errors: Family<Labels, Counter>,
     in_flight: Family<Labels, Gauge>,
     durations: Durations,
+    refused: Family<Reason, Counter>,
     /// Requests that wait for a healthy slot.
     pub(crate) held: Gauge,
 }
@@ -52,6 +59,7 @@ impl Metrics {
             client_errors: Family::default(),
             in_flight: Family::default(),
             durations: Family::new_with_constructor(durations),
+            refused: Family::default(),
             held: Gauge::default(),
             registry: Registry::default(),
         };
@@ -60,6 +68,7 @@ impl Metrics {
         registry.register("client_errors", "Answers with status 4xx", metrics.client_errors.clone());
         registry.register("in_flight", "Requests under way", metrics.in_flight.clone());
         registry.register("request_duration_seconds", "Time until the answer was complete", metrics.durations.clone());
+        registry.register("refused", "Requests and connections beyond a limit", metrics.refused.clone());
         registry.register("held", "Requests waiting for a healthy slot", metrics.held.clone());
         Self { registry, ..metrics }
     }
@@ -70,6 +79,11 @@ impl Metrics {
         // Writing into a String cannot fail; should an encoder, half the figures are better than none.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// Counts what is beyond a limit.
+    pub(super) fn refused(&self, reason: &str) {
+        self.refused.get_or_create(&Reason { reason: reason.to_owned() }).inc();
     }
 
     /// The meter of a slot.

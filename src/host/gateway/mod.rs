@@ -1,13 +1,19 @@
 //! The data plane: accepts connections on the public address and carries each request to the slot that is live for its model.
 
+mod access;
 mod answers;
 mod board;
 mod body;
+mod connections;
+mod copy;
 mod draw;
 mod headers;
 mod health;
+mod ids;
 mod job;
 mod meter;
+mod mirror;
+mod pairs;
 mod proxy;
 mod sticky;
 mod table;
@@ -26,24 +32,25 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use board::Board;
+use connections::Connections;
+pub(crate) use mirror::run as mirror;
 use proxy::Proxy;
 
-use super::HostError;
 use super::core::Core;
+use super::{HostError, Settings};
 
-/// Connections of clients at once; more wait in the backlog. Each costs about 20 KB and up to two descriptors.
-const MAX_CONNECTIONS: usize = 8192;
 /// An idle client, or one that sends its head slowly, is let go after this; as nginx does.
 const CLIENT_IDLE: Duration = Duration::from_secs(75);
 /// Below the 5 s after which uvicorn closes an idle connection, so that we close first and never send into a closing one.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
 /// On this machine a connect takes microseconds; longer means that the slot's backlog is full, and the hold decides.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests at once in one HTTP/2 connection; as nginx and Envoy.
+const MAX_STREAMS: u32 = 128;
 /// After a failed accept (no descriptors left): time for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -56,14 +63,14 @@ pub(crate) async fn serve(
 ) -> Result<(), HostError> {
     let doing = "serving the public endpoint";
     let listener = TcpListener::from_std(std::net::TcpListener::from(fd)).map_err(HostError::io(doing))?;
+    let server = server(&core.settings);
+    let connections = Connections::new(listener, &core);
     let proxy = Arc::new(Proxy::new(core, client()));
-    let server = server();
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = connections.accept() => accepted,
         };
         let Some((stream, peer, place)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -82,34 +89,22 @@ pub(crate) async fn serve(
             drop(place);
         });
     }
-    drop(listener);
+    drop(connections);
     // Whoever has not ended by then goes on beside us, and ends with its slot.
     let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, std::net::IpAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            // Without it small answers may wait 40 ms; where it cannot be set they still arrive.
-            let _ = stream.set_nodelay(true);
-            Some((stream, peer.ip(), place))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot accept a connection");
-            None
-        }
-    }
-}
-
-fn server() -> auto::Builder<TokioExecutor> {
+fn server(settings: &Settings) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE);
-    server.http2().timer(TokioTimer::new());
+    let mut http1 = server.http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE).max_buf_size(settings.max_header_bytes);
+    if settings.max_headers != Settings::default().max_headers {
+        // hyper keeps its own number of them on the stack, any other on the heap.
+        http1.max_headers(settings.max_headers);
+    }
+    let list = u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX);
+    server.http2().timer(TokioTimer::new()).max_header_list_size(list).max_concurrent_streams(MAX_STREAMS);
     server
 }
 

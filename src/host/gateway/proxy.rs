@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::access::{AccessLog, Entry, Line};
 use super::board::Upstream;
 use super::body::{Answer, Lent};
+use super::ids::{self, REQUEST_ID};
 use super::job::{Job, Way};
 use super::table::RouteNow;
 use super::ticket::Ticket;
@@ -31,6 +34,7 @@ pub(crate) struct Proxy {
     client: Client<HttpConnector, Lent>,
     hold_timeout: Duration,
     hold_places: Semaphore,
+    access: Option<Arc<AccessLog>>,
 }
 
 impl Proxy {
@@ -38,17 +42,45 @@ impl Proxy {
         let settings = &core.settings;
         let hold_timeout = Duration::from_millis(settings.hold_timeout_ms);
         let hold_places = Semaphore::new(settings.hold_max.min(Semaphore::MAX_PERMITS));
-        Self { core, client, hold_timeout, hold_places }
+        let access = settings.access_log.then(|| {
+            let log = AccessLog::open(core.paths.access_log(), settings.access_log_max_bytes);
+            // Traffic matters more than its log.
+            log.inspect_err(|error| tracing::error!(%error, "cannot open the access log; serving without it")).ok()
+        });
+        let access = access.flatten();
+        Self { core, client, hold_timeout, hold_places, access }
     }
 
     /// Answers a request.
-    pub(crate) async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
+    pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
+        let id = ids::ensure(request.headers_mut());
+        // From here on: a client that goes away before its answer has a line, too.
+        let entry = self.access.as_ref().map(|log| Entry::new(log, line(&request, &id, peer)));
+        let mut response = self.answer(request, peer).await;
+        response.headers_mut().insert(REQUEST_ID, id);
+        if let Some(mut entry) = entry {
+            entry.line.status = response.status().as_u16();
+            response.body_mut().log(entry);
+        }
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
         let Some((model, path)) = headers::split_path(request.uri()) else { return answers::no_model() };
         if model == "-" {
             return self.own_page(path.path());
         }
         let (model, path) = (model.to_owned(), path);
-        self.forward(Job::new(request, model, path, peer)).await
+        let job = Job::new(request, model, path, peer, &self.core.settings);
+        if job.body.is_too_large() {
+            return self.too_large();
+        }
+        self.forward(job).await
+    }
+
+    fn too_large(&self) -> Response<Answer> {
+        self.core.board.metrics.refused("body_too_large");
+        answers::body_too_large(self.core.settings.max_body_bytes)
     }
 
     fn own_page(&self, path: &str) -> Response<Answer> {
@@ -73,10 +105,13 @@ impl Proxy {
                     if !self.core.board.enter(&job.model, &route, upstream) {
                         continue;
                     }
+                    job.consider_mirror(&route, upstream, &self.core.board.mirrors);
                     match self.attempt(&mut job, upstream.port(), Ticket::new(Arc::clone(upstream), started)).await {
                         Ok(response) => return response,
                         Err(Failure::Lost) => return answers::upstream_died(&job.model),
                         Err(Failure::Client) => return answers::client_broke_off(),
+                        Err(Failure::TooLarge) => return self.too_large(),
+                        Err(Failure::TooLong) => return answers::took_too_long(&job.model),
                         Err(Failure::Refused(why)) => {
                             upstream.health.refused(health::now());
                             self.core.unreachable(&upstream.token, &why);
@@ -129,18 +164,42 @@ impl Proxy {
             ticket.broke_off();
             return Err(Failure::Lost);
         };
-        match self.client.request(request).await {
+        let answered = match job.deadline() {
+            None => self.client.request(request).await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, self.client.request(request)).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    ticket.broke_off();
+                    return Err(Failure::TooLong);
+                }
+            },
+        };
+        match answered {
             Ok(response) => Ok(job.answer(response, ticket)),
             Err(error) => {
                 let failure = upstream_error::read(&error, job);
                 match failure {
                     Failure::Refused(_) | Failure::Unsent => ticket.never_sent(),
-                    Failure::Lost => ticket.broke_off(),
-                    Failure::Client => {}
+                    Failure::Lost | Failure::TooLong => ticket.broke_off(),
+                    Failure::Client | Failure::TooLarge => {}
                 }
                 Err(failure)
             }
         }
+    }
+}
+
+/// What is known of a request before it is answered.
+fn line(request: &Request<Incoming>, id: &HeaderValue, peer: IpAddr) -> Line {
+    let path = request.uri().path();
+    Line {
+        at: chrono::Utc::now(),
+        request_id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
+        peer: peer.to_string(),
+        method: request.method().to_string(),
+        path: path.to_owned(),
+        model: path.split('/').nth(1).unwrap_or_default().to_owned(),
+        ..Line::default()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::board::Upstream;
 use super::draw;
 use super::health;
+use super::mirror::Rule;
 use super::sticky::Key;
 use super::version::Gate;
 use crate::ports::{Leg, TrafficPlan, WHOLE};
@@ -18,6 +19,7 @@ pub(crate) struct RouteNow {
     salt: Vec<u8>,
     pub(super) key: Option<Key>,
     pub(super) gate: Option<Gate>,
+    pub(super) mirror: Option<Rule>,
 }
 
 /// One version's slots.
@@ -60,6 +62,7 @@ impl RouteNow {
             salt: plan.candidates().first().map(|leg| leg.version.clone().into_bytes()).unwrap_or_default(),
             key: plan.sticky.as_ref().and_then(Key::new),
             gate: plan.version_header.as_ref().and_then(Gate::new),
+            mirror: plan.mirror.as_ref().map(Rule::new),
             plan: plan.clone(),
         }
     }
@@ -120,6 +123,11 @@ impl RouteNow {
     /// The point of a caller who is known by something.
     pub(super) fn point_of(&self, caller: &[u8]) -> u32 {
         draw::point_of(draw::hash(&[&self.salt, caller]))
+    }
+
+    /// The slots of a version; `None` where it has no leg.
+    pub(super) fn pick_version(&self, version: &str) -> Option<&Arc<Upstream>> {
+        self.legs.iter().find(|leg| leg.version == version)?.pick(None)
     }
 
     /// How many slots there are to try.

@@ -33,6 +33,16 @@ impl Ticket {
         }
     }
 
+    /// Where the request is.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// How long it took, or takes.
+    pub(super) fn latency(&self) -> Duration {
+        self.measured.unwrap_or_else(|| self.started.elapsed())
+    }
+
     /// The answer's body is complete.
     pub(crate) fn complete(&mut self) {
         self.measured = self.measured.or_else(|| Some(self.started.elapsed()));

@@ -15,8 +15,12 @@ pub(super) enum Failure {
     Unsent,
     /// The client's own body broke off.
     Client,
+    /// The client's body is larger than allowed.
+    TooLarge,
     /// The slot may have seen it.
     Lost,
+    /// The slot has seen it, and took too long.
+    TooLong,
 }
 
 /// Reads an error together with what is left of the request.
@@ -33,6 +37,9 @@ pub(super) fn read(error: &Error, job: &Job) -> Failure {
         // Reset, not closed: the kernel says that it threw away bytes which the process had not read. It died with
         // our request still in its socket's queue, so nobody saw the request; a safe one may be sent again.
         return Failure::Unsent;
+    }
+    if job.body.is_too_large() {
+        return Failure::TooLarge;
     }
     if any_source(error, hyper::Error::is_user) {
         return Failure::Client;

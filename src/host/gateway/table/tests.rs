@@ -5,7 +5,7 @@ use crate::host::gateway::meter::Metrics;
 use crate::host::slot::Life;
 
 fn upstream(token: &str, life: Life) -> Arc<Upstream> {
-    let upstream = Upstream::new(token, "iris", 1, Metrics::new().meter("iris", "v", token));
+    let upstream = Upstream::new(token, "iris", "v", 1, Metrics::new().meter("iris", "v", token));
     upstream.follow(life);
     Arc::new(upstream)
 }
