@@ -149,6 +149,22 @@ async fn every_request_has_an_id_and_with_the_access_log_a_line() {
 }
 
 #[tokio::test]
+async fn a_host_name_may_say_the_model() {
+    let (_home, client) = serving(r#"{"hosts": {"iris.example": "iris", "wine.example": "wine"}}"#).await;
+    let base = url(&client, "").await.replace("/iris", "");
+    let http = reqwest::Client::new();
+    let ask =
+        async |path: &str, host: &str| http.get(format!("{base}{path}")).header("host", host).send().await.unwrap();
+    assert_eq!(ask("/iris/version", "Iris.Example:80").await.text().await.unwrap(), "v1 /iris/version");
+    assert_eq!(ask("/version", "iris.example").await.text().await.unwrap(), "v1");
+    let seen: serde_json::Value = ask("/headers", "iris.example").await.json().await.unwrap();
+    assert!(seen["headers"]["x-forwarded-prefix"].is_null() && seen["headers"]["host"] == "iris.example");
+    assert_eq!(ask("/version", "wine.example").await.status(), 404);
+    assert_eq!(ask("/iris/version", "other.example").await.text().await.unwrap(), "v1");
+    assert_eq!(ask("/-/healthz", "iris.example").await.status(), 200);
+}
+
+#[tokio::test]
 async fn settings_that_cannot_be_are_refused() {
     let home = Home::with_settings(r#"{"max_header_bytes": 100}"#);
     let error = tidegate::host::ensure_started(&home.config).await.unwrap_err().to_port();

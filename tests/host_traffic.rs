@@ -69,6 +69,24 @@ async fn weights_divide_the_traffic_and_survive_the_daemon() {
 }
 
 #[tokio::test]
+async fn a_damaged_state_is_replaced_by_the_last_good_one_and_said() {
+    let home = Home::new();
+    let client = two_versions(&home).await;
+    client.put_route(&divide(canary(50_000), 0)).await.unwrap();
+    let status = client.status().await.unwrap();
+    assert_eq!(status.recovered, None);
+    let path = home.config.home.join("host/state.json");
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, &good[..good.len() / 2]).unwrap();
+    kill9(status.pid);
+    assert_eq!(answers(&client, 100).await.len(), 2);
+    let status = client.status().await.unwrap();
+    assert!(status.recovered.unwrap().contains("last good state"));
+    assert_eq!((status.routes[0].generation, &status.routes[0].traffic), (1, &canary(50_000)));
+    assert_eq!(status.slots.iter().map(|slot| slot.restarts).sum::<u32>(), 0, "its slots went on");
+}
+
+#[tokio::test]
 async fn a_pool_goes_on_with_what_is_left_and_a_dead_candidate_costs_nobody_a_request() {
     let home = Home::new();
     let client = two_versions(&home).await;

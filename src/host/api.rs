@@ -37,6 +37,9 @@ pub struct HostStatus {
     pub routes: Vec<Route>,
     /// The tuning in effect.
     pub settings: Settings,
+    /// What was wrong with the state's file when this daemon began, where the copy had to do; somebody should look.
+    #[serde(default)]
+    pub recovered: Option<String>,
 }
 
 /// Body of `POST /v1/drain`.

@@ -1,5 +1,6 @@
 //! Where a host daemon lives and how it is tuned.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::HostError;
+use super::routes::check_model;
 
 /// What a caller chooses when it starts, or looks for, the host daemon of a home.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +126,9 @@ pub struct Settings {
     /// A request that is not answered completely within this time is ended: 504, or its answer breaks off. Streams of events and
     /// websockets may go on. Without it a request takes as long as its slot takes.
     pub request_timeout_ms: Option<u64>,
+    /// Models by host name, in lower case and without a port: `{"iris.example": "iris"}`. Their paths have no prefix. Every model is also
+    /// served by path.
+    pub hosts: BTreeMap<String, String>,
     /// Whether each answer is written to `HOME/host/access.log`.
     pub access_log: bool,
     /// The access log is rotated beyond this size.
@@ -145,6 +150,7 @@ impl Default for Settings {
             max_headers: 100,
             max_connections: 12_000,
             request_timeout_ms: None,
+            hosts: BTreeMap::new(),
             access_log: false,
             access_log_max_bytes: 50 * 1024 * 1024,
         }
@@ -170,6 +176,12 @@ impl Settings {
         }
         if self.max_connections == 0 || self.max_headers == 0 {
             return Err("max_connections and max_headers are at least 1".to_owned());
+        }
+        for (host, model) in &self.hosts {
+            check_model(model).map_err(|e| e.to_string())?;
+            if host.is_empty() || host.contains([':', '/']) || host.bytes().any(|b| b.is_ascii_uppercase()) {
+                return Err(format!("{host:?} is no host name in lower case without a port"));
+            }
         }
         Ok(self)
     }

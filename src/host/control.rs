@@ -148,6 +148,7 @@ impl Host {
             slots: self.supervisor.slots(),
             routes: self.routes(),
             settings: self.core.settings.clone(),
+            recovered: self.core.recovered(),
         }
     }
 

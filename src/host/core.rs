@@ -38,6 +38,11 @@ impl Core {
         self.store.get()
     }
 
+    /// What was wrong with the state's file when this daemon read it, where the copy had to do.
+    pub(crate) fn recovered(&self) -> Option<String> {
+        self.store.recovered().map(str::to_owned)
+    }
+
     /// Changes the state, or nothing: see [`Store::update`]. Runs to its end also when the caller goes away in the middle (a client
     /// that hangs up), so that memory and disk never part.
     pub(crate) async fn update<T: Send + 'static>(

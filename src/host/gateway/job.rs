@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::answers;
 use super::board::Upstream;
 use super::body::{Answer, Lent, Passing, Untouched};
+use super::headers::Addressed;
 use super::mirror::{Exchange, Mirrors, Shadow};
 use super::sticky::Caller;
 use super::table::{Choice, RouteNow, Wish};
@@ -28,6 +29,8 @@ use crate::host::Settings;
 pub(super) struct Job {
     pub(super) model: String,
     path: PathAndQuery,
+    /// What was taken from the path.
+    prefix: String,
     head: Parts,
     pub(super) body: Untouched,
     peer: IpAddr,
@@ -53,23 +56,18 @@ pub(super) enum Way<'a> {
 }
 
 impl Job {
-    pub(super) fn new(
-        mut request: Request<Incoming>,
-        model: String,
-        path: PathAndQuery,
-        peer: IpAddr,
-        settings: &Settings,
-    ) -> Self {
+    pub(super) fn new(mut request: Request<Incoming>, to: Addressed, peer: IpAddr, settings: &Settings) -> Self {
         let wish = headers::upgrade_wish(request.headers()).filter(|_| request.version() == Version::HTTP_11);
         let upgrade = wish.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         let asked = version::take(&mut head.headers);
         headers::strip_hop_by_hop(&mut head.headers, wish.as_ref());
-        headers::add_forwarded(&mut head.headers, &head.uri, head.version, peer, &model);
+        headers::add_forwarded(&mut head.headers, &head.uri, head.version, peer, &to.prefix);
         let body = Untouched::new(body, settings.max_body_bytes);
         let deadline = settings.request_timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         let (point, set_cookie, shadow) = (None, None, None);
-        Self { model, path, head, body, peer, asked, point, set_cookie, upgrade, shadow, deadline }
+        let Addressed { model, path, prefix } = to;
+        Self { model, path, prefix, head, body, peer, asked, point, set_cookie, upgrade, shadow, deadline }
     }
 
     /// When its answer has to be complete.
@@ -142,7 +140,7 @@ impl Job {
             Caller::New(value) => {
                 let secure = self.head.headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
                 let key = route.key.as_ref();
-                self.set_cookie = key.and_then(|key| key.set_cookie(value, &self.model, secure));
+                self.set_cookie = key.and_then(|key| key.set_cookie(value, &self.prefix, secure));
                 route.point_of(value.as_bytes())
             }
             Caller::Unknown => draw::point(),
@@ -178,7 +176,7 @@ impl Job {
         // A slot that speaks HTTP/1.0 must not make our connection to the client one.
         head.version = Version::HTTP_11;
         headers::strip_hop_by_hop(&mut head.headers, granted.as_ref());
-        headers::prefix_location(&mut head.headers, &self.model);
+        headers::prefix_location(&mut head.headers, &self.prefix);
         if let Some(cookie) = self.set_cookie.take() {
             head.headers.append(header::SET_COOKIE, cookie);
         }

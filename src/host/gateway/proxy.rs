@@ -66,12 +66,12 @@ impl Proxy {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
-        let Some((model, path)) = headers::split_path(request.uri()) else { return answers::no_model() };
-        if model == "-" {
-            return self.own_page(path.path());
+        let by_host = headers::by_host(request.uri(), request.headers(), &self.core.settings.hosts);
+        let Some(to) = by_host.or_else(|| headers::by_path(request.uri())) else { return answers::no_model() };
+        if to.model == "-" {
+            return self.own_page(to.path.path());
         }
-        let (model, path) = (model.to_owned(), path);
-        let job = Job::new(request, model, path, peer, &self.core.settings);
+        let job = Job::new(request, to, peer, &self.core.settings);
         if job.body.is_too_large() {
             return self.too_large();
         }

@@ -54,11 +54,12 @@ impl Key {
         }
     }
 
-    /// The header that makes a new caller known. `Secure` where the caller came by TLS, be it to a proxy in front of us.
-    pub(super) fn set_cookie(&self, value: &str, model: &str, secure: bool) -> Option<HeaderValue> {
+    /// The header that makes a new caller known, at the model's own path. `Secure` where the caller came by TLS, be it to a proxy in front of us.
+    pub(super) fn set_cookie(&self, value: &str, prefix: &str, secure: bool) -> Option<HeaderValue> {
         let Self::Cookie { name, max_age_s } = self else { return None };
+        let path = if prefix.is_empty() { "/" } else { prefix };
         let secure = if secure { "; Secure" } else { "" };
-        let text = format!("{name}={value}; Path=/{model}; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{secure}");
+        let text = format!("{name}={value}; Path={path}; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{secure}");
         HeaderValue::from_str(&text).ok()
     }
 }
@@ -107,9 +108,15 @@ mod tests {
     #[test]
     fn the_cookie_is_the_models_own_and_out_of_scripts_reach() {
         let key = Key::new(&Sticky::Cookie { name: "split".to_owned(), max_age_s: 60 }).unwrap();
-        let set = key.set_cookie("0123456789abcdef", "iris", false).unwrap();
+        let set = key.set_cookie("0123456789abcdef", "/iris", false).unwrap();
         assert_eq!(set, "split=0123456789abcdef; Path=/iris; Max-Age=60; HttpOnly; SameSite=Lax");
-        assert!(key.set_cookie("x", "iris", true).unwrap().to_str().unwrap().ends_with("; Secure"));
-        assert_eq!(Key::ClientIp.set_cookie("x", "iris", false), None);
+        assert!(
+            key.set_cookie("x", "", true)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .ends_with("; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure")
+        );
+        assert_eq!(Key::ClientIp.set_cookie("x", "/iris", false), None);
     }
 }
