@@ -11,6 +11,7 @@ pub mod bench;
 pub mod cli;
 pub mod graph;
 pub mod host;
+pub mod judge;
 pub mod nodes;
 pub mod ports;
 pub mod release;
