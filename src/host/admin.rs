@@ -19,7 +19,9 @@ use super::api::{
 use super::control::Host;
 use super::slot::log;
 use super::{HostError, routes};
-use crate::ports::{MirrorPage, RenewRequest, Route, RouteRequest, Slot, SlotRequest, SwitchRequest, VersionTraffic};
+use crate::ports::{
+    MirrorPage, RenewRequest, Route, RouteRequest, SeriesPage, Slot, SlotRequest, SwitchRequest, VersionTraffic,
+};
 
 type Answer<T> = Result<Json<T>, HostError>;
 type Shared = State<Arc<Host>>;
@@ -87,6 +89,7 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/switch", post(switch))
         .route("/v1/drain", post(drain))
         .route("/v1/traffic/{model}", get(traffic))
+        .route("/v1/series/{model}", get(series))
         .route("/v1/mirror/{model}", get(mirrored))
         .route("/v1/down", post(down))
         .route("/v1/up", post(up))
@@ -203,6 +206,10 @@ async fn drain(State(host): Shared, Json(request): Json<DrainRequest>) -> Answer
 
 async fn traffic(State(host): Shared, Path(model): Path<String>) -> Json<Vec<VersionTraffic>> {
     Json(host.core.board.of_model(&model).iter().map(|upstream| upstream.meter.traffic()).collect())
+}
+
+async fn series(State(host): Shared, Path(model): Path<String>, Query(query): Query<AfterQuery>) -> Json<SeriesPage> {
+    Json(host.core.board.series(&model, query.after))
 }
 
 async fn mirrored(State(host): Shared, Path(model): Path<String>, Query(query): Query<AfterQuery>) -> Json<MirrorPage> {

@@ -15,7 +15,8 @@ use super::api::{DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, Sec
 use super::config::HostPaths;
 use super::{HostError, socket};
 use crate::ports::{
-    MirrorPage, PortError, RenewRequest, Route, RouteRequest, Secrets, Slot, SlotRequest, SwitchRequest, VersionTraffic,
+    MirrorPage, PortError, RenewRequest, Route, RouteRequest, Secrets, SeriesPage, Slot, SlotRequest, SwitchRequest,
+    VersionTraffic,
 };
 
 /// Every call that does not wait for something longer by its nature ends within this.
@@ -170,6 +171,11 @@ impl HostClient {
     /// What was measured of each slot of a model.
     pub async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, HostError> {
         self.call(Call::get(format!("/v1/traffic/{}", segment(model)?))).await
+    }
+
+    /// What each slot of a model did in the complete seconds after this one.
+    pub async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, HostError> {
+        self.call(Call::get(format!("/v1/series/{}?after={after}", segment(model)?))).await
     }
 
     /// The answers to mirrored requests of a model after the pair of this number.

@@ -256,8 +256,8 @@ mod tests {
 
     use super::*;
     use crate::ports::{
-        MirrorPage, PortError, RenewRequest, Route, RouteRequest, ServiceAnswer, Slot, SlotRequest, SwitchRequest,
-        TrafficPlan,
+        MirrorPage, PortError, RenewRequest, Route, RouteRequest, SeriesPage, ServiceAnswer, Slot, SlotRequest,
+        SwitchRequest, TrafficPlan,
     };
     use crate::release::units::Millis;
     use crate::release::{DeployRequest, Machine, ModelName, PlanInput, Policy, SmokeCase, plan};
@@ -388,6 +388,9 @@ mod tests {
             let (requests, errors) = *self.counted.lock().unwrap();
             let (token, version) = ("green".to_owned(), "v2".to_owned());
             Ok(vec![VersionTraffic { token, version, requests, errors, client_errors: 0, in_flight: 0, latency: None }])
+        }
+        async fn series(&self, _model: &str, _after: u64) -> Result<SeriesPage, PortError> {
+            Err(PortError::new("never", "a watch asks for sums"))
         }
         async fn mirrored(&self, _model: &str, _after: u64) -> Result<MirrorPage, PortError> {
             Err(PortError::new("never", "a watch compares nothing"))

@@ -16,6 +16,7 @@ mod registry;
 mod router;
 mod secret_source;
 mod secrets;
+mod series;
 mod service;
 mod statuses;
 mod target;
@@ -38,6 +39,7 @@ pub use router::{
 };
 pub use secret_source::SecretSource;
 pub use secrets::{SecretFiles, Secrets, parse_env_file};
+pub use series::{SeriesPage, SlotSeries, TrafficSecond};
 pub use service::{ServiceAnswer, ServiceCall, ServiceClient};
 pub use statuses::Statuses;
 pub use target::{STARTED_ANEW, Slot, SlotRequest, SlotState, Target};

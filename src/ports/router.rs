@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{MirrorPage, PortError, TrafficPlan};
+use super::{MirrorPage, PortError, SeriesPage, TrafficPlan};
 
 /// Who asks for a change: a stale owner of a thread is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +127,8 @@ pub trait TrafficRouter: Send + Sync {
     async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError>;
     /// What was measured of each slot of `model`.
     async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, PortError>;
+    /// What each slot of `model` did in the complete seconds after this one (since 1970; 0 from the oldest kept).
+    async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, PortError>;
     /// The answers to mirrored requests of `model` after the pair of this number, oldest first; 0 from the oldest kept.
     async fn mirrored(&self, model: &str, after: u64) -> Result<MirrorPage, PortError>;
     /// The URL that `model` has or would have.

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use crate::host::{HostClient, HostConfig, HostError, ensure_started, secrets};
 use crate::ports::{
-    MirrorPage, PortError, RenewRequest, Route, RouteRequest, SecretFiles, Secrets, Slot, SlotRequest, SwitchRequest,
-    Target, TrafficRouter, VersionTraffic,
+    MirrorPage, PortError, RenewRequest, Route, RouteRequest, SecretFiles, Secrets, SeriesPage, Slot, SlotRequest,
+    SwitchRequest, Target, TrafficRouter, VersionTraffic,
 };
 
 /// This machine as a target and as a router. Starts the host daemon when it is first needed, and again when it is gone.
@@ -92,6 +92,10 @@ impl TrafficRouter for LocalHost {
 
     async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, PortError> {
         Ok(self.client().await?.traffic(model).await?)
+    }
+
+    async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, PortError> {
+        Ok(self.client().await?.series(model, after).await?)
     }
 
     async fn mirrored(&self, model: &str, after: u64) -> Result<MirrorPage, PortError> {

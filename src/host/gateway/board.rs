@@ -10,9 +10,11 @@ use tokio::sync::watch;
 use super::health::Health;
 use super::meter::{Meter, Metrics};
 use super::mirror::Mirrors;
+use super::series;
 use super::table::RouteNow;
 use crate::host::slot::Life;
 use crate::host::state::{HostState, RouteRecord};
+use crate::ports::SeriesPage;
 
 const UNROUTABLE: u8 = 0;
 const UNREADY: u8 = 1;
@@ -158,6 +160,13 @@ impl Board {
         let mut found: Vec<_> = upstreams.values().filter(|u| u.model == model).cloned().collect();
         found.sort_by(|a, b| a.token.cmp(&b.token));
         found
+    }
+
+    /// What the slots of a model did in the complete seconds after one.
+    pub(crate) fn series(&self, model: &str, after: u64) -> SeriesPage {
+        let now = series::now();
+        let slots = self.of_model(model).iter().map(|upstream| upstream.meter.seconds(after, now)).collect();
+        SeriesPage { since: series::began(), until: now.saturating_sub(1), slots }
     }
 
     /// Requests under way at all slots.

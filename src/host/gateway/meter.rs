@@ -11,7 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::ports::{LatencySummary, VersionTraffic};
+use super::series::{self, Series};
+use crate::ports::{LatencySummary, SlotSeries, VersionTraffic};
 
 /// Whose figures these are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,7 +96,7 @@ impl Metrics {
             client_errors: self.client_errors.get_or_create(&labels).clone(),
             in_flight: self.in_flight.get_or_create(&labels).clone(),
             durations: self.durations.get_or_create(&labels).clone(),
-            precise: Mutex::new(precise()),
+            figures: Mutex::new(Figures { precise: precise(), series: Series::default() }),
             labels,
         }
     }
@@ -127,6 +128,13 @@ pub(crate) enum Outcome {
     Abandoned,
 }
 
+/// What has to be counted together; the lock is held for some ten nanoseconds.
+#[derive(Debug)]
+struct Figures {
+    precise: Option<Precise<u64>>,
+    series: Series,
+}
+
 /// The figures of one slot.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -136,7 +144,7 @@ pub(crate) struct Meter {
     client_errors: Counter,
     in_flight: Gauge,
     durations: Histogram,
-    precise: Mutex<Option<Precise<u64>>>,
+    figures: Mutex<Figures>,
 }
 
 impl Meter {
@@ -162,16 +170,29 @@ impl Meter {
         };
         if let Some(latency) = latency {
             self.durations.observe(latency.as_secs_f64());
+        }
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.series.count(series::now(), outcome, latency);
+        if let (Some(precise), Some(latency)) = (figures.precise.as_mut(), latency) {
             let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-            if let Some(precise) = self.precise.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-                precise.saturating_record(micros.max(1));
-            }
+            precise.saturating_record(micros.max(1));
+        }
+    }
+
+    /// What it did in the complete seconds after one and before another.
+    pub(super) fn seconds(&self, after: u64, before: u64) -> SlotSeries {
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        SlotSeries {
+            token: self.labels.slot.clone(),
+            version: self.labels.version.clone(),
+            seconds: figures.series.between(after, before),
         }
     }
 
     /// The figures now.
     pub(crate) fn traffic(&self) -> VersionTraffic {
-        let precise = self.precise.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let precise = figures.precise.as_ref().filter(|precise| !precise.is_empty());
         let ms = |micros: u64| micros as f64 / 1000.0;
         VersionTraffic {
             token: self.labels.slot.clone(),
@@ -180,7 +201,7 @@ impl Meter {
             errors: self.errors.get(),
             client_errors: self.client_errors.get(),
             in_flight: self.in_flight(),
-            latency: precise.as_ref().filter(|precise| !precise.is_empty()).map(|precise| LatencySummary {
+            latency: precise.map(|precise| LatencySummary {
                 p50_ms: ms(precise.value_at_quantile(0.5)),
                 p95_ms: ms(precise.value_at_quantile(0.95)),
                 p99_ms: ms(precise.value_at_quantile(0.99)),

@@ -15,6 +15,7 @@ mod meter;
 mod mirror;
 mod pairs;
 mod proxy;
+mod series;
 mod sticky;
 mod table;
 mod ticket;
