@@ -78,6 +78,11 @@ async fn what_is_declared_is_repeated_and_both_answers_are_handed_out() {
     let traffic = client.traffic("iris").await.unwrap();
     let requests = traffic.iter().map(|t| (t.token.as_str(), t.requests, t.errors)).collect::<Vec<_>>();
     assert_eq!(requests, [("a", 4, 0), ("b", 2, 0)]);
+    let metrics = client.metrics().await.unwrap();
+    for (outcome, count) in [("repeated", 2), ("too_large", 1)] {
+        let line = format!(r#"tidegate_mirrored_total{{model="iris",outcome="{outcome}"}} {count}"#);
+        assert!(metrics.contains(&line), "{metrics}");
+    }
     assert!(client.mirrored("other", 0).await.unwrap().pairs.is_empty());
 }
 

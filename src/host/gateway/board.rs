@@ -84,12 +84,13 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn new() -> Self {
+        let metrics = Metrics::new();
         Self {
             upstreams: Mutex::default(),
             routes: ArcSwap::default(),
             changed: watch::Sender::new(()),
-            metrics: Metrics::new(),
-            mirrors: Mirrors::new(),
+            mirrors: Mirrors::new(&metrics),
+            metrics,
         }
     }
 

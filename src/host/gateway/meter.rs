@@ -28,6 +28,13 @@ struct Reason {
     reason: String,
 }
 
+/// What came of a request that was to be repeated at a candidate: `repeated`, or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MirrorOutcome {
+    pub(super) model: String,
+    pub(super) outcome: String,
+}
+
 type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// From a fast small model to a slow large one, in seconds.
@@ -47,6 +54,8 @@ pub(crate) struct Metrics {
     in_flight: Family<Labels, Gauge>,
     durations: Durations,
     refused: Family<Reason, Counter>,
+    ejections: Family<Labels, Counter>,
+    pub(super) mirrored: Family<MirrorOutcome, Counter>,
     /// Requests that wait for a healthy slot.
     pub(crate) held: Gauge,
 }
@@ -61,6 +70,8 @@ impl Metrics {
             in_flight: Family::default(),
             durations: Family::new_with_constructor(durations),
             refused: Family::default(),
+            ejections: Family::default(),
+            mirrored: Family::default(),
             held: Gauge::default(),
             registry: Registry::default(),
         };
@@ -70,6 +81,8 @@ impl Metrics {
         registry.register("in_flight", "Requests under way", metrics.in_flight.clone());
         registry.register("request_duration_seconds", "Time until the answer was complete", metrics.durations.clone());
         registry.register("refused", "Requests and connections beyond a limit", metrics.refused.clone());
+        registry.register("ejections", "Times that a replica was put out for failing", metrics.ejections.clone());
+        registry.register("mirrored", "Requests to be repeated at a candidate", metrics.mirrored.clone());
         registry.register("held", "Requests waiting for a healthy slot", metrics.held.clone());
         Self { registry, ..metrics }
     }
@@ -95,6 +108,7 @@ impl Metrics {
             errors: self.errors.get_or_create(&labels).clone(),
             client_errors: self.client_errors.get_or_create(&labels).clone(),
             in_flight: self.in_flight.get_or_create(&labels).clone(),
+            ejections: self.ejections.get_or_create(&labels).clone(),
             durations: self.durations.get_or_create(&labels).clone(),
             figures: Mutex::new(Figures { precise: precise(), series: Series::default() }),
             labels,
@@ -107,6 +121,7 @@ impl Metrics {
         self.errors.remove(&meter.labels);
         self.client_errors.remove(&meter.labels);
         self.in_flight.remove(&meter.labels);
+        self.ejections.remove(&meter.labels);
         self.durations.remove(&meter.labels);
     }
 }
@@ -143,6 +158,7 @@ pub(crate) struct Meter {
     errors: Counter,
     client_errors: Counter,
     in_flight: Gauge,
+    ejections: Counter,
     durations: Histogram,
     figures: Mutex<Figures>,
 }
@@ -158,6 +174,11 @@ impl Meter {
 
     pub(crate) fn in_flight(&self) -> u64 {
         u64::try_from(self.in_flight.get()).unwrap_or(0)
+    }
+
+    /// Counts that it was put out.
+    pub(super) fn ejected(&self) {
+        self.ejections.inc();
     }
 
     /// Counts a request that ended; `latency` where one was measured.

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::board::Upstream;
 use super::copy::{Budget, Copy, RequestCopy};
 use super::job::slot_uri;
+use super::meter::Metrics;
 use super::pairs::Pairs;
 use super::ticket::Ticket;
 use super::{draw, version};
@@ -135,10 +136,10 @@ pub(crate) struct Mirrors {
 }
 
 impl Mirrors {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(metrics: &Metrics) -> Arc<Self> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (waiting, budget) = (Mutex::new(Some(waiting)), Budget::new(MOST_COPIES));
-        Arc::new(Self { queue, waiting, budget, pairs: Pairs::new() })
+        Arc::new(Self { queue, waiting, budget, pairs: Pairs::new(metrics.mirrored.clone()) })
     }
 
     /// A copy for the body of a request that is to be repeated.

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 
+use super::meter::MirrorOutcome;
 use crate::ports::{MirrorAnswer, MirrorPage, MirrorPair};
 
 /// Pairs that are kept for each model: at a hundred mirrored requests a second ten seconds, for a reader that looks every second.
@@ -20,6 +23,7 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) struct Pairs {
     since: DateTime<Utc>,
     rings: Mutex<HashMap<String, Ring>>,
+    counted: Family<MirrorOutcome, Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -40,12 +44,18 @@ fn bytes(pair: &MirrorPair) -> usize {
 }
 
 impl Pairs {
-    pub(super) fn new() -> Self {
-        Self { since: Utc::now(), rings: Mutex::default() }
+    pub(super) fn new(counted: Family<MirrorOutcome, Counter>) -> Self {
+        Self { since: Utc::now(), rings: Mutex::default(), counted }
+    }
+
+    fn count(&self, model: &str, outcome: &str) {
+        let labels = MirrorOutcome { model: model.to_owned(), outcome: outcome.to_owned() };
+        self.counted.get_or_create(&labels).inc();
     }
 
     /// Keeps a pair, with its number given here.
     pub(super) fn push(&self, model: &str, mut pair: MirrorPair) {
+        self.count(model, "repeated");
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let ring = rings.entry(model.to_owned()).or_default();
         ring.last += 1;
@@ -60,6 +70,7 @@ impl Pairs {
 
     /// Counts a request that was not repeated.
     pub(super) fn dropped(&self, model: &str, reason: &str) {
+        self.count(model, reason);
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         *rings.entry(model.to_owned()).or_default().dropped.entry(reason.to_owned()).or_default() += 1;
     }
@@ -110,7 +121,7 @@ mod tests {
 
     #[test]
     fn pages_follow_each_other_and_say_what_they_miss() {
-        let pairs = Pairs::new();
+        let pairs = Pairs::new(Family::default());
         assert_eq!(pairs.page("iris", 7).last, 0);
         (0..MOST_PAIRS + 100).for_each(|_| pairs.push("iris", pair(1)));
         pairs.dropped("iris", "busy");
@@ -130,7 +141,7 @@ mod tests {
 
     #[test]
     fn large_bodies_make_it_forget_earlier_and_pages_shorter() {
-        let pairs = Pairs::new();
+        let pairs = Pairs::new(Family::default());
         (0..40).for_each(|_| pairs.push("iris", pair(512 * 1024)));
         let page = pairs.page("iris", 0);
         assert_eq!((page.missed, page.pairs.len()), (25, 3));

@@ -113,7 +113,9 @@ impl Proxy {
                         Err(Failure::TooLarge) => return self.too_large(),
                         Err(Failure::TooLong) => return answers::took_too_long(&job.model),
                         Err(Failure::Refused(why)) => {
-                            upstream.health.refused(health::now());
+                            if upstream.health.refused(health::now()) {
+                                upstream.meter.ejected();
+                            }
                             self.core.unreachable(&upstream.token, &why);
                         }
                         Err(Failure::Unsent) => {}

@@ -60,6 +60,7 @@ impl Ticket {
             Outcome::Answered(..500) => health.well(),
             Outcome::Answered(_) | Outcome::Failed => {
                 if health.ill(health::now()) {
+                    self.upstream.meter.ejected();
                     tracing::warn!(slot = self.upstream.token, "fails again and again; other replicas take its part");
                 }
             }
