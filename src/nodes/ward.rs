@@ -255,10 +255,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::ports::{
-        MirrorPage, PortError, RenewRequest, Route, RouteRequest, SeriesPage, ServiceAnswer, Slot, SlotRequest,
-        SwitchRequest, TrafficPlan,
-    };
+    use crate::ports::{PortError, Route, ServiceAnswer, Slot, SlotRequest, SwitchRequest, TrafficPlan};
     use crate::release::units::Millis;
     use crate::release::{DeployRequest, Machine, ModelName, PlanInput, Policy, SmokeCase, plan};
 
@@ -375,12 +372,6 @@ mod tests {
         async fn switch(&self, _request: &SwitchRequest) -> Result<Route, PortError> {
             Err(PortError::new("never", "a watch switches nothing"))
         }
-        async fn put_route(&self, _request: &RouteRequest) -> Result<Route, PortError> {
-            Err(PortError::new("never", "a watch divides nothing"))
-        }
-        async fn renew(&self, _request: &RenewRequest) -> Result<Route, PortError> {
-            Err(PortError::new("never", "a watch holds no lease"))
-        }
         async fn drain(&self, _token: &str, _timeout_ms: u64) -> Result<u64, PortError> {
             Ok(0)
         }
@@ -388,12 +379,6 @@ mod tests {
             let (requests, errors) = *self.counted.lock().unwrap();
             let (token, version) = ("green".to_owned(), "v2".to_owned());
             Ok(vec![VersionTraffic { token, version, requests, errors, client_errors: 0, in_flight: 0, latency: None }])
-        }
-        async fn series(&self, _model: &str, _after: u64) -> Result<SeriesPage, PortError> {
-            Err(PortError::new("never", "a watch asks for sums"))
-        }
-        async fn mirrored(&self, _model: &str, _after: u64) -> Result<MirrorPage, PortError> {
-            Err(PortError::new("never", "a watch compares nothing"))
         }
         async fn endpoint_url(&self, _model: &str) -> Result<String, PortError> {
             Ok(a_route().endpoint_url)

@@ -110,6 +110,11 @@ pub struct VersionTraffic {
     pub latency: Option<LatencySummary>,
 }
 
+/// What a router says to what it does not offer: one that only switches is a router, too.
+fn cannot(what: &str) -> PortError {
+    PortError::new("router_cannot", format!("this router cannot {what}"))
+}
+
 /// Routes traffic and measures it.
 #[async_trait]
 pub trait TrafficRouter: Send + Sync {
@@ -120,17 +125,25 @@ pub trait TrafficRouter: Send + Sync {
     /// Changes a route atomically: requests under way end where they began, new ones go to the new slot.
     async fn switch(&self, request: &SwitchRequest) -> Result<Route, PortError>;
     /// Divides a model's traffic anew, atomically; the same request again, from the same owner and with nothing in between, succeeds.
-    async fn put_route(&self, request: &RouteRequest) -> Result<Route, PortError>;
+    async fn put_route(&self, request: &RouteRequest) -> Result<Route, PortError> {
+        Err(cannot(&format!("divide the traffic of {}", request.model)))
+    }
     /// Renews the lease of a route.
-    async fn renew(&self, request: &RenewRequest) -> Result<Route, PortError>;
+    async fn renew(&self, request: &RenewRequest) -> Result<Route, PortError> {
+        Err(cannot(&format!("lease the traffic of {}", request.model)))
+    }
     /// Waits until no request is under way at `token`, at most `timeout_ms`; returns how many still are.
     async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError>;
     /// What was measured of each slot of `model`.
     async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, PortError>;
     /// What each slot of `model` did in the complete seconds after this one (since 1970; 0 from the oldest kept).
-    async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, PortError>;
+    async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, PortError> {
+        Err(cannot(&format!("measure {model} by seconds, as after {after}")))
+    }
     /// The answers to mirrored requests of `model` after the pair of this number, oldest first; 0 from the oldest kept.
-    async fn mirrored(&self, model: &str, after: u64) -> Result<MirrorPage, PortError>;
+    async fn mirrored(&self, model: &str, after: u64) -> Result<MirrorPage, PortError> {
+        Err(cannot(&format!("mirror {model}, as after {after}")))
+    }
     /// The URL that `model` has or would have.
     async fn endpoint_url(&self, model: &str) -> Result<String, PortError>;
 }
