@@ -129,10 +129,23 @@ pub struct Settings {
     /// Models by host name, in lower case and without a port: `{"iris.example": "iris"}`. Their paths have no prefix. Every model is also
     /// served by path.
     pub hosts: BTreeMap<String, String>,
+    /// With it the public address speaks TLS with everybody, and plain HTTP with this machine only. The files are read again when they
+    /// change.
+    pub tls: Option<TlsFiles>,
     /// Whether each answer is written to `HOME/host/access.log`.
     pub access_log: bool,
     /// The access log is rotated beyond this size.
     pub access_log_max_bytes: u64,
+}
+
+/// Files of a certificate and its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate, followed by those that lead to its root.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// hyper reads heads into a buffer that is never smaller.
@@ -151,6 +164,7 @@ impl Default for Settings {
             max_connections: 12_000,
             request_timeout_ms: None,
             hosts: BTreeMap::new(),
+            tls: None,
             access_log: false,
             access_log_max_bytes: 50 * 1024 * 1024,
         }

@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub use client::HostClient;
-pub use config::{HostConfig, HostPaths, Settings};
+pub use config::{HostConfig, HostPaths, Settings, TlsFiles};
 pub use daemon::run_daemon;
 pub use down::stop_everything;
 pub use error::HostError;

@@ -19,6 +19,11 @@ pub(crate) fn error(status: StatusCode, code: &str, message: &str, hint: &str) -
     respond(status, "application/json", body.to_string())
 }
 
+pub(crate) fn tls_required() -> Response<Answer> {
+    let hint = "use https; plain HTTP is answered to this machine only";
+    error(StatusCode::FORBIDDEN, "tls_required", "this gateway speaks TLS with other machines", hint)
+}
+
 pub(crate) fn no_model() -> Response<Answer> {
     let hint = "models are served under /MODEL/, the gateway's own health under /-/healthz";
     error(StatusCode::NOT_FOUND, "no_model_in_path", "the path names no model", hint)

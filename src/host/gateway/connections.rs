@@ -17,6 +17,20 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// So much of what a refused client has sent is read, so that the kernel does not throw our answer away with it.
 const REFUSED_BYTES: usize = 64 * 1024;
 
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) ip: IpAddr,
+    /// By TLS that ends here.
+    pub(super) secure: bool,
+}
+
+impl Peer {
+    pub(super) fn is_this_machine(&self) -> bool {
+        self.ip.to_canonical().is_loopback()
+    }
+}
+
 /// The public address.
 pub(super) struct Connections {
     listener: TcpListener,

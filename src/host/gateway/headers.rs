@@ -5,11 +5,12 @@
 //! the slot begins to read the body.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Uri, Version};
+
+use super::connections::Peer;
 
 /// Headers of one connection only (RFC 9110, 7.6.1, and the older ones still seen).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -48,7 +49,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&HeaderV
 }
 
 /// Tells the slot who asked, and how.
-pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version, peer: IpAddr, prefix: &str) {
+pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version, peer: Peer, prefix: &str) {
     const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -59,8 +60,8 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version
     {
         headers.insert(header::HOST, host);
     }
-    append(headers, FOR, ", ", &peer.to_string());
-    headers.entry(PROTO).or_insert(HeaderValue::from_static("http"));
+    append(headers, FOR, ", ", &peer.ip.to_string());
+    headers.entry(PROTO).or_insert(HeaderValue::from_static(if peer.secure { "https" } else { "http" }));
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(HOST).or_insert(host);
     }
@@ -191,7 +192,8 @@ mod tests {
         headers.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.1"));
         headers.insert("expect", HeaderValue::from_static("100-continue"));
         let uri = Uri::from_static("/iris/predict");
-        add_forwarded(&mut headers, &uri, Version::HTTP_11, "127.0.0.1".parse().unwrap(), "/iris");
+        let peer = Peer { ip: "127.0.0.1".parse().unwrap(), secure: false };
+        add_forwarded(&mut headers, &uri, Version::HTTP_11, peer, "/iris");
         let get = |name| headers.get(name).unwrap().to_str().unwrap();
         assert_eq!(get("x-forwarded-for"), "10.0.0.1, 127.0.0.1");
         assert_eq!(get("x-forwarded-proto"), "http");

@@ -1,6 +1,5 @@
 //! A request on its way through: its head made ready for the slot, and the slot's answer made ours.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use super::answers;
 use super::board::Upstream;
 use super::body::{Answer, Lent, Passing, Untouched};
+use super::connections::Peer;
 use super::headers::Addressed;
 use super::mirror::{Exchange, Mirrors, Shadow};
 use super::sticky::Caller;
@@ -33,7 +33,7 @@ pub(super) struct Job {
     prefix: String,
     head: Parts,
     pub(super) body: Untouched,
-    peer: IpAddr,
+    peer: Peer,
     /// The version that it wants.
     asked: Option<Asked>,
     /// Where its caller lies in the whole; found out at the first look at a route.
@@ -56,7 +56,7 @@ pub(super) enum Way<'a> {
 }
 
 impl Job {
-    pub(super) fn new(mut request: Request<Incoming>, to: Addressed, peer: IpAddr, settings: &Settings) -> Self {
+    pub(super) fn new(mut request: Request<Incoming>, to: Addressed, peer: Peer, settings: &Settings) -> Self {
         let wish = headers::upgrade_wish(request.headers()).filter(|_| request.version() == Version::HTTP_11);
         let upgrade = wish.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
@@ -132,7 +132,7 @@ impl Job {
         }
         let caller = match &route.key {
             // Nobody is made known by a version that he chose himself.
-            Some(key) if self.asked.is_none() => key.caller(&self.head.headers, self.peer),
+            Some(key) if self.asked.is_none() => key.caller(&self.head.headers, self.peer.ip),
             _ => Caller::Unknown,
         };
         let point = match &caller {

@@ -19,10 +19,12 @@ mod series;
 mod sticky;
 mod table;
 mod ticket;
+mod tls;
 mod upstream_error;
 mod version;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,14 +34,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use board::Board;
-use connections::Connections;
+use connections::{Connections, Peer};
 pub(crate) use mirror::run as mirror;
 use proxy::Proxy;
+use tls::{Begun, Tls};
 
 use super::core::Core;
 use super::{HostError, Settings};
@@ -55,38 +59,41 @@ const MAX_STREAMS: u32 = 128;
 /// After a failed accept (no descriptors left): time for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Certificate and key, where the settings name them.
+pub(crate) fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, HostError> {
+    settings.tls.as_ref().map(Tls::load).transpose()
+}
+
 /// Serves the public endpoint until `stop`, then lets requests under way end, at most `grace`.
 pub(crate) async fn serve(
     core: Arc<Core>,
     fd: OwnedFd,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), HostError> {
     let doing = "serving the public endpoint";
     let listener = TcpListener::from_std(std::net::TcpListener::from(fd)).map_err(HostError::io(doing))?;
+    if let Some(tls) = &tls {
+        tokio::spawn(Arc::clone(tls).follow(stop.clone()));
+    }
     let server = server(&core.settings);
     let connections = Connections::new(listener, &core);
     let proxy = Arc::new(Proxy::new(core, client()));
+    let serving = Arc::new(Serving { server, proxy, tls, stop: stop.clone() });
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = connections.accept() => accepted,
         };
-        let Some((stream, peer, place)) = accepted else {
+        let Some((stream, ip, place)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let proxy = Arc::clone(&proxy);
-        let service = service_fn(move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
-        });
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (serving, watcher) = (Arc::clone(&serving), graceful.watcher());
         tokio::spawn(async move {
-            // How a client's connection ends is its own business.
-            let _ = connection.await;
+            serving.begin(stream, ip, watcher).await;
             drop(place);
         });
     }
@@ -94,6 +101,43 @@ pub(crate) async fn serve(
     // Whoever has not ended by then goes on beside us, and ends with its slot.
     let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
     Ok(())
+}
+
+/// What every connection shares.
+struct Serving {
+    server: auto::Builder<TokioExecutor>,
+    proxy: Arc<Proxy>,
+    tls: Option<Arc<Tls>>,
+    stop: CancellationToken,
+}
+
+impl Serving {
+    async fn begin(&self, stream: TcpStream, ip: IpAddr, watcher: Watcher) {
+        let Some(tls) = &self.tls else { return self.carry(stream, Peer { ip, secure: false }, watcher).await };
+        let begun = tokio::select! {
+            () = self.stop.cancelled() => return,
+            begun = tls.begin(stream) => begun,
+        };
+        match begun {
+            Begun::Plain(stream) => self.carry(stream, Peer { ip, secure: false }, watcher).await,
+            Begun::Secure(stream) => self.carry(*stream, Peer { ip, secure: true }, watcher).await,
+            Begun::Gone => {}
+        }
+    }
+
+    async fn carry<S>(&self, stream: S, peer: Peer, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let proxy = Arc::clone(&self.proxy);
+        let service = service_fn(move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
+        });
+        let connection = self.server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        // How a client's connection ends is its own business.
+        let _ = watcher.watch(connection).await;
+    }
 }
 
 fn server(settings: &Settings) -> auto::Builder<TokioExecutor> {

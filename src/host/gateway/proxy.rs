@@ -1,6 +1,5 @@
 //! One request through the gateway: to a slot that can take it, held while there is none.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use super::access::{AccessLog, Entry, Line};
 use super::board::Upstream;
 use super::body::{Answer, Lent};
+use super::connections::Peer;
 use super::ids::{self, REQUEST_ID};
 use super::job::{Job, Way};
 use super::table::RouteNow;
@@ -52,7 +52,7 @@ impl Proxy {
     }
 
     /// Answers a request.
-    pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
+    pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Answer> {
         let id = ids::ensure(request.headers_mut());
         // From here on: a client that goes away before its answer has a line, too.
         let entry = self.access.as_ref().map(|log| Entry::new(log, line(&request, &id, peer)));
@@ -65,7 +65,10 @@ impl Proxy {
         response
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Answer> {
+        if self.core.settings.tls.is_some() && !peer.secure && !peer.is_this_machine() {
+            return answers::tls_required();
+        }
         let by_host = headers::by_host(request.uri(), request.headers(), &self.core.settings.hosts);
         let Some(to) = by_host.or_else(|| headers::by_path(request.uri())) else { return answers::no_model() };
         if to.model == "-" {
@@ -192,12 +195,12 @@ impl Proxy {
 }
 
 /// What is known of a request before it is answered.
-fn line(request: &Request<Incoming>, id: &HeaderValue, peer: IpAddr) -> Line {
+fn line(request: &Request<Incoming>, id: &HeaderValue, peer: Peer) -> Line {
     let path = request.uri().path();
     Line {
         at: chrono::Utc::now(),
         request_id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
-        peer: peer.to_string(),
+        peer: peer.ip.to_string(),
         method: request.method().to_string(),
         path: path.to_owned(),
         model: path.split('/').nth(1).unwrap_or_default().to_owned(),
