@@ -1,7 +1,7 @@
 //! The judge on simulated traffic, beside Kayenta's rule on the same data: the tables of `docs/judge.md`.
 //!
-//! `cargo bench --bench judge` for the tables, `cargo bench --bench judge -- 100` for a glance with 100 runs a row. The seeds are fixed, so the
-//! figures are the same on every machine.
+//! `cargo bench --bench judge` for the tables, `cargo bench --bench judge -- 100` for a glance with 100 runs a row, `-- 100 canary` for the
+//! tables with that word. The seeds are fixed, so the figures are the same on every machine.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +44,7 @@ fn main() {
     };
     let one = Traffic::default();
     let random = Traffic { random_arrivals: true, ..one };
+    let hundred = Traffic { rps: 100.0, ..one };
     let bursts = Traffic { bursts_per_hour: 12.0, ..one };
     let canary = Traffic { rps: 19.0, candidate_weight: 1.0 / 19.0, random_arrivals: true, ..one };
     let canary_bursts = Traffic { bursts_per_hour: 60.0, ..canary };
@@ -61,6 +62,7 @@ fn main() {
             errors(one, 0.001, 0.01, "0.1 → 1 %"),
             errors(random, 0.001, 0.01, "0.1 → 1 %, random arrivals"),
             errors(one, 0.01, 0.05, "1 → 5 %"),
+            errors(hundred, 0.001, 0.01, "0.1 → 1 %, 100 requests per second"),
             errors(one, 0.001, 1.0, "dead"),
             errors(random, 0.001, 1.0, "dead, random arrivals"),
         ],
@@ -137,6 +139,10 @@ fn taking(median_ms: f64) -> Behaviour {
 }
 
 fn table(title: &str, runs: u64, rows: impl IntoIterator<Item = Row>) {
+    let word = std::env::args().skip(1).find(|arg| !arg.starts_with('-') && arg.parse::<u64>().is_err());
+    if word.is_some_and(|word| !title.contains(&word)) {
+        return;
+    }
     println!("\n{title} ({runs} runs a row)\n");
     println!("| | failed | passed | median | last | Kayenta, short points | Kayenta, long points |");
     println!("|---|---|---|---|---|---|---|");

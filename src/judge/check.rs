@@ -33,7 +33,7 @@ impl Slow {
     }
 
     fn look(&mut self, sample: &Sample) {
-        let counts = self.bar.counts(sample, self.tolerated);
+        let counts = self.bar.counts(sample, self.tolerated, self.reversed);
         self.share.look(sample.at_ms, if self.reversed { counts.swapped() } else { counts });
         self.bar.see(sample, !self.share.is_open());
     }

@@ -49,6 +49,10 @@ impl Ground<'_> {
                     odds(needed.ln())
                 )
             }
+            Verdict::Pass if self.proven(state) => {
+                let proof = odds(state.proof().unwrap_or(0.0));
+                format!("{}; evidence {proof} that this is {}", figures.text, proven_below(check))
+            }
             Verdict::Pass => format!("{}; no sign of harm{}", figures.text, could_see(check, shows_from)),
             Verdict::Inconclusive => self.open(check, state, &figures, &held),
         };
@@ -69,11 +73,14 @@ impl Ground<'_> {
         if state.harm() >= self.rule.needed().ln() && !ignored(check, figures) {
             return Verdict::Fail;
         }
-        if self.lacks(check, state).is_some() || (self.over && self.doubtful(check, state, figures)) {
-            return Verdict::Inconclusive;
-        }
-        let proven = state.proof().is_some_and(|ln| ln >= self.rule.needed().ln());
-        if self.over || proven { Verdict::Pass } else { Verdict::Inconclusive }
+        let enough = self.over || self.proven(state);
+        let clear = self.lacks(check, state).is_none() && !self.doubtful(check, state, figures);
+        if enough && clear { Verdict::Pass } else { Verdict::Inconclusive }
+    }
+
+    /// Whether there is as strong evidence that the candidate is well as an alarm needs that it is not.
+    fn proven(&self, state: &State) -> bool {
+        state.proof().is_some_and(|ln| ln >= self.rule.needed().ln())
     }
 
     /// Too much evidence for a pass: of harm, or a measurement beyond a fixed limit.
@@ -84,7 +91,7 @@ impl Ground<'_> {
 
     /// What is missing for a verdict of the check.
     fn lacks(&self, check: &Check, state: &State) -> Option<String> {
-        if self.over && self.watched_ms < self.rule.window_ms {
+        if self.over && self.watched_ms < self.rule.window_ms && !self.proven(state) {
             return Some(format!("the watch ended after {} of {}", span(self.watched_ms), span(self.rule.window_ms)));
         }
         let min = self.rule.min_requests.max(1);
@@ -291,6 +298,16 @@ fn held(check: &Check) -> String {
         Check::LatencyLimit(check) => format!("{} at most {}", quantile_name(check.quantile), ms(check.at_most_ms)),
         Check::ThroughputLimit(check) => format!("at least {} requests per second", check.at_least_rps),
     }
+}
+
+/// What a proof proves, in words.
+fn proven_below(check: &Check) -> String {
+    let ratio = match check {
+        Check::ErrorRatio(check) => check.proven_below,
+        Check::LatencyRatio(check) => check.proven_below,
+        Check::ErrorLimit(_) | Check::AvailabilityLimit(_) | Check::LatencyLimit(_) | Check::ThroughputLimit(_) => None,
+    };
+    ratio.map_or_else(String::new, |ratio| format!("below {} the baseline's", times(ratio)))
 }
 
 /// What would have shown, in words.

@@ -124,6 +124,12 @@ impl Histogram {
         let own = bucket(us);
         self.counts.iter().rev().take_while(|(bucket, _)| *bucket > own).fold(0, |sum, (_, n)| sum.saturating_add(*n))
     }
+
+    /// How many answers possibly took at least `us` microseconds: those of the value's own bucket and above.
+    pub fn count_reaching(&self, us: u64) -> u64 {
+        let own = bucket(us);
+        self.counts.iter().rev().take_while(|(bucket, _)| *bucket >= own).fold(0, |sum, (_, n)| sum.saturating_add(*n))
+    }
 }
 
 impl FromIterator<u64> for Histogram {
@@ -158,7 +164,7 @@ mod tests {
         let histogram: Histogram = (1..=1000).map(|ms| ms * 1000).collect();
         let p99 = histogram.quantile_us(0.99).expect("there are values");
         assert!((990_000..=1_005_500).contains(&p99), "{p99}");
-        assert!(histogram.count_above(p99) <= 10);
+        assert!(histogram.count_above(p99) <= 10 && histogram.count_reaching(p99) >= 10);
         assert_eq!((histogram.count(), histogram.count_above(u64::MAX)), (1000, 0));
         assert_eq!(Histogram::default().quantile_us(0.5), None);
     }

@@ -216,11 +216,12 @@ impl Monitor {
         let ground = Ground { rule: &self.rule, baseline, candidate, watched_ms, over };
         let checks = self.rule.checks.iter().zip(&self.states);
         let findings: Vec<Finding> = checks.map(|(check, state)| ground.finding(check, state)).collect();
-        let all = |verdict| findings.iter().all(|finding| finding.verdict == verdict);
+        // Each check must have said so: what was stored may have lost one.
+        let pass = findings.iter().filter(|finding| finding.verdict == Verdict::Pass).count();
         let silence = self.silence(at_ms);
         let (verdict, reason) = if findings.iter().any(|finding| finding.verdict == Verdict::Fail) {
             (Verdict::Fail, reasons(&findings, Verdict::Fail))
-        } else if !all(Verdict::Pass) {
+        } else if pass == 0 || pass < self.rule.checks.len() {
             (Verdict::Inconclusive, reasons(&findings, Verdict::Inconclusive))
         } else if let Some(silence) = silence {
             (Verdict::Inconclusive, silence)

@@ -93,7 +93,7 @@ impl Check {
 pub struct ErrorRatio {
     /// How many times the baseline's rate the candidate's may be; 1: not higher.
     pub tolerated: f64,
-    /// Below this share of errors (0 to 1) the candidate is never failed, however much better the baseline is.
+    /// Below this share of errors (0 to 1), over the whole watch, the candidate is not failed, however much better the baseline is.
     pub ignore_below: f64,
     /// Passes before the end of the watch, once there is as strong evidence that the candidate's rate is below so many times the baseline's;
     /// absent: only at the end.
@@ -262,7 +262,7 @@ impl Check {
     }
 }
 
-fn holds(place: &str, value: f64, holds: bool, allowed: &'static str) -> Result<(), RuleError> {
+pub(super) fn holds(place: &str, value: f64, holds: bool, allowed: &'static str) -> Result<(), RuleError> {
     if holds { Ok(()) } else { Err(RuleError::Number { place: place.to_owned(), value, allowed }) }
 }
 
@@ -287,6 +287,20 @@ mod tests {
         assert!(serde_json::from_value::<Rule>(json!({"alhpa": 0.1})).is_err());
         assert!(serde_json::from_value::<Rule>(json!({"checks": [{"error_ratio": {"ratio": 2}}]})).is_err());
         Rule::default().validate().expect("the default can be used");
+    }
+
+    #[test]
+    fn rules_and_watches_have_schemas() {
+        let rule = schemars::schema_for!(Rule).to_value();
+        assert_eq!(rule["properties"]["alpha"]["default"], 0.01);
+        let sample = schemars::schema_for!(crate::judge::Sample).to_value().to_string();
+        assert!(
+            sample.contains("prefixItems") && sample.contains("uint16"),
+            "a histogram is a list of pairs: {sample}"
+        );
+        for schema in [schemars::schema_for!(crate::judge::Monitor), schemars::schema_for!(crate::judge::Report)] {
+            assert!(schema.to_value()["properties"]["rule"].is_object());
+        }
     }
 
     #[test]

@@ -32,14 +32,20 @@ impl Bar {
         self.bar_us
     }
 
-    /// What a sample shows against the bar; nothing before there is one.
-    pub(super) fn counts(&self, sample: &Sample, tolerated: f64) -> Counts {
+    /// What a sample shows against the bar; nothing before there is one. Where a bucket lies across the candidate's bar, its answers are not
+    /// slow, for a test of harm; for a proof that there is none (`reversed`) they are.
+    pub(super) fn counts(&self, sample: &Sample, tolerated: f64, reversed: bool) -> Counts {
         let Some(bar) = self.bar_us else { return Counts::default() };
         let (candidate, baseline) = (&sample.candidate.latencies, &sample.baseline.latencies);
+        let bar_candidate = (bar as f64 * tolerated) as u64;
         Counts {
             candidate: candidate.count(),
             baseline: baseline.count(),
-            trouble_candidate: candidate.count_above((bar as f64 * tolerated) as u64),
+            trouble_candidate: if reversed {
+                candidate.count_reaching(bar_candidate)
+            } else {
+                candidate.count_above(bar_candidate)
+            },
             trouble_baseline: baseline.count_above(bar),
         }
     }

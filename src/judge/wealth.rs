@@ -35,7 +35,7 @@ impl Wealth {
     /// One observation: the capital of bettor `i > 0` is multiplied by `factor(i)`, whose expectation is at most 1 if the hypothesis
     /// holds.
     pub(super) fn bet(&mut self, prior: &[f64], factor: impl Fn(usize) -> f64) {
-        for (i, share) in self.shares.iter_mut().enumerate().skip(1) {
+        for (i, (share, _)) in self.shares.iter_mut().zip(prior).enumerate().skip(1) {
             *share *= factor(i).max(0.0);
         }
         let total: f64 = self.shares.iter().sum();

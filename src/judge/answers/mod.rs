@@ -200,6 +200,10 @@ impl Answers {
         for (place, value) in [("at_most", rule.at_most), ("alpha", rule.alpha)] {
             super::rule::inside(place, value)?;
         }
+        let psi_at_most = rule.drift.as_ref().map_or(0.0, |drift| drift.psi_at_most);
+        for (place, value) in [("absolute", rule.absolute), ("relative", rule.relative), ("psi_at_most", psi_at_most)] {
+            super::rule::holds(place, value, value >= 0.0 && value.is_finite(), "0 or more")?;
+        }
         let mean = Mean::new(rule.at_most, 0);
         let (examples, outputs) = (Vec::new(), Default::default());
         Ok(Self { format: Format, rule, pairs: 0, differing: 0, nothing: 0, mean, examples, outputs })

@@ -39,7 +39,11 @@ fn the_first_difference_has_its_place() {
 
 #[test]
 fn rules_that_make_no_sense_are_refused() {
-    for (json, part) in [(json!({"compare": ["rows"]}), "path"), (json!({"at_most": 0.0}), "cannot be used")] {
+    for (json, part) in [
+        (json!({"compare": ["rows"]}), "path"),
+        (json!({"at_most": 0.0}), "cannot be used"),
+        (json!({"absolute": -1}), "cannot be used"),
+    ] {
         assert!(Answers::new(rule(json)).expect_err(part).to_string().contains(part));
     }
 }

@@ -99,7 +99,7 @@ fn effect(measure: EffectMeasure, baseline: &[f64], candidate: &[f64]) -> f64 {
     match measure {
         EffectMeasure::Cles => cles(baseline, candidate),
         EffectMeasure::MeanRatio => match (mean(candidate), mean(baseline)) {
-            (theirs, 0.0) if theirs == 0.0 => 1.0,
+            (0.0, 0.0) => 1.0,
             (theirs, 0.0) => theirs.signum() * f64::INFINITY,
             (theirs, ours) => theirs / ours,
         },

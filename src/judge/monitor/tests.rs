@@ -121,7 +121,12 @@ fn proof_passes_early() {
         let sample = second(*s, (10, u64::from(s % 5 == 0)), (10, u64::from(s % 40 == 0)));
         monitor.look(&sample).expect("a sample").verdict == Verdict::Pass
     });
-    assert!(when.is_some_and(|s| s < 500), "{when:?}: {}", monitor.report().judgement.reason);
+    let reason = monitor.report().judgement.reason;
+    assert!(when.is_some_and(|s| s < 500), "{when:?}: {reason}");
+    assert!(
+        reason.contains("; evidence 1:1") && reason.ends_with("that this is below 2 times the baseline's"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -195,6 +200,31 @@ fn a_resumed_watch_goes_on_as_if_nothing_was() {
     assert!(
         serde_json::from_str::<Monitor>(&stored.replace("\"format\":1,\"rule\"", "\"format\":2,\"rule\"")).is_err()
     );
+}
+
+#[test]
+fn a_watch_that_lost_its_checks_passes_nothing() {
+    let mut stored = serde_json::to_value(Monitor::new(errors(1.0)).expect("a rule")).expect("json");
+    stored["states"] = serde_json::json!([]);
+    let mut monitor: Monitor = serde_json::from_value(stored).expect("read back");
+    seconds(700, |s| second(s, (1, 0), (1, 0))).iter().for_each(|sample| {
+        monitor.look(sample).expect("a sample");
+    });
+    assert_eq!(monitor.report().judgement.verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn looking_and_observing_are_the_same() {
+    for every in [7, 1000] {
+        let samples = seconds(600, |s| second(s, (2, u64::from(s % 100 == 0)), (2, u64::from(s % every == 0))));
+        let (mut looked, mut observed) =
+            (Monitor::new(errors(1.0)).expect("a rule"), Monitor::new(errors(1.0)).expect("a rule"));
+        for sample in &samples {
+            let decided = looked.look(sample).expect("a sample").decided;
+            assert_eq!(observed.observe(sample).expect("a sample"), decided);
+        }
+        assert_eq!(looked, observed);
+    }
 }
 
 #[test]

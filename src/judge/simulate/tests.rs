@@ -114,6 +114,27 @@ fn a_slower_p99_is_seen_within_ten_minutes() {
 }
 
 #[test]
+fn a_canary_of_a_twentieth() {
+    let canary = Traffic { rps: 19.0, candidate_weight: 1.0 / 19.0, random_arrivals: true, ..Traffic::default() };
+    let same = watches(&Rule { window_ms: 600_000, ..errors() }, canary, failing(0.02), failing(0.02), 60);
+    assert!(fails(&same) <= most_false(60), "{} of 60", fails(&same));
+    let worse = watches(&errors(), canary, failing(0.001), failing(0.05), 20);
+    assert_eq!(fails(&worse), 20);
+}
+
+#[test]
+fn a_pass_promises_what_it_could_see() {
+    let rule = Rule { window_ms: 1_800_000, ..errors() };
+    let samples: Vec<Sample> =
+        Simulation::new(Traffic::default(), failing(0.005), failing(0.005), 3).take(1800).collect();
+    let judgement = crate::judge::judge(&rule, &samples).expect("judged").judgement;
+    assert_eq!(judgement.verdict, Verdict::Pass, "{}", judgement.reason);
+    let from = judgement.findings[0].shows_from.expect("known");
+    let worse = watches(&rule, Traffic::default(), failing(0.005), failing(from), 60);
+    assert!((46..60).contains(&fails(&worse)), "{} of 60 at {from}", fails(&worse));
+}
+
+#[test]
 fn the_same_seed_is_the_same_traffic() {
     let take =
         |seed| Simulation::new(Traffic::default(), taking(20.0), taking(20.0), seed).take(50).collect::<Vec<_>>();
