@@ -48,7 +48,11 @@ pub(super) enum Begun {
 impl Tls {
     pub(super) fn load(files: &TlsFiles) -> Result<Arc<Self>, HostError> {
         let seen = stamp(files);
-        let config = read(files).map_err(|cause| HostError::StateCorrupt { path: files.cert.clone(), cause })?;
+        let unusable = |cause| {
+            let message = format!("the certificate for TLS cannot be used: {cause}");
+            HostError::invalid(message, "correct `tls` in host/settings.json, or its files")
+        };
+        let config = read(files).map_err(unusable)?;
         Ok(Arc::new(Self { files: files.clone(), config: ArcSwap::from_pointee(config), seen: Mutex::new(seen) }))
     }
 
