@@ -111,6 +111,29 @@ async fn a_pool_goes_on_with_what_is_left_and_a_dead_candidate_costs_nobody_a_re
 }
 
 #[tokio::test]
+async fn a_replica_that_fails_again_and_again_is_put_out() {
+    let home = Home::new();
+    let client = home.start().await;
+    home.ready_slot(&client, "a", "v1").await;
+    let mut sick = home.request("sick", "v1");
+    sick.env.insert("SICK".to_owned(), "1".to_owned());
+    client.start_slot(&sick).await.unwrap();
+    home.wait_state(&client, "sick", SlotState::Ready).await;
+    let pool = TrafficPlan { legs: vec![leg("v1", &["a", "sick"], WHOLE)], ..TrafficPlan::default() };
+    client.put_route(&divide(pool, 0)).await.unwrap();
+    let put_out =
+        |slot: &str, times| format!(r#"tidegate_ejections_total{{model="iris",version="v1",slot="{slot}"}} {times}"#);
+    home.until("it is put out", async || {
+        get(&client, "/sick").await;
+        client.metrics().await.unwrap().contains(&put_out("sick", 1)).then_some(())
+    })
+    .await;
+    assert!(client.metrics().await.unwrap().contains(&put_out("a", 0)));
+    let traffic = client.traffic("iris").await.unwrap();
+    assert!(traffic[1].errors >= 5 && traffic[0].errors == 0, "{traffic:?}");
+}
+
+#[tokio::test]
 async fn a_lease_that_nobody_renews_gives_everything_back() {
     let home = Home::new();
     let client = two_versions(&home).await;
