@@ -10,7 +10,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("release", &[]),
     ("judge", &["release"]),
     ("store", &["graph", "release"]),
-    ("ports", &["release"]),
+    ("ports", &["release", "judge"]),
     ("host", &["ports"]),
     ("nodes", &["graph", "ports", "release"]),
     ("adapters", &["ports", "release", "host"]),

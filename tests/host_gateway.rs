@@ -58,6 +58,32 @@ async fn measures_what_it_carries() {
 }
 
 #[tokio::test]
+async fn the_series_has_every_request_in_its_second() {
+    let home = Home::new();
+    let client = home.start().await;
+    home.ready_slot(&client, "a", "v1").await;
+    home.ready_slot(&client, "b", "v2").await;
+    client.switch(&switch_to("a", Some("b"), 0)).await.unwrap();
+    for status in [200, 200, 404, 503] {
+        get(&client, &format!("/status?{status}")).await;
+    }
+    let page = home
+        .until("the second is complete", async || {
+            Some(client.series("iris", 0).await.unwrap()).filter(|page| page.arm("v1").requests == 4)
+        })
+        .await;
+    let arm = page.arm("v1");
+    assert_eq!((arm.errors, arm.latencies.count()), (1, 4));
+    assert!(arm.latencies.quantile_us(0.5).unwrap() > 0);
+    let (a, b) = (&page.slots[0], &page.slots[1]);
+    assert_eq!((a.token.as_str(), b.token.as_str(), b.seconds.len()), ("a", "b", 0));
+    assert_eq!(a.seconds.iter().map(|second| second.client_errors).sum::<u64>(), 1);
+    let seconds = || a.seconds.iter().map(|second| second.second);
+    assert!(seconds().is_sorted() && seconds().all(|second| (page.since..=page.until).contains(&second)));
+    assert!(client.series("iris", page.until).await.unwrap().slots.iter().all(|slot| slot.seconds.is_empty()));
+}
+
+#[tokio::test]
 async fn bodies_stream_both_ways() {
     let home = Home::new();
     let client = home.start().await;

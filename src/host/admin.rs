@@ -13,12 +13,15 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::api::{
-    DownQuery, DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, LogQuery, RemoveQuery, SecretsRequest,
+    AfterQuery, DownQuery, DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, LogQuery, RemoveQuery,
+    SecretsRequest,
 };
 use super::control::Host;
 use super::slot::log;
 use super::{HostError, routes};
-use crate::ports::{Route, Slot, SlotRequest, SwitchRequest, VersionTraffic};
+use crate::ports::{
+    MirrorPage, RenewRequest, Route, RouteRequest, SeriesPage, Slot, SlotRequest, SwitchRequest, VersionTraffic,
+};
 
 type Answer<T> = Result<Json<T>, HostError>;
 type Shared = State<Arc<Host>>;
@@ -80,10 +83,14 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/secrets", post(secrets))
         .route("/v1/routes", get(all_routes))
         .route("/v1/routes/{model}", get(route))
+        .route("/v1/route", post(put_route))
+        .route("/v1/renew", post(renew))
         .route("/v1/endpoint/{model}", get(endpoint))
         .route("/v1/switch", post(switch))
         .route("/v1/drain", post(drain))
         .route("/v1/traffic/{model}", get(traffic))
+        .route("/v1/series/{model}", get(series))
+        .route("/v1/mirror/{model}", get(mirrored))
         .route("/v1/down", post(down))
         .route("/v1/up", post(up))
         .route("/v1/shutdown", post(shutdown))
@@ -165,6 +172,33 @@ async fn switch(State(host): Shared, Json(request): Json<SwitchRequest>) -> Answ
     Ok(Json(route))
 }
 
+async fn put_route(State(host): Shared, Json(request): Json<RouteRequest>) -> Answer<Route> {
+    let (core, model) = (Arc::clone(&host.core), request.model.clone());
+    let change = host.core.update(move |state| {
+        routes::put(state, &request)?;
+        let route = routes::shown(state, &model).ok_or(HostError::Down)?;
+        // Whoever repeats a request lives, too.
+        if let Some(within_ms) = route.traffic.renew_within_ms {
+            core.leases.renew(&model, route.generation, Duration::from_millis(within_ms));
+        }
+        Ok(route)
+    });
+    let route = change.await?;
+    let shares: Vec<_> = route.traffic.legs.iter().map(|leg| (&leg.version, leg.weight)).collect();
+    tracing::info!(model = route.model, ?shares, generation = route.generation, "divided");
+    Ok(Json(route))
+}
+
+async fn renew(State(host): Shared, Json(request): Json<RenewRequest>) -> Answer<Route> {
+    let (core, model) = (Arc::clone(&host.core), request.model.clone());
+    let change = host.core.update(move |state| {
+        let within_ms = routes::renew(state, &request)?;
+        core.leases.renew(&model, request.generation, Duration::from_millis(within_ms));
+        routes::shown(state, &model).ok_or(HostError::Down)
+    });
+    change.await.map(Json)
+}
+
 async fn drain(State(host): Shared, Json(request): Json<DrainRequest>) -> Answer<Drained> {
     let in_flight = host.drain(&request.token, Duration::from_millis(request.timeout_ms)).await?;
     Ok(Json(Drained { in_flight }))
@@ -172,6 +206,14 @@ async fn drain(State(host): Shared, Json(request): Json<DrainRequest>) -> Answer
 
 async fn traffic(State(host): Shared, Path(model): Path<String>) -> Json<Vec<VersionTraffic>> {
     Json(host.core.board.of_model(&model).iter().map(|upstream| upstream.meter.traffic()).collect())
+}
+
+async fn series(State(host): Shared, Path(model): Path<String>, Query(query): Query<AfterQuery>) -> Json<SeriesPage> {
+    Json(host.core.board.series(&model, query.after))
+}
+
+async fn mirrored(State(host): Shared, Path(model): Path<String>, Query(query): Query<AfterQuery>) -> Json<MirrorPage> {
+    Json(host.core.board.mirrors.pairs.page(&model, query.after))
 }
 
 async fn down(State(host): Shared, Query(query): Query<DownQuery>) -> Answer<HostStatus> {

@@ -37,6 +37,9 @@ pub struct HostStatus {
     pub routes: Vec<Route>,
     /// The tuning in effect.
     pub settings: Settings,
+    /// What was wrong with the state's file when this daemon began, where the copy had to do; somebody should look.
+    #[serde(default)]
+    pub recovered: Option<String>,
 }
 
 /// Body of `POST /v1/drain`.
@@ -86,6 +89,15 @@ pub struct SecretsRequest {
 pub struct KnownSecrets {
     /// Names and values.
     pub vars: Vec<(String, String)>,
+}
+
+/// Query of `GET /v1/mirror/MODEL` and `GET /v1/series/MODEL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AfterQuery {
+    /// The last one that is known already.
+    #[serde(default)]
+    pub after: u64,
 }
 
 /// Query of the log calls.

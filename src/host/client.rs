@@ -14,7 +14,10 @@ use tokio::net::UnixStream;
 use super::api::{DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, SecretsRequest};
 use super::config::HostPaths;
 use super::{HostError, socket};
-use crate::ports::{PortError, Route, Secrets, Slot, SlotRequest, SwitchRequest, VersionTraffic};
+use crate::ports::{
+    MirrorPage, PortError, RenewRequest, Route, RouteRequest, Secrets, SeriesPage, Slot, SlotRequest, SwitchRequest,
+    VersionTraffic,
+};
 
 /// Every call that does not wait for something longer by its nature ends within this.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -147,6 +150,16 @@ impl HostClient {
         self.call(Call::post("/v1/switch", request)?.repeatable()).await
     }
 
+    /// Divides a model's traffic anew, atomically. The same request again returns the same route, if nothing changed in between.
+    pub async fn put_route(&self, request: &RouteRequest) -> Result<Route, HostError> {
+        self.call(Call::post("/v1/route", request)?.repeatable()).await
+    }
+
+    /// Renews the lease of a route.
+    pub async fn renew(&self, request: &RenewRequest) -> Result<Route, HostError> {
+        self.call(Call::post("/v1/renew", request)?.repeatable()).await
+    }
+
     /// Waits until no request is under way at a slot; returns how many still are after `timeout_ms`.
     pub async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, HostError> {
         let request = DrainRequest { token: token.to_owned(), timeout_ms };
@@ -158,6 +171,16 @@ impl HostClient {
     /// What was measured of each slot of a model.
     pub async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, HostError> {
         self.call(Call::get(format!("/v1/traffic/{}", segment(model)?))).await
+    }
+
+    /// What each slot of a model did in the complete seconds after this one.
+    pub async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, HostError> {
+        self.call(Call::get(format!("/v1/series/{}?after={after}", segment(model)?))).await
+    }
+
+    /// The answers to mirrored requests of a model after the pair of this number.
+    pub async fn mirrored(&self, model: &str, after: u64) -> Result<MirrorPage, HostError> {
+        self.call(Call::get(format!("/v1/mirror/{}?after={after}", segment(model)?))).await
     }
 
     /// The URL that a model has or would have.

@@ -1,5 +1,6 @@
 //! Where a host daemon lives and how it is tuned.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::HostError;
+use super::routes::check_model;
 
 /// What a caller chooses when it starts, or looks for, the host daemon of a home.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +81,10 @@ impl HostPaths {
     pub fn start_error(&self) -> PathBuf {
         self.dir.join("start-error.json")
     }
+    /// A line for each answer, where [`Settings::access_log`] says so.
+    pub fn access_log(&self) -> PathBuf {
+        self.dir.join("access.log")
+    }
     /// Optional tuning, see [`Settings`].
     pub fn settings(&self) -> PathBuf {
         self.dir.join("settings.json")
@@ -109,11 +115,59 @@ pub struct Settings {
     pub slot_log_max_bytes: u64,
     /// How long `down` lets requests end, and then each slot, before SIGKILL.
     pub stop_grace_ms: u64,
+    /// A larger body of a request is answered 413. It is never held in memory, so this guards slots rather than the gateway.
+    pub max_body_bytes: u64,
+    /// A larger head of a request is answered 431; at least 8192.
+    pub max_header_bytes: usize,
+    /// A head with more headers is answered 431.
+    pub max_headers: usize,
+    /// Connections of clients at once; further ones are answered 503. One costs a descriptor, and 6 KB before its first request, 40 KB after.
+    pub max_connections: usize,
+    /// A request that is not answered completely within this time is ended: 504, or its answer breaks off. Streams of events and
+    /// websockets may go on. Without it a request takes as long as its slot takes.
+    pub request_timeout_ms: Option<u64>,
+    /// Models by host name, in lower case and without a port: `{"iris.example": "iris"}`. Their paths have no prefix. Every model is also
+    /// served by path.
+    pub hosts: BTreeMap<String, String>,
+    /// With it the public address speaks TLS with everybody, and plain HTTP with this machine only. The files are read again when they
+    /// change.
+    pub tls: Option<TlsFiles>,
+    /// Whether each answer is written to `HOME/host/access.log`.
+    pub access_log: bool,
+    /// The access log is rotated beyond this size.
+    pub access_log_max_bytes: u64,
 }
+
+/// Files of a certificate and its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate, followed by those that lead to its root.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// hyper reads heads into a buffer that is never smaller.
+const LEAST_HEADER_BYTES: usize = 8192;
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { hold_timeout_ms: 10_000, hold_max: 1024, slot_log_max_bytes: 10 * 1024 * 1024, stop_grace_ms: 10_000 }
+        Self {
+            hold_timeout_ms: 10_000,
+            hold_max: 1024,
+            slot_log_max_bytes: 10 * 1024 * 1024,
+            stop_grace_ms: 10_000,
+            max_body_bytes: 1024 * 1024 * 1024,
+            max_header_bytes: 64 * 1024,
+            max_headers: 100,
+            max_connections: 12_000,
+            request_timeout_ms: None,
+            hosts: BTreeMap::new(),
+            tls: None,
+            access_log: false,
+            access_log_max_bytes: 50 * 1024 * 1024,
+        }
     }
 }
 
@@ -122,9 +176,27 @@ impl Settings {
     pub fn load(path: &Path) -> Result<Self, HostError> {
         match std::fs::read_to_string(path) {
             Ok(text) => serde_json::from_str(&text)
-                .map_err(|e| HostError::StateCorrupt { path: path.to_owned(), cause: e.to_string() }),
+                .map_err(|e| e.to_string())
+                .and_then(Self::checked)
+                .map_err(|cause| HostError::StateCorrupt { path: path.to_owned(), cause }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(HostError::io(format!("reading {}", path.display()))(e)),
         }
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        if self.max_header_bytes < LEAST_HEADER_BYTES {
+            return Err(format!("max_header_bytes is at least {LEAST_HEADER_BYTES}"));
+        }
+        if self.max_connections == 0 || self.max_headers == 0 {
+            return Err("max_connections and max_headers are at least 1".to_owned());
+        }
+        for (host, model) in &self.hosts {
+            check_model(model).map_err(|e| e.to_string())?;
+            if host.is_empty() || host.contains([':', '/']) || host.bytes().any(|b| b.is_ascii_uppercase()) {
+                return Err(format!("{host:?} is no host name in lower case without a port"));
+            }
+        }
+        Ok(self)
     }
 }

@@ -86,6 +86,7 @@ impl Host {
         if gateway.is_some() {
             return Ok(());
         }
+        let tls = gateway::tls(&self.core.settings)?;
         let held = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).public.take();
         let fd = match held {
             Some(fd) => fd,
@@ -99,7 +100,7 @@ impl Host {
         let noted = self.core.update_anyway(move |state| state.public_addr = Some(addr));
         noted.await?;
         let stop = CancellationToken::new();
-        let serve = gateway::serve(Arc::clone(&self.core), listener.into(), stop.clone(), self.grace());
+        let serve = gateway::serve(Arc::clone(&self.core), listener.into(), tls, stop.clone(), self.grace());
         *gateway = Some(Gateway { stop, done: tokio::spawn(serve) });
         Ok(())
     }
@@ -148,6 +149,7 @@ impl Host {
             slots: self.supervisor.slots(),
             routes: self.routes(),
             settings: self.core.settings.clone(),
+            recovered: self.core.recovered(),
         }
     }
 

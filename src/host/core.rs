@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::{HostPaths, Settings};
 use super::gateway::Board;
+use super::lease::Leases;
 use super::slot::Memory;
 use super::state::HostState;
 use super::store::Store;
@@ -15,6 +16,8 @@ pub(crate) struct Core {
     pub(crate) paths: HostPaths,
     pub(crate) settings: Settings,
     pub(crate) board: Board,
+    /// On partial weights.
+    pub(crate) leases: Leases,
     /// Of the slots, to keep their logs clean of them. Never written down.
     pub(crate) secrets: Memory,
     store: Store,
@@ -27,12 +30,17 @@ impl Core {
         let store = Store::open(paths.state())?;
         let board = Board::new();
         board.apply(&store.get());
-        Ok(Arc::new(Self { paths, settings, board, secrets: Memory::default(), store }))
+        Ok(Arc::new(Self { paths, settings, board, leases: Leases::default(), secrets: Memory::default(), store }))
     }
 
     /// The state now.
     pub(crate) fn state(&self) -> Arc<HostState> {
         self.store.get()
+    }
+
+    /// What was wrong with the state's file when this daemon read it, where the copy had to do.
+    pub(crate) fn recovered(&self) -> Option<String> {
+        self.store.recovered().map(str::to_owned)
     }
 
     /// Changes the state, or nothing: see [`Store::update`]. Runs to its end also when the caller goes away in the middle (a client

@@ -15,7 +15,7 @@ use super::control::Host;
 use super::core::Core;
 use super::link::{Link, spawn_other};
 use super::slot::log;
-use super::{HostError, admin, socket};
+use super::{HostError, admin, gateway, lease, socket};
 
 /// The daemon before us has been killed; its lock goes with it, within moments.
 const LOCK_WITHIN: Duration = Duration::from_secs(10);
@@ -52,6 +52,8 @@ async fn run(paths: HostPaths) -> Result<(), HostError> {
     let host = Host::new(core, sockets, (link.clone(), keeper_pid));
     tokio::spawn(keep_keeper(Arc::clone(&host), link, None));
     tokio::spawn(housekeeping(Arc::clone(&host)));
+    tokio::spawn(lease::watch(Arc::clone(&host.core)));
+    tokio::spawn(gateway::mirror(Arc::clone(&host.core)));
     host.begin().await?;
     tracing::info!(pid = std::process::id(), home = %host.core.paths.home.display(), "serving");
     let serving = tokio::spawn(admin::serve(Arc::clone(&host), admin.into()));
@@ -151,8 +153,8 @@ fn renew_admin_socket(host: &Arc<Host>) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Each client costs two descriptors; the usual soft limit of 1024 would be a limit of 500 clients. Enough for the gateway's 8192
-/// connections and not more, because slots inherit it, and some programs walk through all descriptors there could be.
+/// Each client costs two descriptors; the usual soft limit of 1024 would be a limit of 500 clients. Enough for the gateway's
+/// connections, most of which are idle, and not more, because slots inherit it, and some programs walk through all descriptors there could be.
 fn raise_descriptor_limit() {
     const WANTED: u64 = 20_000;
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

@@ -72,7 +72,8 @@ async fn run(config: &HostConfig, paths: &HostPaths, linked: bool) -> Result<(),
 /// Binds both sockets; the public one not while the home is down.
 fn bind(config: &HostConfig, paths: &HostPaths) -> Result<Sockets, HostError> {
     // The daemon reads it later; here its errors still reach the one who starts us.
-    Settings::load(&paths.settings())?;
+    // What the daemon could not serve with is told to whoever starts us.
+    super::gateway::tls(&Settings::load(&paths.settings())?)?;
     let store = Store::open(paths.state())?;
     let state = store.get();
     let public = match state.down {

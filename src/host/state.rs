@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::ProcessId;
 use super::slot::Life;
-use crate::ports::{Fence, Slot, SlotRequest};
+use crate::ports::{Fence, Slot, SlotRequest, TrafficPlan};
 
-/// Version of the file's format; a file of a later one is refused.
-pub(crate) const FORMAT: u32 = 1;
+/// Version of the file's format; a file of a later one is refused, an earlier one is read by [`super::format`].
+pub(crate) const FORMAT: u32 = 2;
 
 /// Everything that is durable, as `HOME/host/state.json` holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub(crate) struct HostState {
     pub(crate) down: bool,
     /// By token.
     pub(crate) slots: BTreeMap<String, SlotRecord>,
-    /// By model. A removed route stays with `live: None`, so that its generation never goes back.
+    /// By model. A removed route stays without legs, so that its generation never goes back.
     pub(crate) routes: BTreeMap<String, RouteRecord>,
     /// By thread.
     pub(crate) fences: BTreeMap<String, FenceRecord>,
@@ -106,8 +106,7 @@ impl SlotRecord {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RouteRecord {
     pub(crate) generation: u64,
-    pub(crate) live: Option<String>,
-    pub(crate) standby: Option<String>,
+    pub(crate) traffic: TrafficPlan,
     pub(crate) changed_by_gateway: Option<String>,
     /// Who changed it last, to recognise a repeated request; `None` when the gateway did.
     pub(crate) by: Option<Fence>,

@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use super::HostError;
-use super::state::{FORMAT, HostState};
+use super::format;
+use super::state::HostState;
 
 /// The state of a home, in memory and on disk.
 #[derive(Debug)]
@@ -21,18 +22,38 @@ pub(crate) struct Store {
     writing: Mutex<()>,
     /// Memory is ahead of the disk, see [`Store::update_anyway`].
     unsaved: AtomicBool,
+    /// What was wrong with the file, where its copy had to do.
+    recovered: Option<String>,
 }
 
 impl Store {
-    /// Reads the state of a home; a missing file is an empty state.
+    /// Reads the state of a home; a missing file is an empty state. Of a file that is damaged the copy is taken, and the file is kept
+    /// for whoever wants to know.
     pub(crate) fn open(path: PathBuf) -> Result<Self, HostError> {
-        let state = load(&path)?;
+        let (state, recovered) = match load(&path) {
+            Ok(state) => (state, None),
+            Err(error) => {
+                let Ok(Some(state)) = read(&copy_of(&path)) else { return Err(error) };
+                let cause = error.to_port().cause.unwrap_or_default();
+                let kept = path.with_extension("json.damaged");
+                tracing::error!(%error, cause, kept = %kept.display(), "going on with the last good state");
+                std::fs::copy(&path, &kept).map_err(HostError::io(format!("writing {}", kept.display())))?;
+                (state, Some(format!("{error} ({cause}); the last good state is used, the file is {}", kept.display())))
+            }
+        };
         Ok(Self {
             path,
             current: ArcSwap::from_pointee(state),
             writing: Mutex::new(()),
-            unsaved: AtomicBool::new(false),
+            // The damaged file is replaced by the next flush.
+            unsaved: AtomicBool::new(recovered.is_some()),
+            recovered,
         })
+    }
+
+    /// What was wrong with the file when it was read, where its copy had to do.
+    pub(crate) fn recovered(&self) -> Option<&str> {
+        self.recovered.as_deref()
     }
 
     /// The state now.
@@ -94,7 +115,14 @@ impl Store {
         let unwritable = |cause: String| HostError::StateUnwritable { path: self.path.clone(), cause };
         let text = serde_json::to_vec_pretty(state).map_err(|e| unwritable(e.to_string()))?;
         let path = self.path.clone();
-        let written = tokio::task::spawn_blocking(move || write_durably(&path, &text)).await;
+        let write = move || {
+            write_durably(&path, &text)?;
+            if let Err(error) = write_durably(&copy_of(&path), &text) {
+                tracing::warn!(%error, "the copy of the state cannot be written");
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        let written = tokio::task::spawn_blocking(write).await;
         let result = match written {
             Ok(result) => result.map_err(|e| unwritable(e.to_string())),
             Err(e) => Err(unwritable(e.to_string())),
@@ -106,13 +134,22 @@ impl Store {
 
 /// Whether `down` was asked for in this home, and no `up` since; needs no daemon. A state that cannot be read says nothing of it.
 pub fn is_down(home: &Path) -> bool {
-    load(&home.join("host/state.json")).is_ok_and(|state| state.down)
+    let path = home.join("host/state.json");
+    let state = load(&path).or_else(|error| read(&copy_of(&path)).ok().flatten().ok_or(error));
+    state.is_ok_and(|state| state.down)
+}
+
+/// Beside the file; written after it, so that a file which something else has damaged costs nothing.
+fn copy_of(path: &Path) -> PathBuf {
+    path.with_extension("json.copy")
 }
 
 /// Writes a whole file so that after a crash at any moment either the old or the new content is there.
 fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("json.tmp");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -124,19 +161,18 @@ fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn load(path: &Path) -> Result<HostState, HostError> {
+    Ok(read(path)?.unwrap_or_default())
+}
+
+/// `None`: there is no such file.
+fn read(path: &Path) -> Result<Option<HostState>, HostError> {
     let corrupt = |cause: String| HostError::StateCorrupt { path: path.to_owned(), cause };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HostState::default()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(corrupt(e.to_string())),
     };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(FORMAT) => {}
-        Some(format) => return Err(corrupt(format!("format {format} is not known to this version of tidegate"))),
-        None => return Err(corrupt("it has no format number".to_owned())),
-    }
-    serde_json::from_value(value).map_err(|e| corrupt(e.to_string()))
+    format::read(&text).map(Some).map_err(corrupt)
 }
 
 #[cfg(test)]
@@ -203,5 +239,25 @@ mod tests {
             assert_eq!(error.code, "host_state_corrupt");
             assert!(error.cause.is_some() && error.hint.is_some(), "{text:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_damaged_file_the_copy_is_taken() {
+        let (_dir, path) = state_file();
+        let store = Store::open(path.clone()).unwrap();
+        store.update_anyway(|s| s.fence_count = 7, |_| {}).await;
+        for text in ["", "{\"format\":2", "\u{0}\u{0}"] {
+            std::fs::write(&path, text).unwrap();
+            let store = Store::open(path.clone()).unwrap();
+            assert_eq!(store.get().fence_count, 7);
+            assert!(store.recovered().unwrap().contains("cannot be read"), "{:?}", store.recovered());
+            assert_eq!(std::fs::read_to_string(path.with_extension("json.damaged")).unwrap(), text);
+            // Looked at first by the next housekeeping, and good again.
+            store.flush().await;
+            assert_eq!(Store::open(path.clone()).unwrap().recovered(), None);
+        }
+        std::fs::write(&path, "{").unwrap();
+        std::fs::write(copy_of(&path), "{").unwrap();
+        assert_eq!(Store::open(path).unwrap_err().code(), "host_state_corrupt");
     }
 }

@@ -255,7 +255,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::ports::{PortError, Route, ServiceAnswer, Slot, SlotRequest, SwitchRequest};
+    use crate::ports::{PortError, Route, ServiceAnswer, Slot, SlotRequest, SwitchRequest, TrafficPlan};
     use crate::release::units::Millis;
     use crate::release::{DeployRequest, Machine, ModelName, PlanInput, Policy, SmokeCase, plan};
 
@@ -363,7 +363,8 @@ mod tests {
     impl TrafficRouter for Fake {
         async fn route(&self, _model: &str) -> Result<Option<Route>, PortError> {
             let RouteState { model, endpoint_url, generation, live, standby } = a_route();
-            Ok(Some(Route { model, generation, live, standby, endpoint_url, changed_by_gateway: None }))
+            let traffic = TrafficPlan::default();
+            Ok(Some(Route { model, generation, live, standby, traffic, endpoint_url, changed_by_gateway: None }))
         }
         async fn routes(&self) -> Result<Vec<Route>, PortError> {
             Ok(Vec::new())

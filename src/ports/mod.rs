@@ -9,15 +9,18 @@ mod error;
 mod expressions;
 mod http_call;
 mod machine;
+mod mirror;
 mod packager;
 mod progress;
 mod registry;
 mod router;
 mod secret_source;
 mod secrets;
+mod series;
 mod service;
 mod statuses;
 mod target;
+mod traffic;
 
 pub use command::{CUT_OFF, CommandRunner, LastRun, Program, ProgramCall, ProgramEnd, Purpose, Stdout};
 pub use env::{EnvBackend, EnvRequest, PythonEnv};
@@ -25,14 +28,19 @@ pub use error::PortError;
 pub use expressions::Expressions;
 pub use http_call::{HttpAnswer, HttpCall, HttpCaller, HttpMethod};
 pub use machine::MachineFacts;
+pub use mirror::{MirrorAnswer, MirrorBody, MirrorPage, MirrorPair};
 pub use packager::{
     GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute,
 };
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
-pub use router::{Fence, LatencySummary, Route, SwitchRequest, TrafficRouter, VersionTraffic};
+pub use router::{
+    Fence, LatencySummary, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficRouter, VersionTraffic,
+};
 pub use secret_source::SecretSource;
 pub use secrets::{SecretFiles, Secrets, parse_env_file};
+pub use series::{SeriesPage, SlotSeries, TrafficSecond};
 pub use service::{ServiceAnswer, ServiceCall, ServiceClient};
 pub use statuses::Statuses;
 pub use target::{STARTED_ANEW, Slot, SlotRequest, SlotState, Target};
+pub use traffic::{Hold, Leg, Mirror, Sticky, TrafficPlan, VersionHeader, WHOLE};

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::PortError;
+use super::{MirrorPage, PortError, SeriesPage, TrafficPlan};
 
 /// Who asks for a change: a stale owner of a thread is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,32 @@ pub struct SwitchRequest {
     pub fence: Fence,
 }
 
+/// Divides the traffic of a model anew, atomically. [`SwitchRequest`] is its simple form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRequest {
+    /// The model's name.
+    pub model: String,
+    /// How its traffic is divided from now on.
+    pub traffic: TrafficPlan,
+    /// The route's generation that the caller has seen (0: no route yet); another one is refused.
+    pub expected_generation: u64,
+    /// On whose behalf.
+    pub fence: Fence,
+}
+
+/// Renews the lease on a partial weight: its owner lives and still wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// The model's name.
+    pub model: String,
+    /// The route's generation that the caller has seen; another one is refused. It stays as it is.
+    pub generation: u64,
+    /// On whose behalf; only the thread that divided the traffic may renew.
+    pub fence: Fence,
+}
+
 /// Where a model's traffic goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
@@ -38,13 +64,16 @@ pub struct Route {
     pub model: String,
     /// Counts every change of this route, from 1; never goes back, also not over a removal.
     pub generation: u64,
-    /// Token of the slot that answers.
+    /// Token of the slot that answers: of the stable leg the first.
     pub live: Option<String>,
     /// Token of the warm standby.
     pub standby: Option<String>,
+    /// How the traffic is divided.
+    #[serde(default)]
+    pub traffic: TrafficPlan,
     /// The public URL of the model, e.g. `http://127.0.0.1:7311/iris`.
     pub endpoint_url: String,
-    /// Why the gateway changed it by itself, if it did (a fall-back to the standby).
+    /// Why the gateway changed it by itself, if it did (a fall-back to the standby, a lease that was not renewed).
     #[serde(default)]
     pub changed_by_gateway: Option<String>,
 }
@@ -81,6 +110,11 @@ pub struct VersionTraffic {
     pub latency: Option<LatencySummary>,
 }
 
+/// What a router says to what it does not offer: one that only switches is a router, too.
+fn cannot(what: &str) -> PortError {
+    PortError::new("router_cannot", format!("this router cannot {what}"))
+}
+
 /// Routes traffic and measures it.
 #[async_trait]
 pub trait TrafficRouter: Send + Sync {
@@ -90,10 +124,26 @@ pub trait TrafficRouter: Send + Sync {
     async fn routes(&self) -> Result<Vec<Route>, PortError>;
     /// Changes a route atomically: requests under way end where they began, new ones go to the new slot.
     async fn switch(&self, request: &SwitchRequest) -> Result<Route, PortError>;
+    /// Divides a model's traffic anew, atomically; the same request again, from the same owner and with nothing in between, succeeds.
+    async fn put_route(&self, request: &RouteRequest) -> Result<Route, PortError> {
+        Err(cannot(&format!("divide the traffic of {}", request.model)))
+    }
+    /// Renews the lease of a route.
+    async fn renew(&self, request: &RenewRequest) -> Result<Route, PortError> {
+        Err(cannot(&format!("lease the traffic of {}", request.model)))
+    }
     /// Waits until no request is under way at `token`, at most `timeout_ms`; returns how many still are.
     async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError>;
     /// What was measured of each slot of `model`.
     async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, PortError>;
+    /// What each slot of `model` did in the complete seconds after this one (since 1970; 0 from the oldest kept).
+    async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, PortError> {
+        Err(cannot(&format!("measure {model} by seconds, as after {after}")))
+    }
+    /// The answers to mirrored requests of `model` after the pair of this number, oldest first; 0 from the oldest kept.
+    async fn mirrored(&self, model: &str, after: u64) -> Result<MirrorPage, PortError> {
+        Err(cannot(&format!("mirror {model}, as after {after}")))
+    }
     /// The URL that `model` has or would have.
     async fn endpoint_url(&self, model: &str) -> Result<String, PortError>;
 }

@@ -53,6 +53,13 @@ class Handler(BaseHTTPRequestHandler):
             print("slow", flush=True)
             time.sleep(float(query) / 1000)
             self.answer(version)
+        elif path == "/lag":
+            # Only the second version is slow.
+            if version == "v2":
+                time.sleep(float(query) / 1000)
+            self.answer(version)
+        elif path == "/sick":
+            self.answer(version, 503 if os.environ.get("SICK") else 200)
         elif path == "/sse":
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")

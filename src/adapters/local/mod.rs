@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use crate::host::{HostClient, HostConfig, HostError, ensure_started, secrets};
 use crate::ports::{
-    PortError, Route, SecretFiles, Secrets, Slot, SlotRequest, SwitchRequest, Target, TrafficRouter, VersionTraffic,
+    MirrorPage, PortError, RenewRequest, Route, RouteRequest, SecretFiles, Secrets, SeriesPage, Slot, SlotRequest,
+    SwitchRequest, Target, TrafficRouter, VersionTraffic,
 };
 
 /// This machine as a target and as a router. Starts the host daemon when it is first needed, and again when it is gone.
@@ -77,12 +78,28 @@ impl TrafficRouter for LocalHost {
         Ok(self.client().await?.switch(request).await?)
     }
 
+    async fn put_route(&self, request: &RouteRequest) -> Result<Route, PortError> {
+        Ok(self.client().await?.put_route(request).await?)
+    }
+
+    async fn renew(&self, request: &RenewRequest) -> Result<Route, PortError> {
+        Ok(self.client().await?.renew(request).await?)
+    }
+
     async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError> {
         Ok(self.client().await?.drain(token, timeout_ms).await?)
     }
 
     async fn traffic(&self, model: &str) -> Result<Vec<VersionTraffic>, PortError> {
         Ok(self.client().await?.traffic(model).await?)
+    }
+
+    async fn series(&self, model: &str, after: u64) -> Result<SeriesPage, PortError> {
+        Ok(self.client().await?.series(model, after).await?)
+    }
+
+    async fn mirrored(&self, model: &str, after: u64) -> Result<MirrorPage, PortError> {
+        Ok(self.client().await?.mirrored(model, after).await?)
     }
 
     async fn endpoint_url(&self, model: &str) -> Result<String, PortError> {

@@ -1,6 +1,5 @@
 //! The gateway's own answers: errors as JSON, health, metrics.
 
-use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -8,7 +7,7 @@ use hyper::{Response, StatusCode};
 use super::body::Answer;
 
 fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Answer> {
-    let mut response = Response::new(Answer::Own(Full::new(body.into())));
+    let mut response = Response::new(Answer::own(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
@@ -18,6 +17,11 @@ fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Re
 pub(crate) fn error(status: StatusCode, code: &str, message: &str, hint: &str) -> Response<Answer> {
     let body = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});
     respond(status, "application/json", body.to_string())
+}
+
+pub(crate) fn tls_required() -> Response<Answer> {
+    let hint = "use https; plain HTTP is answered to this machine only";
+    error(StatusCode::FORBIDDEN, "tls_required", "this gateway speaks TLS with other machines", hint)
 }
 
 pub(crate) fn no_model() -> Response<Answer> {
@@ -30,6 +34,19 @@ pub(crate) fn unknown_model(model: &str) -> Response<Answer> {
     error(StatusCode::NOT_FOUND, "unknown_model", &message, "release it with `tidegate deploy`")
 }
 
+/// Whether the route has no token, or another one, is nobody's business.
+pub(crate) fn version_refused(model: &str) -> Response<Answer> {
+    let message = format!("x-tidegate-version needs the token of model {model}'s route");
+    let hint = "send it as x-tidegate-token, or leave x-tidegate-version out";
+    error(StatusCode::FORBIDDEN, "version_refused", &message, hint)
+}
+
+pub(crate) fn unknown_version(model: &str) -> Response<Answer> {
+    let message = format!("the route of model {model} has no leg with this version");
+    let hint = "`tidegate status` shows the versions of a route";
+    error(StatusCode::NOT_FOUND, "unknown_version", &message, hint)
+}
+
 pub(crate) fn upstream_died(model: &str) -> Response<Answer> {
     let message = format!("the version of model {model} that held this request gave no answer");
     let hint = "whether it was carried out is not known; repeat it if that is safe";
@@ -39,6 +56,18 @@ pub(crate) fn upstream_died(model: &str) -> Response<Answer> {
 pub(crate) fn client_broke_off() -> Response<Answer> {
     let message = "the request's body broke off";
     error(StatusCode::BAD_REQUEST, "request_incomplete", message, "send the whole body")
+}
+
+pub(crate) fn body_too_large(most: u64) -> Response<Answer> {
+    let message = format!("the request's body is larger than {most} bytes");
+    let hint = "send less at once, or raise max_body_bytes in the host's settings";
+    error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &message, hint)
+}
+
+pub(crate) fn took_too_long(model: &str) -> Response<Answer> {
+    let message = format!("the version of model {model} that held this request did not answer in time");
+    let hint = "whether it was carried out is not known; request_timeout_ms in the host's settings is the time";
+    error(StatusCode::GATEWAY_TIMEOUT, "request_timeout", &message, hint)
 }
 
 fn unavailable(code: &str, model: &str, why: &str) -> Response<Answer> {

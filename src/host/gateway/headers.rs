@@ -4,11 +4,13 @@
 //! front of us has, `X-Forwarded-Prefix` gets our prefix appended. `Expect` ends here: hyper answers `100 Continue` itself as soon as
 //! the slot begins to read the body.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::http::uri::PathAndQuery;
+use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Uri, Version};
+
+use super::connections::Peer;
 
 /// Headers of one connection only (RFC 9110, 7.6.1, and the older ones still seen).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -47,7 +49,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&HeaderV
 }
 
 /// Tells the slot who asked, and how.
-pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version, peer: IpAddr, model: &str) {
+pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version, peer: Peer, prefix: &str) {
     const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -58,12 +60,14 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version
     {
         headers.insert(header::HOST, host);
     }
-    append(headers, FOR, ", ", &peer.to_string());
-    headers.entry(PROTO).or_insert(HeaderValue::from_static("http"));
+    append(headers, FOR, ", ", &peer.ip.to_string());
+    headers.entry(PROTO).or_insert(HeaderValue::from_static(if peer.secure { "https" } else { "http" }));
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(HOST).or_insert(host);
     }
-    append(headers, PREFIX, "", &format!("/{model}"));
+    if !prefix.is_empty() {
+        append(headers, PREFIX, "", prefix);
+    }
     headers.remove(header::EXPECT);
 }
 
@@ -73,6 +77,33 @@ fn append(headers: &mut HeaderMap, name: HeaderName, separator: &str, value: &st
     if let Ok(value) = HeaderValue::from_str(&joined) {
         headers.insert(name, value);
     }
+}
+
+/// Which model a request is for, and what is left of its path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Addressed {
+    pub(super) model: String,
+    pub(super) path: PathAndQuery,
+    /// What was taken from the path: `/MODEL`, or nothing where the host says it.
+    pub(super) prefix: String,
+}
+
+/// By the first part of the path.
+pub(super) fn by_path(uri: &Uri) -> Option<Addressed> {
+    let (model, path) = split_path(uri)?;
+    Some(Addressed { model: model.to_owned(), path, prefix: format!("/{model}") })
+}
+
+/// By the host that the client asked, where the settings give it a model.
+pub(super) fn by_host(uri: &Uri, headers: &HeaderMap, hosts: &BTreeMap<String, String>) -> Option<Addressed> {
+    if hosts.is_empty() || uri.path().starts_with("/-/") {
+        return None;
+    }
+    let of_header = || headers.get(header::HOST)?.to_str().ok()?.parse::<Authority>().ok();
+    let authority = uri.authority().cloned().or_else(of_header)?;
+    let model = hosts.get(&authority.host().to_ascii_lowercase())?;
+    let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    Some(Addressed { model: model.clone(), path, prefix: String::new() })
 }
 
 /// Splits `/MODEL/rest?query` into the model and what the slot gets: `/rest?query`.
@@ -90,10 +121,12 @@ pub(crate) fn split_path(uri: &Uri) -> Option<(&str, PathAndQuery)> {
 }
 
 /// A slot knows nothing of its prefix: a redirect to `/docs` means `/MODEL/docs`.
-pub(crate) fn prefix_location(headers: &mut HeaderMap, model: &str) {
+pub(crate) fn prefix_location(headers: &mut HeaderMap, prefix: &str) {
+    if prefix.is_empty() {
+        return;
+    }
     let Some(location) = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else { return };
-    let prefix = format!("/{model}");
-    let knows = location.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    let knows = location.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
     if location.starts_with('/') && !location.starts_with("//") && !knows {
         let rewritten = HeaderValue::from_str(&format!("{prefix}{location}"));
         rewritten.ok().map(|value| headers.insert(header::LOCATION, value));
@@ -122,6 +155,21 @@ mod tests {
     }
 
     #[test]
+    fn a_host_may_say_the_model() {
+        let hosts = BTreeMap::from([("iris.example".to_owned(), "iris".to_owned())]);
+        let model = |uri: &'static str, host: &'static str| {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            by_host(&Uri::from_static(uri), &headers, &hosts).map(|found| (found.model, found.path.to_string()))
+        };
+        let iris = Some(("iris".to_owned(), "/predict?x=1".to_owned()));
+        assert_eq!(model("/predict?x=1", "iris.example"), iris);
+        assert_eq!(model("/predict?x=1", "IRIS.example:7311"), iris);
+        assert_eq!(model("http://iris.example/predict?x=1", "other"), iris);
+        assert_eq!(model("/predict", "other.example"), None);
+        assert_eq!(model("/-/healthz", "iris.example"), None);
+    }
+
+    #[test]
     fn hop_by_hop_headers_end_here() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
@@ -144,7 +192,8 @@ mod tests {
         headers.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.1"));
         headers.insert("expect", HeaderValue::from_static("100-continue"));
         let uri = Uri::from_static("/iris/predict");
-        add_forwarded(&mut headers, &uri, Version::HTTP_11, "127.0.0.1".parse().unwrap(), "iris");
+        let peer = Peer { ip: "127.0.0.1".parse().unwrap(), secure: false };
+        add_forwarded(&mut headers, &uri, Version::HTTP_11, peer, "/iris");
         let get = |name| headers.get(name).unwrap().to_str().unwrap();
         assert_eq!(get("x-forwarded-for"), "10.0.0.1, 127.0.0.1");
         assert_eq!(get("x-forwarded-proto"), "http");
@@ -164,7 +213,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::LOCATION, HeaderValue::from_str(from).unwrap());
-            prefix_location(&mut headers, "iris");
+            prefix_location(&mut headers, "/iris");
             assert_eq!(headers[header::LOCATION], to);
         }
     }

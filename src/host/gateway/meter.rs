@@ -11,7 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::ports::{LatencySummary, VersionTraffic};
+use super::series::{self, Series};
+use crate::ports::{LatencySummary, SlotSeries, VersionTraffic};
 
 /// Whose figures these are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -19,6 +20,19 @@ struct Labels {
     model: String,
     version: String,
     slot: String,
+}
+
+/// Why the gateway answered itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
+/// What came of a request that was to be repeated at a candidate: `repeated`, or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MirrorOutcome {
+    pub(super) model: String,
+    pub(super) outcome: String,
 }
 
 type Durations = Family<Labels, Histogram, fn() -> Histogram>;
@@ -39,6 +53,9 @@ pub(crate) struct Metrics {
     client_errors: Family<Labels, Counter>,
     in_flight: Family<Labels, Gauge>,
     durations: Durations,
+    refused: Family<Reason, Counter>,
+    ejections: Family<Labels, Counter>,
+    pub(super) mirrored: Family<MirrorOutcome, Counter>,
     /// Requests that wait for a healthy slot.
     pub(crate) held: Gauge,
 }
@@ -52,6 +69,9 @@ impl Metrics {
             client_errors: Family::default(),
             in_flight: Family::default(),
             durations: Family::new_with_constructor(durations),
+            refused: Family::default(),
+            ejections: Family::default(),
+            mirrored: Family::default(),
             held: Gauge::default(),
             registry: Registry::default(),
         };
@@ -60,6 +80,9 @@ impl Metrics {
         registry.register("client_errors", "Answers with status 4xx", metrics.client_errors.clone());
         registry.register("in_flight", "Requests under way", metrics.in_flight.clone());
         registry.register("request_duration_seconds", "Time until the answer was complete", metrics.durations.clone());
+        registry.register("refused", "Requests and connections beyond a limit", metrics.refused.clone());
+        registry.register("ejections", "Times that a replica was put out for failing", metrics.ejections.clone());
+        registry.register("mirrored", "Requests to be repeated at a candidate", metrics.mirrored.clone());
         registry.register("held", "Requests waiting for a healthy slot", metrics.held.clone());
         Self { registry, ..metrics }
     }
@@ -72,6 +95,11 @@ impl Metrics {
         text
     }
 
+    /// Counts what is beyond a limit.
+    pub(super) fn refused(&self, reason: &str) {
+        self.refused.get_or_create(&Reason { reason: reason.to_owned() }).inc();
+    }
+
     /// The meter of a slot.
     pub(crate) fn meter(&self, model: &str, version: &str, slot: &str) -> Meter {
         let labels = Labels { model: model.to_owned(), version: version.to_owned(), slot: slot.to_owned() };
@@ -80,8 +108,9 @@ impl Metrics {
             errors: self.errors.get_or_create(&labels).clone(),
             client_errors: self.client_errors.get_or_create(&labels).clone(),
             in_flight: self.in_flight.get_or_create(&labels).clone(),
+            ejections: self.ejections.get_or_create(&labels).clone(),
             durations: self.durations.get_or_create(&labels).clone(),
-            precise: Mutex::new(precise()),
+            figures: Mutex::new(Figures { precise: precise(), series: Series::default() }),
             labels,
         }
     }
@@ -92,6 +121,7 @@ impl Metrics {
         self.errors.remove(&meter.labels);
         self.client_errors.remove(&meter.labels);
         self.in_flight.remove(&meter.labels);
+        self.ejections.remove(&meter.labels);
         self.durations.remove(&meter.labels);
     }
 }
@@ -113,6 +143,13 @@ pub(crate) enum Outcome {
     Abandoned,
 }
 
+/// What has to be counted together; the lock is held for some ten nanoseconds.
+#[derive(Debug)]
+struct Figures {
+    precise: Option<Precise<u64>>,
+    series: Series,
+}
+
 /// The figures of one slot.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -121,8 +158,9 @@ pub(crate) struct Meter {
     errors: Counter,
     client_errors: Counter,
     in_flight: Gauge,
+    ejections: Counter,
     durations: Histogram,
-    precise: Mutex<Option<Precise<u64>>>,
+    figures: Mutex<Figures>,
 }
 
 impl Meter {
@@ -138,6 +176,11 @@ impl Meter {
         u64::try_from(self.in_flight.get()).unwrap_or(0)
     }
 
+    /// Counts that it was put out.
+    pub(super) fn ejected(&self) {
+        self.ejections.inc();
+    }
+
     /// Counts a request that ended; `latency` where one was measured.
     pub(crate) fn count(&self, outcome: Outcome, latency: Option<Duration>) {
         self.requests.inc();
@@ -148,16 +191,29 @@ impl Meter {
         };
         if let Some(latency) = latency {
             self.durations.observe(latency.as_secs_f64());
+        }
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.series.count(series::now(), outcome, latency);
+        if let (Some(precise), Some(latency)) = (figures.precise.as_mut(), latency) {
             let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-            if let Some(precise) = self.precise.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-                precise.saturating_record(micros.max(1));
-            }
+            precise.saturating_record(micros.max(1));
+        }
+    }
+
+    /// What it did in the complete seconds after one and before another.
+    pub(super) fn seconds(&self, after: u64, before: u64) -> SlotSeries {
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        SlotSeries {
+            token: self.labels.slot.clone(),
+            version: self.labels.version.clone(),
+            seconds: figures.series.between(after, before),
         }
     }
 
     /// The figures now.
     pub(crate) fn traffic(&self) -> VersionTraffic {
-        let precise = self.precise.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let precise = figures.precise.as_ref().filter(|precise| !precise.is_empty());
         let ms = |micros: u64| micros as f64 / 1000.0;
         VersionTraffic {
             token: self.labels.slot.clone(),
@@ -166,7 +222,7 @@ impl Meter {
             errors: self.errors.get(),
             client_errors: self.client_errors.get(),
             in_flight: self.in_flight(),
-            latency: precise.as_ref().filter(|precise| !precise.is_empty()).map(|precise| LatencySummary {
+            latency: precise.map(|precise| LatencySummary {
                 p50_ms: ms(precise.value_at_quantile(0.5)),
                 p95_ms: ms(precise.value_at_quantile(0.95)),
                 p99_ms: ms(precise.value_at_quantile(0.99)),

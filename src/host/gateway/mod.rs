@@ -1,14 +1,30 @@
 //! The data plane: accepts connections on the public address and carries each request to the slot that is live for its model.
 
+mod access;
 mod answers;
 mod board;
 mod body;
+mod connections;
+mod copy;
+mod draw;
 mod headers;
+mod health;
+mod ids;
+mod job;
 mod meter;
+mod mirror;
+mod pairs;
 mod proxy;
+mod series;
+mod sticky;
+mod table;
 mod ticket;
+mod tls;
+mod upstream_error;
+mod version;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,91 +34,122 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use board::Board;
+use connections::{Connections, Peer};
+pub(crate) use mirror::run as mirror;
 use proxy::Proxy;
+use tls::{Begun, Tls};
 
-use super::HostError;
 use super::core::Core;
+use super::{HostError, Settings};
 
-/// Connections of clients at once; more wait in the backlog. Each costs about 20 KB and up to two descriptors.
-const MAX_CONNECTIONS: usize = 8192;
 /// An idle client, or one that sends its head slowly, is let go after this; as nginx does.
 const CLIENT_IDLE: Duration = Duration::from_secs(75);
 /// Below the 5 s after which uvicorn closes an idle connection, so that we close first and never send into a closing one.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
 /// On this machine a connect takes microseconds; longer means that the slot's backlog is full, and the hold decides.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests at once in one HTTP/2 connection; as nginx and Envoy.
+const MAX_STREAMS: u32 = 128;
 /// After a failed accept (no descriptors left): time for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Certificate and key, where the settings name them.
+pub(crate) fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, HostError> {
+    settings.tls.as_ref().map(Tls::load).transpose()
+}
 
 /// Serves the public endpoint until `stop`, then lets requests under way end, at most `grace`.
 pub(crate) async fn serve(
     core: Arc<Core>,
     fd: OwnedFd,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), HostError> {
     let doing = "serving the public endpoint";
     let listener = TcpListener::from_std(std::net::TcpListener::from(fd)).map_err(HostError::io(doing))?;
+    if let Some(tls) = &tls {
+        tokio::spawn(Arc::clone(tls).follow(stop.clone()));
+    }
+    let server = server(&core.settings);
+    let connections = Connections::new(listener, &core);
     let proxy = Arc::new(Proxy::new(core, client()));
-    let server = server();
+    let serving = Arc::new(Serving { server, proxy, tls, stop: stop.clone() });
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = connections.accept() => accepted,
         };
-        let Some((stream, peer, place)) = accepted else {
+        let Some((stream, ip, place)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let proxy = Arc::clone(&proxy);
-        let service = service_fn(move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
-        });
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (serving, watcher) = (Arc::clone(&serving), graceful.watcher());
         tokio::spawn(async move {
-            // How a client's connection ends is its own business.
-            let _ = connection.await;
+            serving.begin(stream, ip, watcher).await;
             drop(place);
         });
     }
-    drop(listener);
+    drop(connections);
     // Whoever has not ended by then goes on beside us, and ends with its slot.
     let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, std::net::IpAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            // Without it small answers may wait 40 ms; where it cannot be set they still arrive.
-            let _ = stream.set_nodelay(true);
-            Some((stream, peer.ip(), place))
+/// What every connection shares.
+struct Serving {
+    server: auto::Builder<TokioExecutor>,
+    proxy: Arc<Proxy>,
+    tls: Option<Arc<Tls>>,
+    stop: CancellationToken,
+}
+
+impl Serving {
+    async fn begin(&self, stream: TcpStream, ip: IpAddr, watcher: Watcher) {
+        let Some(tls) = &self.tls else { return self.carry(stream, Peer { ip, secure: false }, watcher).await };
+        let begun = tokio::select! {
+            () = self.stop.cancelled() => return,
+            begun = tls.begin(stream) => begun,
+        };
+        match begun {
+            Begun::Plain(stream) => self.carry(stream, Peer { ip, secure: false }, watcher).await,
+            Begun::Secure(stream) => self.carry(*stream, Peer { ip, secure: true }, watcher).await,
+            Begun::Gone => {}
         }
-        Err(error) => {
-            tracing::warn!(%error, "cannot accept a connection");
-            None
-        }
+    }
+
+    async fn carry<S>(&self, stream: S, peer: Peer, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let proxy = Arc::clone(&self.proxy);
+        let service = service_fn(move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
+        });
+        let connection = self.server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        // How a client's connection ends is its own business.
+        let _ = watcher.watch(connection).await;
     }
 }
 
-fn server() -> auto::Builder<TokioExecutor> {
+fn server(settings: &Settings) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE);
-    server.http2().timer(TokioTimer::new());
+    let mut http1 = server.http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE).max_buf_size(settings.max_header_bytes);
+    if settings.max_headers != Settings::default().max_headers {
+        // hyper keeps its own number of them on the stack, any other on the heap.
+        http1.max_headers(settings.max_headers);
+    }
+    let list = u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX);
+    server.http2().timer(TokioTimer::new()).max_header_list_size(list).max_concurrent_streams(MAX_STREAMS);
     server
 }
 

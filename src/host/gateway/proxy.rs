@@ -1,29 +1,31 @@
-//! One request through the gateway.
+//! One request through the gateway: to a slot that can take it, held while there is none.
 
-use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap};
-use hyper::http::request::Parts;
-use hyper::http::uri::{Authority, PathAndQuery, Scheme};
-use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper::header::HeaderValue;
+use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::answers;
-use super::body::{Answer, Lent, Untouched};
-use super::headers;
+use super::access::{AccessLog, Entry, Line};
+use super::board::Upstream;
+use super::body::{Answer, Lent};
+use super::connections::Peer;
+use super::ids::{self, REQUEST_ID};
+use super::job::{Job, Way};
+use super::table::RouteNow;
 use super::ticket::Ticket;
+use super::upstream_error::{self, Failure};
+use super::{answers, headers, health};
 use crate::host::core::Core;
 
 /// While a request is held it looks again this often even when nothing was announced: a port may open without anybody saying so.
 const HELD_LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Replicas that are tried one after the other before a request is held: more that refuse at once are no accident.
+const MAX_TRIES: usize = 3;
 
 /// What every request shares.
 #[derive(Debug)]
@@ -32,28 +34,7 @@ pub(crate) struct Proxy {
     client: Client<HttpConnector, Lent>,
     hold_timeout: Duration,
     hold_places: Semaphore,
-}
-
-/// A request with its model found and its head made ready for the slot.
-struct Job {
-    model: String,
-    path: PathAndQuery,
-    head: Parts,
-    body: Untouched,
-    /// The client's side of a change of protocol it asked for.
-    upgrade: Option<OnUpgrade>,
-}
-
-/// Why an attempt brought no answer.
-enum Failure {
-    /// Nobody listens at the slot's port, so nothing was sent: try again, there or elsewhere.
-    Refused(String),
-    /// Nothing was sent, for a reason that says nothing of the slot (no descriptors left, its backlog full): try again.
-    Unsent,
-    /// The client's own body broke off.
-    Client,
-    /// The slot may have seen it.
-    Lost,
+    access: Option<Arc<AccessLog>>,
 }
 
 impl Proxy {
@@ -61,17 +42,48 @@ impl Proxy {
         let settings = &core.settings;
         let hold_timeout = Duration::from_millis(settings.hold_timeout_ms);
         let hold_places = Semaphore::new(settings.hold_max.min(Semaphore::MAX_PERMITS));
-        Self { core, client, hold_timeout, hold_places }
+        let access = settings.access_log.then(|| {
+            let log = AccessLog::open(core.paths.access_log(), settings.access_log_max_bytes);
+            // Traffic matters more than its log.
+            log.inspect_err(|error| tracing::error!(%error, "cannot open the access log; serving without it")).ok()
+        });
+        let access = access.flatten();
+        Self { core, client, hold_timeout, hold_places, access }
     }
 
     /// Answers a request.
-    pub(crate) async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
-        let Some((model, path)) = headers::split_path(request.uri()) else { return answers::no_model() };
-        if model == "-" {
-            return self.own_page(path.path());
+    pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Answer> {
+        let id = ids::ensure(request.headers_mut());
+        // From here on: a client that goes away before its answer has a line, too.
+        let entry = self.access.as_ref().map(|log| Entry::new(log, line(&request, &id, peer)));
+        let mut response = self.answer(request, peer).await;
+        response.headers_mut().insert(REQUEST_ID, id);
+        if let Some(mut entry) = entry {
+            entry.line.status = response.status().as_u16();
+            response.body_mut().log(entry);
         }
-        let (model, path) = (model.to_owned(), path);
-        self.forward(prepare(request, model, path, peer)).await
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Answer> {
+        if self.core.settings.tls.is_some() && !peer.secure && !peer.is_this_machine() {
+            return answers::tls_required();
+        }
+        let by_host = headers::by_host(request.uri(), request.headers(), &self.core.settings.hosts);
+        let Some(to) = by_host.or_else(|| headers::by_path(request.uri())) else { return answers::no_model() };
+        if to.model == "-" {
+            return self.own_page(to.path.path());
+        }
+        let job = Job::new(request, to, peer, &self.core.settings);
+        if job.body.is_too_large() {
+            return self.too_large();
+        }
+        self.forward(job).await
+    }
+
+    fn too_large(&self) -> Response<Answer> {
+        self.core.board.metrics.refused("body_too_large");
+        answers::body_too_large(self.core.settings.max_body_bytes)
     }
 
     fn own_page(&self, path: &str) -> Response<Answer> {
@@ -82,37 +94,74 @@ impl Proxy {
         }
     }
 
-    /// Sends to the live slot; while there is none that can take it, waits.
+    /// Sends to a slot of the route; while there is none that can take it, waits.
     async fn forward(&self, mut job: Job) -> Response<Answer> {
         let started = Instant::now();
-        let mut place = None;
+        let mut waiting = Waiting::default();
+        let (mut tries, mut in_vain): (usize, Option<Arc<Upstream>>) = (0, None);
         loop {
-            let mut changes = self.core.board.changes();
-            let Some(upstream) = self.core.board.enter(&job.model) else { return answers::unknown_model(&job.model) };
-            let ticket = Ticket::new(Arc::clone(&upstream), started);
-            if upstream.routable() {
-                match self.attempt(&mut job, upstream.port(), ticket).await {
-                    Ok(response) => return response,
-                    Err(Failure::Lost) => return answers::upstream_died(&job.model),
-                    Err(Failure::Client) => return answers::client_broke_off(),
-                    Err(Failure::Refused(why)) => self.core.unreachable(&upstream.token, &why),
-                    Err(Failure::Unsent) => {}
+            let Some(route) = self.core.board.route(&job.model) else { return answers::unknown_model(&job.model) };
+            match job.choose(&route, in_vain.as_ref()) {
+                Way::Refused(answer) => return *answer,
+                Way::Wait => {}
+                Way::Slot(upstream) => {
+                    if !self.core.board.enter(&job.model, &route, upstream) {
+                        continue;
+                    }
+                    job.consider_mirror(&route, upstream, &self.core.board.mirrors);
+                    match self.attempt(&mut job, upstream.port(), Ticket::new(Arc::clone(upstream), started)).await {
+                        Ok(response) => return response,
+                        Err(Failure::Lost) => return answers::upstream_died(&job.model),
+                        Err(Failure::Client) => return answers::client_broke_off(),
+                        Err(Failure::TooLarge) => return self.too_large(),
+                        Err(Failure::TooLong) => return answers::took_too_long(&job.model),
+                        Err(Failure::Refused(why)) => {
+                            if upstream.health.refused(health::now()) {
+                                upstream.meter.ejected();
+                            }
+                            self.core.unreachable(&upstream.token, &why);
+                        }
+                        Err(Failure::Unsent) => {}
+                    }
+                    in_vain = Some(Arc::clone(upstream));
+                    tries += 1;
+                    if tries < MAX_TRIES.min(route.slots()) {
+                        continue;
+                    }
                 }
-            } else {
-                ticket.never_sent();
             }
-            if place.is_none() {
-                match self.hold_places.try_acquire() {
-                    Ok(permit) => place = Some((permit, Held::new(&self.core))),
-                    Err(_) => return answers::too_many_held(&job.model),
-                }
+            (tries, in_vain) = (0, None);
+            if let Err(answer) = self.wait(&mut waiting, &job, &route, started).await {
+                return *answer;
             }
-            let Some(left) = self.hold_timeout.checked_sub(started.elapsed()) else {
-                return answers::held_too_long(&job.model);
-            };
-            // Either a change, or time to look again anyway; both lead back to the top.
-            let _ = tokio::time::timeout(left.min(HELD_LOOK_EVERY), changes.changed()).await;
         }
+    }
+
+    /// Waits a moment for something to change; the answer to give up with when it is over.
+    async fn wait<'a>(
+        &'a self,
+        waiting: &mut Waiting<'a>,
+        job: &Job,
+        route: &RouteNow,
+        started: Instant,
+    ) -> Result<(), Box<Response<Answer>>> {
+        if waiting.place.is_none() {
+            match self.hold_places.try_acquire() {
+                Ok(permit) => waiting.place = Some((permit, Held::new(&self.core))),
+                Err(_) => return Err(Box::new(answers::too_many_held(&job.model))),
+            }
+        }
+        let hold = route.plan.hold.map_or(self.hold_timeout, |hold| Duration::from_millis(hold.timeout_ms));
+        let Some(left) = hold.checked_sub(started.elapsed()) else {
+            return Err(Box::new(answers::held_too_long(&job.model)));
+        };
+        match &mut waiting.changes {
+            // Either a change, or time to look again anyway.
+            Some(changes) => drop(tokio::time::timeout(left.min(HELD_LOOK_EVERY), changes.changed()).await),
+            // From now on no change is missed, but one may have been: look once more before waiting.
+            None => waiting.changes = Some(self.core.board.changes()),
+        }
+        Ok(())
     }
 
     async fn attempt(&self, job: &mut Job, port: u16, mut ticket: Ticket) -> Result<Response<Answer>, Failure> {
@@ -120,117 +169,50 @@ impl Proxy {
             ticket.broke_off();
             return Err(Failure::Lost);
         };
-        match self.client.request(request).await {
-            Ok(response) => Ok(answer(job, response, ticket)),
+        let answered = match job.deadline() {
+            None => self.client.request(request).await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, self.client.request(request)).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    ticket.broke_off();
+                    return Err(Failure::TooLong);
+                }
+            },
+        };
+        match answered {
+            Ok(response) => Ok(job.answer(response, ticket)),
             Err(error) => {
-                let unsent = error.is_connect() || any_source(&error, hyper::Error::is_canceled);
-                if unsent && job.body.is_whole() {
-                    ticket.never_sent();
-                    return Err(if has_io_error(&error, ErrorKind::ConnectionRefused) {
-                        Failure::Refused(innermost(&error))
-                    } else {
-                        Failure::Unsent
-                    });
+                let failure = upstream_error::read(&error, job);
+                match failure {
+                    Failure::Refused(_) | Failure::Unsent => ticket.never_sent(),
+                    Failure::Lost | Failure::TooLong => ticket.broke_off(),
+                    Failure::Client | Failure::TooLarge => {}
                 }
-                if job.is_safe() && has_io_error(&error, ErrorKind::ConnectionReset) {
-                    // Reset, not closed: the kernel says that it threw away bytes which the process had not read. It died with
-                    // our request still in its socket's queue, so nobody saw the request; a safe one may be sent again.
-                    ticket.never_sent();
-                    return Err(Failure::Unsent);
-                }
-                if any_source(&error, hyper::Error::is_user) {
-                    return Err(Failure::Client);
-                }
-                tracing::debug!(model = job.model, error = innermost(&error), "no answer");
-                ticket.broke_off();
-                Err(Failure::Lost)
+                Err(failure)
             }
         }
     }
 }
 
-fn prepare(mut request: Request<Incoming>, model: String, path: PathAndQuery, peer: IpAddr) -> Job {
-    let wish = headers::upgrade_wish(request.headers()).filter(|_| request.version() == Version::HTTP_11);
-    let upgrade = wish.is_some().then(|| hyper::upgrade::on(&mut request));
-    let (mut head, body) = request.into_parts();
-    headers::strip_hop_by_hop(&mut head.headers, wish.as_ref());
-    headers::add_forwarded(&mut head.headers, &head.uri, head.version, peer, &model);
-    Job { model, path, head, body: Untouched::new(body), upgrade }
-}
-
-impl Job {
-    /// Whether asking twice is as good as once, and can be done.
-    fn is_safe(&self) -> bool {
-        self.head.method.is_safe() && self.body.was_empty()
-    }
-
-    fn request_to(&self, port: u16) -> Option<Request<Lent>> {
-        let mut request = Request::new(self.body.lend());
-        let mut uri = Uri::default().into_parts();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(Authority::try_from(format!("127.0.0.1:{port}")).ok()?);
-        uri.path_and_query = Some(self.path.clone());
-        *request.uri_mut() = Uri::from_parts(uri).ok()?;
-        *request.method_mut() = self.head.method.clone();
-        *request.headers_mut() = self.head.headers.clone();
-        Some(request)
+/// What is known of a request before it is answered.
+fn line(request: &Request<Incoming>, id: &HeaderValue, peer: Peer) -> Line {
+    let path = request.uri().path();
+    Line {
+        at: chrono::Utc::now(),
+        request_id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
+        peer: peer.ip.to_string(),
+        method: request.method().to_string(),
+        path: path.to_owned(),
+        model: path.split('/').nth(1).unwrap_or_default().to_owned(),
+        ..Line::default()
     }
 }
 
-/// Makes the slot's answer ours.
-fn answer(job: &mut Job, mut response: Response<Incoming>, mut ticket: Ticket) -> Response<Answer> {
-    let status = response.status();
-    let switching = status == StatusCode::SWITCHING_PROTOCOLS;
-    ticket.answered(status.as_u16(), switching || is_event_stream(response.headers()));
-    let granted = headers::upgrade_wish(response.headers()).filter(|_| switching);
-    let slot_side = granted.is_some().then(|| hyper::upgrade::on(&mut response));
-    let (mut head, body) = response.into_parts();
-    // A slot that speaks HTTP/1.0 must not make our connection to the client one.
-    head.version = Version::HTTP_11;
-    headers::strip_hop_by_hop(&mut head.headers, granted.as_ref());
-    headers::prefix_location(&mut head.headers, &job.model);
-    match (slot_side, job.upgrade.take()) {
-        (Some(slot_side), Some(client_side)) => {
-            tokio::spawn(tunnel(client_side, slot_side, ticket));
-            Response::from_parts(head, Answer::Own(http_body_util::Full::default()))
-        }
-        _ => Response::from_parts(head, Answer::Slot { body, ticket: Box::new(ticket) }),
-    }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
-}
-
-/// Carries bytes both ways after a change of protocol (websockets) until both sides are done; counts as under way until then.
-async fn tunnel(client_side: OnUpgrade, slot_side: OnUpgrade, ticket: Ticket) {
-    if let (Ok(client), Ok(slot)) = tokio::join!(client_side, slot_side) {
-        // How such a connection ends is the business of its two ends.
-        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(slot)).await;
-    }
-    drop(ticket);
-}
-
-/// Everything that an error says it was caused by.
-fn sources<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |error| error.source())
-}
-
-/// Whether one of hyper's errors behind this one says so.
-fn any_source(error: &hyper_util::client::legacy::Error, says: impl Fn(&hyper::Error) -> bool) -> bool {
-    sources(error).filter_map(|source| source.downcast_ref::<hyper::Error>()).any(says)
-}
-
-fn has_io_error(error: &hyper_util::client::legacy::Error, kind: ErrorKind) -> bool {
-    let mut io = sources(error).filter_map(|source| source.downcast_ref::<std::io::Error>());
-    io.any(|error| error.kind() == kind)
-}
-
-fn innermost(error: &hyper_util::client::legacy::Error) -> String {
-    sources(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+/// What a request has as long as it is held.
+#[derive(Default)]
+struct Waiting<'a> {
+    place: Option<(SemaphorePermit<'a>, Held)>,
+    changes: Option<watch::Receiver<()>>,
 }
 
 /// Counts a held request as long as it is.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::board::Upstream;
+use super::health;
 use super::meter::Outcome;
 
 /// Holds a slot's count of requests under way.
@@ -32,6 +33,16 @@ impl Ticket {
         }
     }
 
+    /// Where the request is.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// How long it took, or takes.
+    pub(super) fn latency(&self) -> Duration {
+        self.measured.unwrap_or_else(|| self.started.elapsed())
+    }
+
     /// The answer's body is complete.
     pub(crate) fn complete(&mut self) {
         self.measured = self.measured.or_else(|| Some(self.started.elapsed()));
@@ -40,6 +51,21 @@ impl Ticket {
     /// The slot broke off in the middle of its answer, or gave none.
     pub(crate) fn broke_off(&mut self) {
         self.outcome = Some(Outcome::Failed);
+    }
+
+    /// What the outcome says of the slot's health.
+    fn judge(&self, outcome: Outcome) {
+        let health = &self.upstream.health;
+        match outcome {
+            Outcome::Answered(..500) => health.well(),
+            Outcome::Answered(_) | Outcome::Failed => {
+                if health.ill(health::now()) {
+                    self.upstream.meter.ejected();
+                    tracing::warn!(slot = self.upstream.token, "fails again and again; other replicas take its part");
+                }
+            }
+            Outcome::Abandoned => {}
+        }
     }
 
     /// Nothing was sent: this request is not this slot's.
@@ -56,6 +82,7 @@ impl Drop for Ticket {
                 self.complete();
             }
             self.upstream.meter.count(outcome, self.measured);
+            self.judge(outcome);
         }
         self.upstream.meter.leave();
     }
