@@ -10,9 +10,13 @@ use serde_json::{Value, json};
 
 /// Ten minutes of two requests a second; every `nth` one fails, and each takes about `ms`.
 fn recording(nth: u64, ms: f64) -> String {
+    recording_from(1000, nth, ms)
+}
+
+fn recording_from(began_ms: u64, nth: u64, ms: f64) -> String {
     let entry = |n: u64| {
         let status = if nth > 0 && n.is_multiple_of(nth) { 503 } else { 200 };
-        json!({"at_ms": 1000 + n * 500, "status": status, "latency_ms": ms + (n % 7) as f64})
+        json!({"at_ms": began_ms + n * 500, "status": status, "latency_ms": ms + (n % 7) as f64})
     };
     (0..1200).map(|n| format!("{}\n", entry(n))).collect()
 }
@@ -57,8 +61,7 @@ fn what_cannot_be_judged_is_told() {
     let home = Home::bare();
     let dir = tempfile::tempdir().unwrap();
     let base = written(dir.path(), "base.jsonl", &recording(0, 10.0));
-    let later: String = recording(0, 10.0).replace("\"at_ms\":", "\"at_ms\":9");
-    let later = written(dir.path(), "later.jsonl", &later);
+    let later = written(dir.path(), "later.jsonl", &recording_from(9_000_000, 0, 10.0));
     let wrong = written(dir.path(), "wrong.jsonl", "{\"at_ms\": 1, \"status\": 200}\n{\"at\": 2}\n");
     let empty = written(dir.path(), "empty.jsonl", "");
     let missing = dir.path().join("missing").display().to_string();
@@ -78,5 +81,5 @@ fn what_cannot_be_judged_is_told() {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
     let ran = home.run(&["judge", "--baseline", &base, "--candidate", &later, "--align"]);
-    assert!([Some(0), Some(3)].contains(&ran.code), "{ran:?}");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
 }
