@@ -15,6 +15,18 @@ fn a_second_release_and_a_rollback_fail_no_request() {
     assert_eq!(two["previous_version"], home.history("hello")[1]["model_version"]);
     assert_eq!(two["endpoint_url"], one["endpoint_url"]);
     assert_eq!(version(&two), "two");
+    let traffic = home.json(&["traffic", "hello", "--over", "60"]);
+    let live = &traffic["versions"][0];
+    assert_eq!(
+        (&live["version"], live["weight_percent"].as_f64()),
+        (&home.history("hello")[0]["model_version"], Some(100.0))
+    );
+    assert!(live["requests"].as_u64() > Some(0) && live["errors"] == 0 && live["p99_ms"].is_number(), "{traffic}");
+    // The warm standby has no weight; what it answered before still counts.
+    let standby = &traffic["versions"][1];
+    assert!(standby["weight_percent"].is_null() && standby["requests"].as_u64() > Some(0), "{traffic}");
+    assert!(home.ok(&["traffic", "hello"]).stdout.contains("100 %"));
+    assert_eq!(home.run(&["traffic", "nobody", "--json"]).error_code(), "model_unknown");
 
     let back = home.json(&["rollback", "hello", "--reason", "wrong labels"]);
     assert_eq!(version(&back), "one");

@@ -43,6 +43,9 @@ pub enum Command {
     /// What is live where, and how it fares
     #[command(after_help = "Example:\n  tidegate status iris")]
     Status(MaybeModel),
+    /// How a model's traffic is divided, and how each version fares; every second, on a terminal
+    #[command(after_help = "Example:\n  tidegate traffic iris --over 60")]
+    Traffic(TrafficArgs),
     /// All releases, newest first
     #[command(after_help = "Example:\n  tidegate list --json")]
     List,
@@ -137,6 +140,7 @@ impl Command {
             | Self::Down
             | Self::Doctor(_)
             | Self::Judge(_)
+            | Self::Traffic(_)
             | Self::Bench => "tidegate",
         }
     }
@@ -278,6 +282,19 @@ pub enum HostCommand {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// Whose traffic is shown.
+#[derive(Debug, Args)]
+pub struct TrafficArgs {
+    /// The model's name
+    pub model: String,
+    /// Count so many of the last seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=900))]
+    pub over: u64,
+    /// Show it once, also on a terminal
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// What is judged, and how strictly.

@@ -23,6 +23,7 @@ mod runs;
 mod show;
 mod stream;
 mod timeline;
+mod traffic;
 mod travel;
 mod usage;
 
@@ -66,6 +67,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Deploy(args) => deploy::run(open().await?, args, out).await,
         Command::Plan(args) => deploy::plan(open().await?, args, out).await,
         Command::Status(args) => releases::status(open().await?, args, out).await,
+        Command::Traffic(args) => traffic::run(&home().map_err(plain)?, &args, out).await,
         Command::List => releases::list(open().await?, out).await,
         Command::History(args) => releases::history(open().await?, args, out).await,
         Command::Summary => releases::summary(open().await?, out).await,
