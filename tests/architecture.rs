@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 /// Each room with those that it may use. `app` wires and may use all.
 const ROOMS: [(&str, &[&str]); 11] = [
     ("graph", &[]),
-    ("release", &[]),
+    ("release", &["judge"]),
     ("judge", &["release"]),
     ("store", &["graph", "release"]),
     ("ports", &["release", "judge"]),
     ("host", &["ports"]),
-    ("nodes", &["graph", "ports", "release"]),
+    ("nodes", &["graph", "judge", "ports", "release"]),
     ("adapters", &["ports", "release", "host"]),
     ("workflow", &["graph", "nodes", "ports"]),
     ("bench", &["graph", "store"]),

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::text_file::read_text;
 use crate::graph::Failure;
-use crate::release::{DEFAULT_REQUIREMENTS, DeployRequest, EngineerInput, ModelSource, ReleaseFile, RequestError};
+use crate::release::{
+    CanarySteps, DEFAULT_REQUIREMENTS, DeployRequest, EngineerInput, ModelSource, ReleaseFile, RequestError, Strategy,
+};
 
 /// A project's release file.
 const RELEASE_FILE: &str = "tidegate.yaml";
@@ -18,6 +20,10 @@ pub struct Overrides {
     pub environment: Option<String>,
     /// Who asks.
     pub requested_by: Option<String>,
+    /// How the new version gets its traffic.
+    pub strategy: Option<Strategy>,
+    /// The steps of a canary.
+    pub steps: Option<CanarySteps>,
 }
 
 /// Reads the request at `path`: a folder with a `tidegate.yaml`, that file itself, or a request document as JSON.
@@ -35,6 +41,12 @@ pub fn read_request(path: &Path, overrides: &Overrides) -> Result<DeployRequest,
         release_file(&full, overrides.environment.as_deref())?
     };
     request.requested_by.clone_from(&overrides.requested_by);
+    if let Some(steps) = &overrides.steps {
+        request.canary.get_or_insert_default().steps = Some(steps.clone());
+        // Nobody names steps for anything else.
+        request.strategy = Some(Strategy::Canary);
+    }
+    request.strategy = overrides.strategy.or(request.strategy);
     named_files(&request)?;
     Ok(request)
 }

@@ -23,8 +23,8 @@ use crate::graph::{
 use crate::host::HostError;
 use crate::nodes::effects::HttpWorld;
 use crate::nodes::{
-    ApprovalGate, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, Tools, TrafficShift,
-    Validation, Watch, World, effects,
+    ApprovalGate, Canary, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, Tools,
+    TrafficShift, Validation, Watch, World, effects,
 };
 use crate::release::ReleaseLedger;
 use crate::store::{MachineClock, SqliteStore, this_process};
@@ -194,6 +194,7 @@ fn node_types(world: &Arc<World>) -> NodeTypes {
         DeploymentExecutor,
         Validation,
         ApprovalGate,
+        Canary,
         TrafficShift,
         Watch,
         Finalise,

@@ -9,7 +9,8 @@ pub const MODEL_DEPLOYER: &str = "model_deployer";
 /// The workflow that goes back.
 pub const ROLLBACK: &str = "rollback";
 
-const EMBEDDED: [(&str, &str); 3] = [
+const EMBEDDED: [(&str, &str); 4] = [
+    ("canary.yaml", include_str!("../../workflows/canary.yaml")),
     ("model_deployer.yaml", include_str!("../../workflows/model_deployer.yaml")),
     ("blue_green.yaml", include_str!("../../workflows/blue_green.yaml")),
     ("rollback.yaml", include_str!("../../workflows/rollback.yaml")),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::run_args::RunCommand;
+use crate::release::{CanarySteps, Strategy};
 
 /// Releases machine-learning models: planned, validated, approved, watched, reversible.
 #[derive(Debug, Parser)]
@@ -60,6 +61,18 @@ pub enum Command {
         after_help = "Examples:\n  tidegate rollback iris\n  tidegate rollback iris --to uy3ujyxfbgk5qax4 --reason 'wrong labels'"
     )]
     Rollback(RollbackArgs),
+    /// Take a canary to its next step, or to all of the traffic
+    #[command(after_help = "Example:\n  tidegate promote iris --full")]
+    Promote(PromoteArgs),
+    /// Keep a canary at its share of the traffic; the judge goes on looking
+    #[command(after_help = "Example:\n  tidegate pause iris")]
+    Pause(Model),
+    /// Let a paused canary go on with its steps
+    #[command(after_help = "Example:\n  tidegate resume iris")]
+    Resume(Model),
+    /// Stop a release: all traffic back at once, and everything undone
+    #[command(after_help = "Example:\n  tidegate abort iris --reason 'p99 doubled'")]
+    Abort(AbortArgs),
     /// Open questions that wait for a human
     #[command(after_help = "Example:\n  tidegate approvals")]
     Approvals,
@@ -124,6 +137,7 @@ impl Command {
             Self::Rollback(_) => "tidegate rollback",
             Self::Approve(_) => "tidegate approve",
             Self::Reject(_) => "tidegate reject",
+            Self::Abort(_) => "tidegate abort",
             Self::Run { .. } => "tidegate run",
             Self::Runner => "tidegate runner",
             Self::Plan(_)
@@ -139,6 +153,9 @@ impl Command {
             | Self::Up
             | Self::Down
             | Self::Doctor(_)
+            | Self::Promote(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
             | Self::Judge(_)
             | Self::Traffic(_)
             | Self::Bench => "tidegate",
@@ -154,12 +171,52 @@ pub struct DeployArgs {
     /// The target environment of the release file
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
+    #[command(flatten)]
+    pub traffic: StrategyArgs,
     /// Approve without asking; recorded as such, and kept with the run, whoever goes on with it
     #[arg(long)]
     pub yes: bool,
     /// Return the thread's id at once; a detached runner goes on
     #[arg(long)]
     pub detach: bool,
+}
+
+/// How a release gets its traffic, where the command says it.
+#[derive(Debug, Args)]
+pub struct StrategyArgs {
+    /// How the new version gets its traffic: blue-green, canary [default: as the release file says]
+    #[arg(long, value_name = "NAME", value_parser = strategy)]
+    pub strategy: Option<Strategy>,
+    /// Steps of a canary: shares, times and `pause`, e.g. 5%,10m,25%,pause,50%,10m
+    #[arg(long, value_name = "STEPS", value_parser = CanarySteps::parse)]
+    pub steps: Option<CanarySteps>,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    Strategy::parse(text).ok_or_else(|| {
+        let known: Vec<&str> = Strategy::ALL.iter().map(|strategy| strategy.as_str()).collect();
+        format!("the strategies are {}", known.join(", "))
+    })
+}
+
+/// Which canary, and how far.
+#[derive(Debug, Args)]
+pub struct PromoteArgs {
+    /// The model
+    pub model: String,
+    /// All of the traffic now, whatever the judge says
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// Which release to stop.
+#[derive(Debug, Args)]
+pub struct AbortArgs {
+    /// The model
+    pub model: String,
+    /// Why; recorded
+    #[arg(long)]
+    pub reason: Option<String>,
 }
 
 /// What to plan.
@@ -170,6 +227,8 @@ pub struct PlanArgs {
     /// The target environment of the release file
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
+    #[command(flatten)]
+    pub traffic: StrategyArgs,
 }
 
 /// Perhaps a model.
@@ -225,7 +284,7 @@ pub struct RejectArgs {
 /// What to draw.
 #[derive(Debug, Args)]
 pub struct GraphArgs {
-    /// The workflow's file, or a built-in name: model_deployer, blue_green, rollback
+    /// The workflow's file, or a built-in name: model_deployer, blue_green, canary, rollback
     #[arg(required_unless_present = "run")]
     pub workflow: Option<String>,
     /// Draw what a run did with its own graph instead: its id, the beginning of it, or a model for its newest

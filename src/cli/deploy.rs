@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::args::{DeployArgs, PlanArgs};
+use super::args::{DeployArgs, PlanArgs, StrategyArgs};
 use super::drive::{Answers, Drove, drive};
 use super::out::Out;
 use super::progress::Live;
@@ -16,7 +16,8 @@ use crate::graph::{Advance, Failure, Stop, ThreadId};
 
 /// The main job.
 pub async fn run(app: App, args: DeployArgs, out: &Out) -> Result<Exit, Failed> {
-    let overrides = Overrides { environment: args.environment, requested_by: Some(prompt::user()) };
+    let StrategyArgs { strategy, steps } = args.traffic;
+    let overrides = Overrides { environment: args.environment, requested_by: Some(prompt::user()), strategy, steps };
     let request = read_request(&args.path, &overrides).map_err(plain)?;
     let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
     let start = Start { id: None, approved_by: args.yes.then(prompt::user) };
@@ -108,7 +109,8 @@ pub fn waiting(id: &ThreadId, open: &[OpenQuestion], out: &Out) -> Result<Exit, 
 
 /// What would be done, and why.
 pub async fn plan(app: App, args: PlanArgs, out: &Out) -> Result<Exit, Failed> {
-    let overrides = Overrides { environment: args.environment, requested_by: Some(prompt::user()) };
+    let StrategyArgs { strategy, steps } = args.traffic;
+    let overrides = Overrides { environment: args.environment, requested_by: Some(prompt::user()), strategy, steps };
     let request = read_request(&args.path, &overrides).map_err(plain)?;
     let plan = app.plan(request).await.map_err(plain)?;
     out.data(&plan, || plan.lines().join("\n"))?;

@@ -3,6 +3,7 @@
 mod answers;
 mod args;
 mod bench;
+mod canary;
 mod decide;
 mod deploy;
 mod doctor;
@@ -72,6 +73,10 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::History(args) => releases::history(open().await?, args, out).await,
         Command::Summary => releases::summary(open().await?, out).await,
         Command::Rollback(args) => rollback::run(open().await?, args, out).await,
+        Command::Promote(args) => canary::promote(open().await?, args, out).await,
+        Command::Pause(args) => canary::pause(open().await?, args, out).await,
+        Command::Resume(args) => canary::resume(open().await?, args, out).await,
+        Command::Abort(args) => canary::abort(open().await?, args, out).await,
         Command::Approvals => decide::list(open().await?, out).await,
         Command::Approve(args) => decide::approve(open().await?, args, out).await,
         Command::Reject(args) => decide::reject(open().await?, args, out).await,

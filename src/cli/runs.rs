@@ -308,7 +308,7 @@ async fn events(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
     Ok(Exit::Done)
 }
 
-async fn cancel(app: App, args: CancelArgs, out: &Out) -> Result<Exit, Failed> {
+pub(super) async fn cancel(app: App, args: CancelArgs, out: &Out) -> Result<Exit, Failed> {
     let thread = app.find_thread(&args.thread).await.map_err(plain)?;
     let id = thread.id;
     let app = app.with_sink(Arc::new(Live::new(out.is_json())));

@@ -62,6 +62,11 @@ impl Context {
         &self.scope.thread
     }
 
+    /// The lease epoch of the thread's owner: what a fenced world checks.
+    pub fn epoch(&self) -> u64 {
+        self.scope.epoch
+    }
+
     /// The node's name in the graph.
     pub fn node(&self) -> &str {
         &self.node
@@ -143,6 +148,16 @@ impl Context {
             self.suspended.store(true, Ordering::Relaxed);
         }
         woken
+    }
+
+    /// Whether one of `signals` has come that no wait has taken. Nothing is recorded: it ends a reading early, [`Context::wait`] takes the
+    /// signal afterwards. In a replay nothing ever has.
+    pub async fn is_signalled(&self, signals: &[String]) -> Result<bool, NodeError> {
+        if self.scope.recorded.is_some() {
+            return Ok(false);
+        }
+        let there = self.scope.store.signals(&self.scope.thread).await?;
+        Ok(there.iter().any(|signal| signals.contains(&signal.name)))
     }
 
     /// Says something to displays and to the record; it is committed with the next step.

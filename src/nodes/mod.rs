@@ -1,6 +1,7 @@
 //! The nodes of a release, and the effects of the generic ones: each its own file, each readable alone. They speak to ports and to the journal, never to adapters.
 
 mod approval_gate;
+mod canary;
 mod deployment_executor;
 mod deployment_planner;
 pub mod effects;
@@ -18,6 +19,7 @@ mod watch;
 mod world;
 
 pub use approval_gate::{ApprovalGate, ApprovalQuestion};
+pub use canary::{CANARY_SIGNALS, Canary, CanaryState};
 pub use deployment_executor::DeploymentExecutor;
 pub use deployment_planner::DeploymentPlanner;
 pub use finalise::Finalise;

@@ -21,6 +21,8 @@ pub struct Reads {
     plan: DeploymentPlan,
     slot: LiveSlot,
     situation: Situation,
+    /// Where the traffic goes by now, where a canary had a part of it.
+    route: Option<RouteState>,
 }
 
 /// What it writes.
@@ -48,7 +50,7 @@ impl Node for TrafficShift {
             live: reads.slot.token,
             standby: reads.situation.live_slot.clone(),
             before: reads.situation.live_slot,
-            expected_generation: reads.situation.generation,
+            expected_generation: reads.route.map_or(reads.situation.generation, |route| route.generation),
         };
         let route = cx.effect("switch", switch).await?;
         let change = ReleaseChange { endpoint_url: Some(route.endpoint_url.clone()), ..ReleaseChange::at(at) };

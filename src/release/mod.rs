@@ -1,5 +1,6 @@
 //! The domain of a release, without I/O: what is asked for, what is planned, what may happen, what is handed back.
 
+mod canary;
 mod checks;
 mod conformance;
 mod contract;
@@ -30,6 +31,7 @@ mod strategy;
 mod summary;
 pub mod units;
 
+pub use canary::{CanaryPlan, CanarySpec, CanaryStep, CanarySteps, DEFAULT_CANARY_STEPS, WHOLE_WEIGHT};
 pub use conformance::{Violation, ledger_conformance};
 pub use contract::{
     ContractError, DeploymentConfig, DeploymentEngineerOutput, ModelDeployerOutput, Monitoring, ReleaseFacts,
@@ -66,4 +68,4 @@ pub use request::{
 pub use sample::sample_request;
 pub use spec::{ApprovalMode, ApprovalSpec, BakeSpec};
 pub use state::{IllegalTransition, PlanEvent, PlanState, transition};
-pub use strategy::{BlueGreen, DeploymentStrategy, Situation, Slots, Strategies, Strategy};
+pub use strategy::{BlueGreen, Canary, DeploymentStrategy, Situation, Slots, Strategies, Strategy};

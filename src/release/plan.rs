@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::canary::CanaryPlan;
 use super::digest::own_digest;
 use super::format::Format;
 use super::golden::SmokeCase;
@@ -83,6 +84,9 @@ pub struct DeploymentPlan {
     pub build: BuildSpec,
     /// The strategy.
     pub strategy: Strategy,
+    /// The steps of a canary; absent for other strategies, and where nothing serves that it could be compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryPlan>,
     /// How many copies of the new version run.
     pub replicas: u32,
     /// Memory counted for the new version, in MB, over all replicas.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::CanaryPlan;
 use super::checks::{checks, steps};
 use super::format::Format;
 use super::plan::{Bake, BuildSpec, DeploymentPlan, PlanInput, Reason};
@@ -35,6 +36,12 @@ pub enum PlanError {
         strategy: Strategy,
         /// Those that can be, in words.
         available: String,
+    },
+    /// A canary's rule makes no sense.
+    #[error("canary.analysis: {message}")]
+    CanaryInvalid {
+        /// Why, in words.
+        message: String,
     },
     /// No service can be generated for the framework.
     #[error("no service can be generated for a model of `{framework}`, only for scikit-learn")]
@@ -89,6 +96,7 @@ impl PlanError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::StrategyUnavailable { .. } => "strategy_unavailable",
+            Self::CanaryInvalid { .. } => "canary_invalid",
             Self::FrameworkUnavailable { .. } => "framework_unavailable",
             Self::PlatformUnavailable { .. } => "platform_unavailable",
             Self::ReplicasUnavailable { .. } => "replicas_unavailable",
@@ -101,7 +109,8 @@ impl PlanError {
     /// What to do next, one sentence.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::StrategyUnavailable { .. } => "ask for blue-green, or leave the strategy out",
+            Self::StrategyUnavailable { .. } => "ask for blue-green or canary, or leave the strategy out",
+            Self::CanaryInvalid { .. } => "docs/judge.md has the settings of a rule",
             Self::FrameworkUnavailable { .. } => {
                 "write a BentoML service (a class with @bentoml.service that loads the model) and a tidegate.yaml that names it, \
                  and deploy that folder"
@@ -147,11 +156,13 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let bake = bake(request, &mut why);
     let approval = policy.decide(request.environment.as_deref(), live.is_none(), request.approval);
     why.add("approval", approval.because.clone());
+    let canary = canary(request, strategy.strategy(), live.is_some(), &mut why)?;
     let situation = Situation {
         model: request.model.as_str(),
         live_version: live.as_ref().map(|live| live.model_version.as_str()),
         live_slot: live.as_ref().map(|live| live.slot.as_deref().unwrap_or("blue")),
         bake_ms: bake.for_ms,
+        canary: canary.as_ref().map(|canary| canary.steps.steps()).unwrap_or_default(),
     };
     let slots = strategy.slots(&situation);
     why.add(
@@ -169,6 +180,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         environment: request.environment.clone(),
         build,
         strategy: strategy.strategy(),
+        canary: canary.clone(),
         replicas,
         memory_mb,
         traffic: strategy.traffic(&situation),
@@ -203,7 +215,8 @@ fn choose_strategy<'a>(
     strategies: &'a Strategies,
     why: &mut Reasons,
 ) -> Result<&'a dyn DeploymentStrategy, PlanError> {
-    let wanted = request.strategy.unwrap_or(Strategy::BlueGreen);
+    let unasked = if request.canary.is_some() { Strategy::Canary } else { Strategy::BlueGreen };
+    let wanted = request.strategy.unwrap_or(unasked);
     let found = strategies.get(wanted).ok_or_else(|| PlanError::StrategyUnavailable {
         strategy: wanted,
         available: strategies.available().iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
@@ -212,12 +225,42 @@ fn choose_strategy<'a>(
         "strategy",
         match request.strategy {
             Some(asked) => format!("{asked}: the request asks for it"),
+            None if wanted == Strategy::Canary => "canary: the request has its steps or its rule".to_owned(),
             None => {
                 "blue-green: the request leaves it open, and it never drops a request and goes back at once".to_owned()
             }
         },
     );
     Ok(found)
+}
+
+/// The steps, where there is something to compare with.
+fn canary(
+    request: &DeployRequest,
+    strategy: Strategy,
+    is_live: bool,
+    why: &mut Reasons,
+) -> Result<Option<CanaryPlan>, PlanError> {
+    if strategy != Strategy::Canary {
+        if request.canary.is_some() {
+            why.add("canary", format!("its steps are not used: the strategy is {strategy}"));
+        }
+        return Ok(None);
+    }
+    let canary = request.canary.clone().unwrap_or_default().plan();
+    canary.analysis.validate().map_err(|e| PlanError::CanaryInvalid { message: e.to_string() })?;
+    if !is_live {
+        why.add("canary", "nothing serves that it could be compared with: the first version gets all traffic at once");
+        return Ok(None);
+    }
+    let source =
+        if request.canary.as_ref().is_some_and(|asked| asked.steps.is_some()) { "as asked for" } else { "by default" };
+    let steps: Vec<String> = canary.steps.steps().iter().map(ToString::to_string).collect();
+    why.add(
+        "canary",
+        format!("{} {source}; the judge looks all the while, and no data is never a pass", steps.join(", ")),
+    );
+    Ok(Some(canary))
 }
 
 fn build_spec(request: &DeployRequest, why: &mut Reasons) -> Result<BuildSpec, PlanError> {
@@ -362,103 +405,4 @@ fn bake(request: &DeployRequest, why: &mut Reasons) -> Bake {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::release::CheckKind;
-    use crate::release::fixtures::input_of_iris;
-    use crate::release::units::Share;
-
-    fn because<'a>(plan: &'a DeploymentPlan, rule: &str) -> &'a str {
-        plan.reasons.iter().find(|reason| reason.rule == rule).map_or("", |reason| &reason.because)
-    }
-
-    #[test]
-    fn a_first_release_is_planned_and_explained() {
-        let plan = plan(&input_of_iris(None)).expect("a plan");
-        assert_eq!((plan.strategy, plan.slots.candidate.as_str(), plan.replicas), (Strategy::BlueGreen, "blue", 1));
-        assert_eq!((plan.ready_timeout_ms, plan.bake.for_ms, plan.memory_mb), (60_000, 10_000, DEFAULT_MEMORY_MB));
-        assert!(plan.approval.required && plan.previous.is_none());
-        for rule in
-            ["strategy", "package", "platform", "version", "previous", "memory", "bake", "approval", "slot", "smoke"]
-        {
-            assert!(!because(&plan, rule).is_empty(), "{rule}");
-        }
-        let nodes: Vec<_> = plan.steps.iter().map(|step| step.node.as_str()).collect();
-        let (first, last) = (nodes.first().copied(), nodes.last().copied());
-        assert_eq!((first, last), (Some("packager"), Some("finalise")));
-        assert!(nodes.contains(&"approval_gate"));
-        assert!(plan.lines().join("\n").contains("replaces   nothing: first release"));
-    }
-
-    #[test]
-    fn the_same_input_is_the_same_plan_and_every_part_counts() {
-        let input = input_of_iris(Some("v1"));
-        let one = plan(&input).expect("a plan");
-        assert_eq!(one.digest(), plan(&input).expect("a plan").digest());
-        let stored: DeploymentPlan = serde_json::from_value(one.to_value()).expect("same");
-        assert_eq!(stored.digest(), one.digest());
-        let mut other = input;
-        other.request.env_file = Some("/p/secrets.env".into());
-        assert_ne!(plan(&other).expect("a plan").digest(), one.digest());
-        assert_eq!((one.slots.candidate.as_str(), one.previous_version()), ("green", Some("v1")));
-        assert!(one.checks.iter().any(|check| check.kind == CheckKind::DifferenceToLive));
-    }
-
-    #[test]
-    fn another_strategy_is_refused_and_not_replaced() {
-        for strategy in Strategy::ALL.into_iter().filter(|strategy| *strategy != Strategy::BlueGreen) {
-            let mut input = input_of_iris(None);
-            input.request.strategy = Some(strategy);
-            let error = plan(&input).expect_err("unavailable");
-            assert_eq!(error.code(), "strategy_unavailable");
-            assert!(
-                error.to_string().contains(strategy.as_str()) && error.to_string().contains("blue-green"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn frameworks_platforms_versions_and_replicas_are_checked() {
-        let mut input = input_of_iris(Some("v1"));
-        input.request.source = ModelSource::Artifact { path: "m.pt".into(), framework: "pytorch".into() };
-        let error = plan(&input).expect_err("framework");
-        assert_eq!(error.code(), "framework_unavailable");
-        assert!(error.hint().contains("@bentoml.service"));
-        input.request.source = ModelSource::Artifact { path: "m.joblib".into(), framework: "Scikit-Learn".into() };
-        assert!(because(&plan(&input).expect("a plan"), "package").contains("generated"));
-        input.request.infrastructure.platform = Some("kubernetes".into());
-        assert_eq!(plan(&input).expect_err("platform").code(), "platform_unavailable");
-        input.request.infrastructure.platform = Some("local".into());
-        input.request.version = Some("v1".into());
-        assert_eq!(plan(&input).expect_err("version").code(), "version_is_live");
-        input.request.version = None;
-        input.request.infrastructure.resources.insert("replicas".into(), json!(3));
-        assert_eq!(plan(&input).expect_err("replicas").code(), "replicas_unavailable");
-    }
-
-    #[test]
-    fn memory_must_be_there() {
-        let mut input = input_of_iris(None);
-        input.machine.memory_free_mb = Some(1000);
-        input.machine.memory_needed_mb = Some(400);
-        assert_eq!(plan(&input).expect("fits").memory_mb, 400);
-        input.request.infrastructure.resources.insert("memory".into(), json!("1Gi"));
-        let error = plan(&input).expect_err("1074 MB do not fit");
-        assert_eq!((error.code(), error.retryable()), ("insufficient_memory", true));
-        assert!(error.to_string().contains("1074"), "{error}");
-        input.request.infrastructure.resources.insert("memory".into(), json!("lots"));
-        assert!(plan(&input).expect_err("lots").to_string().contains("`lots`"));
-    }
-
-    #[test]
-    fn availability_limits_errors_while_baking() {
-        let mut input = input_of_iris(None);
-        input.request.serving.availability = Some(0.999);
-        assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.001).abs() < 1e-12);
-        input.request.bake.max_error_rate = Some(Share(0.05));
-        assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.05).abs() < 1e-12);
-    }
-}
+mod tests;

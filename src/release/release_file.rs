@@ -6,6 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::canary::CanarySpec;
 use super::golden::SmokeCase;
 use super::name::ModelName;
 use super::request::{EnvSpec, RequestError, ServingRequirements};
@@ -47,6 +48,9 @@ pub struct ReleaseFile {
     /// How it gets its traffic; absent: the planner chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// The steps of a canary and what is held meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
     /// How long it may take to become ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_timeout: Option<Millis>,
@@ -76,7 +80,7 @@ pub struct Serving {
     pub availability: Option<Share>,
 }
 
-/// What one target environment says differently. `serving`, `bake` and `approval` are overlaid part by part, every other key as a whole.
+/// What one target environment says differently. `serving`, `canary`, `bake` and `approval` are overlaid part by part, every other key as a whole.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Overlay {
@@ -98,6 +102,9 @@ pub struct Overlay {
     /// See [`ReleaseFile::strategy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// See [`ReleaseFile::canary`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
     /// See [`ReleaseFile::ready_timeout`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_timeout: Option<Millis>,
@@ -216,6 +223,10 @@ impl ReleaseFile {
         file.smoke = over.smoke.unwrap_or(file.smoke);
         file.serving = file.serving.overlaid(over.serving);
         file.strategy = over.strategy.or(file.strategy);
+        file.canary = match (file.canary, over.canary) {
+            (Some(base), Some(over)) => Some(base.overlaid(&over)),
+            (base, over) => over.or(base),
+        };
         file.ready_timeout = over.ready_timeout.or(file.ready_timeout);
         file.bake = file.bake.overlaid(over.bake);
         file.approval = file.approval.overlaid(over.approval);

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::canary::CanarySpec;
 use super::format::Format;
 use super::golden::SmokeCase;
 use super::name::{ModelName, NameError};
@@ -53,6 +54,9 @@ pub struct DeployRequest {
     /// The strategy asked for; absent: the planner chooses.
     #[serde(default)]
     pub strategy: Option<Strategy>,
+    /// The steps of a canary and what is held meanwhile; absent: the planner's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
     /// Where it shall run.
     #[serde(default)]
     pub infrastructure: Infrastructure,
@@ -237,6 +241,7 @@ impl DeployRequest {
             smoke: Vec::new(),
             serving: ServingRequirements::default(),
             strategy: None,
+            canary: None,
             infrastructure: Infrastructure::default(),
             ready_timeout_ms: None,
             bake: BakeSpec::default(),
@@ -271,6 +276,7 @@ impl DeployRequest {
             smoke: file.smoke.clone(),
             serving: file.serving.requirements(),
             strategy: file.strategy,
+            canary: file.canary.clone(),
             ready_timeout_ms: file.ready_timeout.map(|timeout| timeout.0),
             bake: file.bake,
             approval: file.approval,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::canary::CanaryStep;
 use super::units::duration_text;
 
 /// The strategies, by the contract's words. Not every known one can be executed; see [`Strategies`].
@@ -78,6 +79,8 @@ pub struct Situation<'a> {
     pub live_slot: Option<&'a str>,
     /// How long the new version is watched after it got the traffic, in milliseconds.
     pub bake_ms: u64,
+    /// A canary's steps; none where there is nothing to compare with.
+    pub canary: &'a [CanaryStep],
 }
 
 /// A way to bring a version to its traffic. Implementations are pure: they say what will be done, nodes do it.
@@ -112,19 +115,63 @@ impl DeploymentStrategy for BlueGreen {
 
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
         let slots = self.slots(situation);
-        let mut steps = vec![format!("all traffic of /{} moves to {} at once", situation.model, slots.candidate)];
-        if let (Some(slot), Some(version)) = (&slots.live, situation.live_version) {
-            steps.push(format!("requests under way in {slot} end there; {slot} (version {version}) stays warm"));
+        let steps = vec![format!("all traffic of /{} moves to {} at once", situation.model, slots.candidate)];
+        ended(steps, &slots, situation)
+    }
+}
+
+/// What happens behind the last step of the traffic: the version before stays warm, the new one is watched.
+fn ended(mut steps: Vec<String>, slots: &Slots, situation: &Situation<'_>) -> Vec<String> {
+    if let (Some(slot), Some(version)) = (&slots.live, situation.live_version) {
+        steps.push(format!("requests under way in {slot} end there; {slot} (version {version}) stays warm"));
+    }
+    if situation.bake_ms > 0 {
+        let back = if slots.live.is_some() { "the traffic goes back" } else { "the endpoint is closed again" };
+        steps.push(format!(
+            "{} is watched for {}; if it goes bad {back}",
+            slots.candidate,
+            duration_text(situation.bake_ms)
+        ));
+    }
+    steps
+}
+
+/// Canary: the new version in the slot that is not live, a growing share of the traffic, judged beside the live one all the while.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Canary;
+
+impl DeploymentStrategy for Canary {
+    fn strategy(&self) -> Strategy {
+        Strategy::Canary
+    }
+
+    fn slots(&self, situation: &Situation<'_>) -> Slots {
+        BlueGreen.slots(situation)
+    }
+
+    fn additional_copies(&self) -> u32 {
+        1
+    }
+
+    fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
+        let slots = self.slots(situation);
+        let mut steps: Vec<String> = Vec::new();
+        for step in situation.canary {
+            match (step, steps.last_mut()) {
+                (CanaryStep::Weight(_), _) => {
+                    steps.push(format!("{step} of /{} goes to {}", situation.model, slots.candidate))
+                }
+                (CanaryStep::Wait(ms), Some(last)) => last.push_str(&format!(", for {}", duration_text(*ms))),
+                (CanaryStep::Pause, Some(last)) => last.push_str(", until `tidegate promote`"),
+                // The first step is a share.
+                (CanaryStep::Wait(_) | CanaryStep::Pause, None) => {}
+            }
         }
-        if situation.bake_ms > 0 {
-            let back = if slots.live.is_some() { "the traffic goes back" } else { "the endpoint is closed again" };
-            steps.push(format!(
-                "{} is watched for {}; if it goes bad {back}",
-                slots.candidate,
-                duration_text(situation.bake_ms)
-            ));
+        if steps.is_empty() {
+            return BlueGreen.traffic(situation);
         }
-        steps
+        steps.push(format!("if the judge found no harm all of /{} goes to {}", situation.model, slots.candidate));
+        ended(steps, &slots, situation)
     }
 }
 
@@ -135,7 +182,7 @@ pub struct Strategies(BTreeMap<Strategy, Arc<dyn DeploymentStrategy>>);
 impl Strategies {
     /// Those that come with Tidegate.
     pub fn builtin() -> Self {
-        Self(BTreeMap::new()).with(Arc::new(BlueGreen))
+        Self(BTreeMap::new()).with(Arc::new(BlueGreen)).with(Arc::new(Canary))
     }
 
     /// Adds a strategy, or replaces the one of the same word.
@@ -177,7 +224,8 @@ mod tests {
     #[test]
     fn blue_and_green_alternate() {
         let slots = |live| {
-            let situation = Situation { model: "iris", live_version: Some("v1"), live_slot: live, bake_ms: 0 };
+            let situation =
+                Situation { model: "iris", live_version: Some("v1"), live_slot: live, bake_ms: 0, canary: &[] };
             BlueGreen.slots(&situation).candidate
         };
         assert_eq!(
@@ -187,8 +235,22 @@ mod tests {
     }
 
     #[test]
-    fn only_blue_green_can_be_executed() {
-        assert_eq!(Strategies::builtin().available(), [Strategy::BlueGreen]);
-        assert!(Strategies::builtin().get(Strategy::Canary).is_none());
+    fn some_can_be_executed() {
+        assert_eq!(Strategies::builtin().available(), [Strategy::BlueGreen, Strategy::Canary]);
+        assert!(Strategies::builtin().get(Strategy::Rolling).is_none());
+    }
+
+    #[test]
+    fn a_canary_says_its_steps() {
+        let steps =
+            [CanaryStep::Weight(5_000), CanaryStep::Wait(600_000), CanaryStep::Weight(50_000), CanaryStep::Pause];
+        let situation =
+            Situation { model: "iris", live_version: Some("v1"), live_slot: Some("blue"), bake_ms: 0, canary: &steps };
+        let told = Canary.traffic(&situation);
+        assert_eq!(told[0], "5% of /iris goes to green, for 10m");
+        assert_eq!(told[1], "50% of /iris goes to green, until `tidegate promote`");
+        assert!(told[2].contains("the judge") && told[3].contains("stays warm"), "{told:?}");
+        let first = Situation { live_version: None, live_slot: None, canary: &[], ..situation };
+        assert_eq!(Canary.traffic(&first), BlueGreen.traffic(&first));
     }
 }

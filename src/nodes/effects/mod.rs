@@ -2,6 +2,7 @@
 
 mod build;
 mod command;
+mod divide;
 mod env;
 mod http;
 mod ledger;
@@ -12,6 +13,7 @@ mod switch;
 
 pub use build::BuildModel;
 pub use command::{PROBE_NOT_DONE, RunCommand};
+pub use divide::{DivideTraffic, Side};
 pub use env::EnsureEnv;
 pub use http::{HttpWorld, LaterCall, SendHttp, expected, query_of, result, url_of};
 pub use ledger::{CompleteRelease, OpenRelease, UpdateRelease};
@@ -36,5 +38,6 @@ pub fn effects(world: &Arc<World>) -> Effects {
         .with::<StartSlot>(world.clone())
         .with::<RegisterModel>(world.clone())
         .with::<SwitchTraffic>(world.clone())
+        .with::<DivideTraffic>(world.clone())
         .with::<RemoveSlots>(world.clone())
 }

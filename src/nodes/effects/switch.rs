@@ -70,7 +70,7 @@ impl Effect for SwitchTraffic {
 }
 
 /// What a person can do when the route is not as it was planned on.
-fn moved_on(failure: Failure) -> Failure {
+pub(super) fn moved_on(failure: Failure) -> Failure {
     if failure.code != "route_generation_conflict" {
         return failure;
     }
@@ -83,7 +83,7 @@ fn names(route: &Route, token: &str) -> bool {
     route.live.as_deref() == Some(token) || route.standby.as_deref() == Some(token)
 }
 
-fn state(route: Route) -> RouteState {
+pub(super) fn state(route: Route) -> RouteState {
     let Route { model, generation, live, standby, endpoint_url, .. } = route;
     RouteState { model, endpoint_url, generation, live, standby }
 }

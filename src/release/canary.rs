@@ -1,0 +1,241 @@
+//! The steps of a canary: how much of the traffic the new version gets, and for how long. Argo Rollouts' `setWeight` and `pause`, as short
+//! texts: `5%`, `10m`, `pause`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::units::{UnitError, duration_text, parse_duration_ms, parse_share};
+use crate::judge::Rule;
+
+/// All of the traffic: weights are parts of this.
+pub const WHOLE_WEIGHT: u32 = 100_000;
+/// Steps where nobody names some.
+pub const DEFAULT_CANARY_STEPS: &str = "5%,10m,25%,10m,50%,10m";
+/// More steps are a mistake.
+const MOST_STEPS: usize = 100;
+/// The word of a step that waits for a person.
+const PAUSE: &str = "pause";
+
+/// One step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CanaryStep {
+    /// The new version gets so much of the traffic, in parts of [`WHOLE_WEIGHT`].
+    Weight(u32),
+    /// It stays so for so many milliseconds.
+    Wait(u64),
+    /// It stays so until somebody promotes it.
+    Pause,
+}
+
+/// A step as text: `5%`, `10m`, `pause`.
+impl fmt::Display for CanaryStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weight(weight) => write!(f, "{}%", f64::from(*weight) * 100.0 / f64::from(WHOLE_WEIGHT)),
+            Self::Wait(ms) => f.write_str(&duration_text(*ms)),
+            Self::Pause => f.write_str(PAUSE),
+        }
+    }
+}
+
+impl std::str::FromStr for CanaryStep {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let text = text.trim();
+        let wrong = || UnitError {
+            value: text.to_owned(),
+            what: "a canary's step",
+            accepted: "a share such as 5%, a time such as 10m, or `pause`",
+        };
+        if text == PAUSE {
+            return Ok(Self::Pause);
+        }
+        if text.ends_with('%') {
+            let share = parse_share(text).map_err(|_| wrong())?;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is 0 to 1")]
+            return Ok(Self::Weight((share * f64::from(WHOLE_WEIGHT)).round() as u32));
+        }
+        parse_duration_ms(text).map(Self::Wait).map_err(|_| wrong())
+    }
+}
+
+impl Serialize for CanaryStep {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for CanaryStep {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for CanaryStep {
+    fn schema_name() -> Cow<'static, str> {
+        "CanaryStep".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A share of the traffic, a time, or `pause`: 5%, 10m, pause",
+            "examples": ["5%", "10m", PAUSE],
+        })
+    }
+}
+
+/// Steps that make sense together: the first gives a share, each share is larger than the one before, and the last is at most all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct CanarySteps(Vec<CanaryStep>);
+
+impl CanarySteps {
+    /// Holds steps against each other. All of the traffic at the end is understood.
+    ///
+    /// # Errors
+    /// The first thing that makes no sense, in words.
+    pub fn new(steps: Vec<CanaryStep>) -> Result<Self, String> {
+        if !matches!(steps.first(), Some(CanaryStep::Weight(_))) {
+            return Err("a canary's first step is a share of the traffic, such as 5%".to_owned());
+        }
+        if steps.len() > MOST_STEPS {
+            return Err(format!("a canary has at most {MOST_STEPS} steps, not {}", steps.len()));
+        }
+        let mut before = 0;
+        for step in &steps {
+            if let CanaryStep::Weight(weight) = step {
+                if *weight <= before {
+                    return Err(format!("the share {step} is not larger than the one before"));
+                }
+                before = *weight;
+            }
+        }
+        if before == WHOLE_WEIGHT && steps.last() != Some(&CanaryStep::Weight(WHOLE_WEIGHT)) {
+            return Err("nothing comes after 100%: how the version is watched then is `bake`".to_owned());
+        }
+        Ok(Self(steps.into_iter().filter(|step| *step != CanaryStep::Weight(WHOLE_WEIGHT)).collect()))
+    }
+
+    /// `5%,10m,25%,10m,100%`.
+    ///
+    /// # Errors
+    /// The first step that is none, or what makes no sense, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let steps: Result<Vec<CanaryStep>, UnitError> = text.split(',').map(str::parse).collect();
+        Self::new(steps.map_err(|e| e.to_string())?)
+    }
+
+    /// The steps before all of the traffic.
+    pub fn steps(&self) -> &[CanaryStep] {
+        &self.0
+    }
+
+    /// How long it takes where nobody pauses it, in milliseconds.
+    pub fn watched_ms(&self) -> u64 {
+        let waits = self.0.iter().map(|step| if let CanaryStep::Wait(ms) = step { *ms } else { 0 });
+        waits.fold(0, u64::saturating_add)
+    }
+}
+
+impl Default for CanarySteps {
+    fn default() -> Self {
+        let share = |parts| CanaryStep::Weight(parts * (WHOLE_WEIGHT / 100));
+        let wait = CanaryStep::Wait(600_000);
+        Self(vec![share(5), wait, share(25), wait, share(50), wait])
+    }
+}
+
+impl<'de> Deserialize<'de> for CanarySteps {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::new(Vec::deserialize(from)?).map_err(de::Error::custom)
+    }
+}
+
+/// How a canary is asked for.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanarySpec {
+    /// Its steps; absent: 5 %, 25 % and 50 % for ten minutes each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<CanarySteps>,
+    /// What is held while it has a part of the traffic; absent: error rate and p99 are no higher than the live version's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Rule>,
+}
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryPlan {
+    /// Its steps.
+    pub steps: CanarySteps,
+    /// What is held meanwhile.
+    pub analysis: Rule,
+}
+
+impl CanarySpec {
+    /// With its defaults: the judge watches as long as the steps take.
+    #[must_use]
+    pub fn plan(&self) -> CanaryPlan {
+        let steps = self.steps.clone().unwrap_or_default();
+        let watched = || Rule { window_ms: steps.watched_ms().max(1), ..Rule::default() };
+        CanaryPlan { analysis: self.analysis.clone().unwrap_or_else(watched), steps }
+    }
+
+    /// The same with what `over` says differently.
+    #[must_use]
+    pub fn overlaid(&self, over: &Self) -> Self {
+        let (steps, analysis) = (over.steps.as_ref().or(self.steps.as_ref()), over.analysis.as_ref());
+        Self { steps: steps.cloned(), analysis: analysis.or(self.analysis.as_ref()).cloned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn steps_are_short_texts_and_come_back() {
+        let steps = CanarySteps::parse("0.5%, 90s, 25%, pause, 50%, 10m, 100%").expect("steps");
+        assert_eq!(steps.watched_ms(), 690_000);
+        assert_eq!(steps.steps()[..2], [CanaryStep::Weight(500), CanaryStep::Wait(90_000)]);
+        let text = json!(steps);
+        assert_eq!(serde_json::from_value::<CanarySteps>(text.clone()).expect("steps"), steps, "{text}");
+        assert_eq!(CanarySteps::parse(DEFAULT_CANARY_STEPS).expect("steps"), CanarySteps::default());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        for (text, part) in [
+            ("10m,5%", "first step"),
+            ("", "a canary's step"),
+            ("5%,5%", "not larger"),
+            ("25%,10m,5%", "5% is not larger"),
+            ("5%,10", "`10` is not a canary's step"),
+            ("105%", "`105%`"),
+            ("100%,10m", "`bake`"),
+            ("0%", "0% is not larger"),
+        ] {
+            let error = CanarySteps::parse(text).expect_err(text);
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert!(CanarySteps::parse(&format!("1%{}", ",1s".repeat(100))).is_err());
+    }
+
+    #[test]
+    fn the_judge_watches_as_long_as_the_steps_take() {
+        let spec: CanarySpec = serde_json::from_value(json!({"steps": ["5%", "1m", "50%", "2m"]})).expect("a spec");
+        assert_eq!(spec.plan().analysis.window_ms, 180_000);
+        let over = CanarySpec { analysis: Some(Rule { alpha: 0.05, ..Rule::default() }), steps: None };
+        let both = spec.overlaid(&over).plan();
+        assert_eq!((both.analysis.alpha, both.steps), (0.05, spec.plan().steps));
+        assert!(serde_json::from_value::<CanarySpec>(json!({"step": []})).is_err());
+    }
+}

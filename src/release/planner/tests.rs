@@ -1,0 +1,95 @@
+use serde_json::json;
+
+use super::*;
+use crate::release::CheckKind;
+use crate::release::fixtures::input_of_iris;
+use crate::release::units::Share;
+
+fn because<'a>(plan: &'a DeploymentPlan, rule: &str) -> &'a str {
+    plan.reasons.iter().find(|reason| reason.rule == rule).map_or("", |reason| &reason.because)
+}
+
+#[test]
+fn a_first_release_is_planned_and_explained() {
+    let plan = plan(&input_of_iris(None)).expect("a plan");
+    assert_eq!((plan.strategy, plan.slots.candidate.as_str(), plan.replicas), (Strategy::BlueGreen, "blue", 1));
+    assert_eq!((plan.ready_timeout_ms, plan.bake.for_ms, plan.memory_mb), (60_000, 10_000, DEFAULT_MEMORY_MB));
+    assert!(plan.approval.required && plan.previous.is_none());
+    for rule in
+        ["strategy", "package", "platform", "version", "previous", "memory", "bake", "approval", "slot", "smoke"]
+    {
+        assert!(!because(&plan, rule).is_empty(), "{rule}");
+    }
+    let nodes: Vec<_> = plan.steps.iter().map(|step| step.node.as_str()).collect();
+    let (first, last) = (nodes.first().copied(), nodes.last().copied());
+    assert_eq!((first, last), (Some("packager"), Some("finalise")));
+    assert!(nodes.contains(&"approval_gate"));
+    assert!(plan.lines().join("\n").contains("replaces   nothing: first release"));
+}
+
+#[test]
+fn the_same_input_is_the_same_plan_and_every_part_counts() {
+    let input = input_of_iris(Some("v1"));
+    let one = plan(&input).expect("a plan");
+    assert_eq!(one.digest(), plan(&input).expect("a plan").digest());
+    let stored: DeploymentPlan = serde_json::from_value(one.to_value()).expect("same");
+    assert_eq!(stored.digest(), one.digest());
+    let mut other = input;
+    other.request.env_file = Some("/p/secrets.env".into());
+    assert_ne!(plan(&other).expect("a plan").digest(), one.digest());
+    assert_eq!((one.slots.candidate.as_str(), one.previous_version()), ("green", Some("v1")));
+    assert!(one.checks.iter().any(|check| check.kind == CheckKind::DifferenceToLive));
+}
+
+#[test]
+fn another_strategy_is_refused_and_not_replaced() {
+    for strategy in Strategy::ALL.into_iter().filter(|strategy| Strategies::builtin().get(*strategy).is_none()) {
+        let mut input = input_of_iris(None);
+        input.request.strategy = Some(strategy);
+        let error = plan(&input).expect_err("unavailable");
+        assert_eq!(error.code(), "strategy_unavailable");
+        assert!(error.to_string().contains(strategy.as_str()) && error.to_string().contains("blue-green"), "{error}");
+    }
+}
+
+#[test]
+fn frameworks_platforms_versions_and_replicas_are_checked() {
+    let mut input = input_of_iris(Some("v1"));
+    input.request.source = ModelSource::Artifact { path: "m.pt".into(), framework: "pytorch".into() };
+    let error = plan(&input).expect_err("framework");
+    assert_eq!(error.code(), "framework_unavailable");
+    assert!(error.hint().contains("@bentoml.service"));
+    input.request.source = ModelSource::Artifact { path: "m.joblib".into(), framework: "Scikit-Learn".into() };
+    assert!(because(&plan(&input).expect("a plan"), "package").contains("generated"));
+    input.request.infrastructure.platform = Some("kubernetes".into());
+    assert_eq!(plan(&input).expect_err("platform").code(), "platform_unavailable");
+    input.request.infrastructure.platform = Some("local".into());
+    input.request.version = Some("v1".into());
+    assert_eq!(plan(&input).expect_err("version").code(), "version_is_live");
+    input.request.version = None;
+    input.request.infrastructure.resources.insert("replicas".into(), json!(3));
+    assert_eq!(plan(&input).expect_err("replicas").code(), "replicas_unavailable");
+}
+
+#[test]
+fn memory_must_be_there() {
+    let mut input = input_of_iris(None);
+    input.machine.memory_free_mb = Some(1000);
+    input.machine.memory_needed_mb = Some(400);
+    assert_eq!(plan(&input).expect("fits").memory_mb, 400);
+    input.request.infrastructure.resources.insert("memory".into(), json!("1Gi"));
+    let error = plan(&input).expect_err("1074 MB do not fit");
+    assert_eq!((error.code(), error.retryable()), ("insufficient_memory", true));
+    assert!(error.to_string().contains("1074"), "{error}");
+    input.request.infrastructure.resources.insert("memory".into(), json!("lots"));
+    assert!(plan(&input).expect_err("lots").to_string().contains("`lots`"));
+}
+
+#[test]
+fn availability_limits_errors_while_baking() {
+    let mut input = input_of_iris(None);
+    input.request.serving.availability = Some(0.999);
+    assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.001).abs() < 1e-12);
+    input.request.bake.max_error_rate = Some(Share(0.05));
+    assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.05).abs() < 1e-12);
+}

@@ -1,0 +1,97 @@
+//! Canaries under load: a share of the traffic, a judge that looks all the while, people who promote and abort.
+
+mod release_support;
+
+use std::fs;
+
+use release_support::{Home, Load, Project, version};
+use serde_json::Value;
+
+/// Judged by errors alone: on a laden machine two versions are seldom equally fast.
+fn judged(project: Project) -> Project {
+    let rule = "bake: 1s\ncanary: { analysis: { window_ms: 10000, min_requests: 20, checks: [{ error_ratio: {} }] } }";
+    project.change("tidegate.yaml", "bake: 1s", rule)
+}
+
+/// The candidate's percent of the traffic, as soon as it has some.
+fn weight(home: &Home) -> f64 {
+    home.until("the canary has traffic", || {
+        let traffic = home.json(&["traffic", "hello"]);
+        traffic["versions"].as_array().unwrap().get(1)?["weight_percent"].as_f64()
+    })
+}
+
+fn stable_alone(home: &Home) -> bool {
+    let traffic: Value = home.json(&["traffic", "hello"]);
+    traffic["versions"][0]["weight_percent"] == 100.0
+}
+
+#[test]
+fn a_version_that_is_as_good_gets_all_of_the_traffic_step_by_step() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let project = judged(home.hello("two"));
+    let plan = home.json(&["plan", project.arg(), "--steps", "20%,6s,50%,8s"]);
+    assert_eq!((&plan["strategy"], &plan["canary"]["steps"][1]), (&"canary".into(), &"6s".into()), "{plan}");
+    let two = home.json(&["deploy", project.arg(), "--yes", "--steps", "20%,6s,50%,8s"]);
+    assert_eq!((two["deployment_strategy"].as_str(), version(&two)), (Some("canary"), "two".to_owned()));
+    let seen = load.end();
+    seen.assert_unharmed();
+    assert!(seen.saw("one") && seen.saw("two"), "{seen:?}");
+    let row = &home.history("hello")[0];
+    assert_eq!((&row["status"], &row["live"]), (&"COMPLETED".into(), &true.into()), "{row}");
+}
+
+#[test]
+fn a_version_that_fails_is_taken_back_at_once() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let flag = home.beside("worn-out");
+    let project = judged(home.hello("bad").worn_out_by(&flag));
+    let deploy = home.start(&["deploy", project.arg(), "--yes", "--json", "--steps", "25%,10m"]);
+    assert!((weight(&home) - 25.0).abs() < 1e-9);
+    fs::write(&flag, "").unwrap();
+    let ran = deploy.end();
+    let error = ran.error();
+    assert_eq!((ran.code, &error["code"]), (Some(1), &"canary_failed".into()), "{ran:?}");
+    assert!(error["message"].as_str().unwrap().contains("error rate"), "{error}");
+    assert!(stable_alone(&home));
+    assert_eq!(version(&one), "one");
+    let seen = load.end();
+    // Users met errors of the bad version itself, a quarter of them and for seconds. Nothing else failed.
+    assert!(seen.failed.iter().all(|why| why.starts_with("500")) && seen.saw("bad"), "{seen:?}");
+    assert_eq!(home.history("hello")[0]["status"], "FAILED");
+    assert_eq!(home.slots().len(), 1);
+}
+
+#[test]
+fn people_pause_promote_and_abort() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let refused = home.run(&["promote", "hello", "--json"]);
+    assert_eq!((refused.code, refused.error_code().as_str()), (Some(1), "no_canary"));
+    let project = judged(home.hello("two"));
+    let deploy = home.start(&["deploy", project.arg(), "--yes", "--json", "--steps", "10%,pause,40%,pause"]);
+    assert!((weight(&home) - 10.0).abs() < 1e-9);
+    home.ok(&["promote", "hello"]);
+    home.until("the next step", || ((weight(&home) - 40.0).abs() < 1e-9).then_some(()));
+    home.ok(&["abort", "hello", "--reason", "p99 doubled"]);
+    let ran = deploy.end();
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert!(stable_alone(&home));
+    assert_eq!(home.slots().len(), 1);
+
+    let deploy = home.start(&["deploy", project.arg(), "--yes", "--json", "--steps", "10%,10m"]);
+    weight(&home);
+    home.ok(&["pause", "hello"]);
+    home.ok(&["resume", "hello"]);
+    home.ok(&["promote", "hello", "--full"]);
+    let ran = deploy.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let seen = load.end();
+    seen.assert_unharmed();
+    assert_eq!(version(&one), "two");
+}
