@@ -1,8 +1,8 @@
 //! Clients that ask all the time, from before a release until after it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,12 @@ const PAUSE: Duration = Duration::from_millis(40);
 /// Eight clients, each a thread that loops on the `hello` service's endpoint.
 pub struct Load {
     stop: Arc<AtomicBool>,
+    answered: Answered,
     clients: Vec<JoinHandle<Seen>>,
 }
+
+/// Versions that have answered so far.
+type Answered = Arc<Mutex<BTreeSet<String>>>;
 
 /// What the clients saw.
 #[derive(Debug, Default)]
@@ -55,12 +59,18 @@ impl Load {
     pub fn on(output: &Value) -> Self {
         let url = format!("{}/greet", output["endpoint_url"].as_str().unwrap());
         let stop = Arc::new(AtomicBool::new(false));
+        let answered = Answered::default();
         let client = |number: usize| {
-            let (url, stop) = (url.clone(), Arc::clone(&stop));
-            std::thread::spawn(move || web::block_on(ask(&url, &stop, number)))
+            let (url, stop, answered) = (url.clone(), Arc::clone(&stop), Arc::clone(&answered));
+            std::thread::spawn(move || web::block_on(ask(&url, &stop, &answered, number)))
         };
         let clients = (0..CLIENTS).map(client).collect();
-        Self { stop, clients }
+        Self { stop, answered, clients }
+    }
+
+    /// Whether a version has answered already.
+    pub fn has_seen(&self, version: &str) -> bool {
+        self.answered.lock().unwrap().contains(version)
     }
 
     /// Stops the clients.
@@ -86,14 +96,17 @@ impl Drop for Load {
 }
 
 /// One client: half of them keep their connection, the others open one for each request.
-async fn ask(url: &str, stop: &AtomicBool, number: usize) -> Seen {
+async fn ask(url: &str, stop: &AtomicBool, answered: &Answered, number: usize) -> Seen {
     let mut seen = Seen::default();
     let kept = web::client();
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let client = if number.is_multiple_of(2) { kept.clone() } else { web::client() };
         match once(&client, url).await {
-            Ok(version) => *seen.answers.entry(version).or_default() += 1,
+            Ok(version) => {
+                answered.lock().unwrap().insert(version.clone());
+                *seen.answers.entry(version).or_default() += 1;
+            }
             Err(why) => seen.failed.push(why),
         }
         seen.longest_gap = seen.longest_gap.max(last.elapsed());
