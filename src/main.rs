@@ -12,15 +12,5 @@ fn main() -> ExitCode {
     if let Some(code) = tidegate::host::dispatch(&args) {
         return code;
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the runtime cannot be started: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let code = runtime.block_on(tidegate::cli::main());
-    // A thread that still reads the terminal must not hold the process.
-    runtime.shutdown_background();
-    code
+    tidegate::cli::main()
 }

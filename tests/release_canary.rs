@@ -74,7 +74,7 @@ fn people_pause_promote_and_abort() {
     let one = home.deploy(&home.hello("one"));
     let load = Load::on(&one);
     let refused = home.run(&["promote", "hello", "--json"]);
-    assert_eq!((refused.code, refused.error_code().as_str()), (Some(1), "no_canary"));
+    assert_eq!((refused.code, refused.error_code().as_str()), (Some(1), "no_trial"));
     let project = judged(home.hello("two"));
     let deploy = home.start(&["deploy", project.arg(), "--yes", "--json", "--steps", "10%,pause,40%,pause"]);
     assert!((weight(&home) - 10.0).abs() < 1e-9);

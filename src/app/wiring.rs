@@ -23,8 +23,8 @@ use crate::graph::{
 use crate::host::HostError;
 use crate::nodes::effects::HttpWorld;
 use crate::nodes::{
-    ApprovalGate, Canary, DeploymentExecutor, DeploymentPlanner, Finalise, PackagerNode, Retire, Rollback, Tools,
-    TrafficShift, Validation, Watch, World, effects,
+    AbTest, ApprovalGate, Canary, DeploymentExecutor, DeploymentPlanner, Finalise, MakeRoom, PackagerNode, Retire,
+    Rollback, Rolling, Shadow, Tools, TrafficShift, Validation, Watch, World, effects,
 };
 use crate::release::ReleaseLedger;
 use crate::store::{MachineClock, SqliteStore, this_process};
@@ -194,7 +194,11 @@ fn node_types(world: &Arc<World>) -> NodeTypes {
         DeploymentExecutor,
         Validation,
         ApprovalGate,
+        AbTest,
         Canary,
+        Shadow,
+        Rolling,
+        MakeRoom,
         TrafficShift,
         Watch,
         Finalise,

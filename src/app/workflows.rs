@@ -9,7 +9,11 @@ pub const MODEL_DEPLOYER: &str = "model_deployer";
 /// The workflow that goes back.
 pub const ROLLBACK: &str = "rollback";
 
-const EMBEDDED: [(&str, &str); 4] = [
+const EMBEDDED: [(&str, &str); 8] = [
+    ("rolling.yaml", include_str!("../../workflows/rolling.yaml")),
+    ("ab_test.yaml", include_str!("../../workflows/ab_test.yaml")),
+    ("shadow.yaml", include_str!("../../workflows/shadow.yaml")),
+    ("recreate.yaml", include_str!("../../workflows/recreate.yaml")),
     ("canary.yaml", include_str!("../../workflows/canary.yaml")),
     ("model_deployer.yaml", include_str!("../../workflows/model_deployer.yaml")),
     ("blue_green.yaml", include_str!("../../workflows/blue_green.yaml")),

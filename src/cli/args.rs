@@ -61,13 +61,13 @@ pub enum Command {
         after_help = "Examples:\n  tidegate rollback iris\n  tidegate rollback iris --to uy3ujyxfbgk5qax4 --reason 'wrong labels'"
     )]
     Rollback(RollbackArgs),
-    /// Take a canary to its next step, or to all of the traffic
+    /// Take a version on trial to its next step, or to all of the traffic
     #[command(after_help = "Example:\n  tidegate promote iris --full")]
     Promote(PromoteArgs),
-    /// Keep a canary at its share of the traffic; the judge goes on looking
+    /// Keep a version on trial at its share of the traffic; the judge goes on looking
     #[command(after_help = "Example:\n  tidegate pause iris")]
     Pause(Model),
-    /// Let a paused canary go on with its steps
+    /// Let a paused trial go on with its steps
     #[command(after_help = "Example:\n  tidegate resume iris")]
     Resume(Model),
     /// Stop a release: all traffic back at once, and everything undone
@@ -184,7 +184,7 @@ pub struct DeployArgs {
 /// How a release gets its traffic, where the command says it.
 #[derive(Debug, Args)]
 pub struct StrategyArgs {
-    /// How the new version gets its traffic: blue-green, canary [default: as the release file says]
+    /// How the new version gets its traffic: blue-green, canary, ab-test, shadow, rolling, recreate [default: as the release file says]
     #[arg(long, value_name = "NAME", value_parser = strategy)]
     pub strategy: Option<Strategy>,
     /// Steps of a canary: shares, times and `pause`, e.g. 5%,10m,25%,pause,50%,10m
@@ -199,7 +199,7 @@ fn strategy(text: &str) -> Result<Strategy, String> {
     })
 }
 
-/// Which canary, and how far.
+/// Which version on trial, and how far.
 #[derive(Debug, Args)]
 pub struct PromoteArgs {
     /// The model
@@ -284,7 +284,7 @@ pub struct RejectArgs {
 /// What to draw.
 #[derive(Debug, Args)]
 pub struct GraphArgs {
-    /// The workflow's file, or a built-in name: model_deployer, blue_green, canary, rollback
+    /// The workflow's file, or a built-in name: model_deployer, rollback, or a strategy's: blue_green, canary, ab_test, shadow, rolling, recreate
     #[arg(required_unless_present = "run")]
     pub workflow: Option<String>,
     /// Draw what a run did with its own graph instead: its id, the beginning of it, or a model for its newest

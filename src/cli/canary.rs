@@ -35,16 +35,15 @@ pub async fn abort(app: App, args: AbortArgs, out: &Out) -> Result<Exit, Failed>
 async fn tell(app: App, model: &str, name: &str, value: Value, does: &str, out: &Out) -> Result<Exit, Failed> {
     let thread = app.find_thread(model).await.map_err(plain)?;
     let row = app.ledger().get(thread.id.as_str()).await.map_err(|e| plain(Failure::new(e.code(), e.to_string())))?;
-    let is_canary = row.and_then(|row| row.plan).is_some_and(|plan| plan["canary"].is_object());
-    if !is_canary || thread.status.is_terminal() {
-        let failure = Failure::new("no_canary", format!("no canary of {model} is under way"));
-        return Err(plain(
-            failure
-                .hint("`tidegate deploy PATH --strategy canary` begins one; `tidegate runs` shows what is under way"),
-        ));
+    let plan = row.and_then(|row| row.plan).unwrap_or_default();
+    let on_trial = ["canary", "ab_test", "shadow", "rolling"].into_iter().any(|key| plan[key].is_object());
+    if !on_trial || thread.status.is_terminal() {
+        let what = format!("no canary, A/B test, shadow or rolling release of {model} is under way");
+        let hint = "`tidegate deploy PATH --strategy canary` begins one; `tidegate runs` shows what is under way";
+        return Err(plain(Failure::new("no_trial", what).hint(hint)));
     }
     let seq = app.signal(&thread.id, name, value, &prompt::user()).await.map_err(|f| (f, Some(thread.id.clone())))?;
     let said = json!({"thread": thread.id, "signal": name, "seq": seq});
-    out.data_of(&thread.id, &said, || format!("the canary of {model} {does}"))?;
+    out.data_of(&thread.id, &said, || format!("the new version of {model} {does}"))?;
     Ok(Exit::Done)
 }

@@ -13,7 +13,7 @@ use crate::app::{App, Home, Paused, Settings, host_failure};
 use crate::graph::{Failure, ThreadId};
 use crate::host::api::HostStatus;
 use crate::host::{HostClient, HostConfig, HostError, ensure_started, install, start_everything, stop_everything};
-use crate::ports::SlotState;
+use crate::ports::{Leg, SlotState, first_of};
 
 fn of(error: &HostError) -> Failed {
     plain(host_failure(error))
@@ -61,20 +61,28 @@ fn value_of(status: &HostStatus) -> Value {
     value
 }
 
+/// What a slot is there for; nothing where no route names it.
+fn role(status: &HostStatus, token: &str) -> &'static str {
+    let named = |leg: &Leg| leg.slots.iter().any(|slot| slot == token);
+    let plans = || status.routes.iter().map(|route| &route.traffic);
+    if plans().any(|plan| plan.stable().is_some_and(named)) {
+        "live"
+    } else if plans().any(|plan| plan.candidates().iter().any(named)) {
+        "on trial"
+    } else if status.routes.iter().any(|route| route.standby.as_deref() == Some(first_of(token))) {
+        "standby"
+    } else {
+        ""
+    }
+}
+
 fn text_of(status: &HostStatus) -> String {
     let address = status.public_addr.map_or_else(|| "–".to_owned(), |a| format!("http://{a}"));
     let state = if status.down { "down" } else { "up" };
     let mut text = format!("{state}, pid {} since {}, public endpoint {address}\n", status.pid, ago(status.started_at));
     let mut slots = table(["slot", "model", "version", "state", "port", "pid", "restarts", "role"]);
     for slot in &status.slots {
-        let is = |token: &Option<String>| token.as_deref() == Some(slot.token.as_str());
-        let role = if status.routes.iter().any(|r| is(&r.live)) {
-            "live"
-        } else if status.routes.iter().any(|r| is(&r.standby)) {
-            "standby"
-        } else {
-            ""
-        };
+        let role = role(status, &slot.token);
         slots.add_row([
             slot.token.clone(),
             slot.model.clone(),

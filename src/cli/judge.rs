@@ -37,7 +37,7 @@ pub fn run(args: &JudgeArgs, out: &Out) -> Result<Exit, Failed> {
         let why = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
         plain(Failure::new("rule_invalid", e.to_string()).because(why).hint("docs/judge.md has the settings of a rule"))
     })?;
-    out.data(&report, || text(&report))?;
+    out.data(&report, || report_text(&report))?;
     Ok(match report.judgement.verdict {
         Verdict::Pass => Exit::Done,
         Verdict::Fail => Exit::Failed,
@@ -73,12 +73,17 @@ fn rule(text: Option<&str>, samples: &[Sample]) -> Result<Rule, Failed> {
     })
 }
 
-fn text(report: &Report) -> String {
-    let word = |verdict| match verdict {
+/// A verdict in one word.
+pub(super) fn word(verdict: Verdict) -> &'static str {
+    match verdict {
         Verdict::Pass => "pass",
         Verdict::Fail => "fail",
         Verdict::Inconclusive => "inconclusive",
-    };
+    }
+}
+
+/// A report as a table, with the evidence over time.
+pub(super) fn report_text(report: &Report) -> String {
     let mut shown = table(["CHECK", "VERDICT", "CANDIDATE", "BASELINE", "EVIDENCE", "NEEDED"]);
     for finding in &report.judgement.findings {
         let number = |value: Option<f64>| value.map(|value| measured(value, finding)).unwrap_or_default();

@@ -27,6 +27,7 @@ mod timeline;
 mod traffic;
 mod travel;
 mod usage;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -39,8 +40,22 @@ use crate::app::{App, Home};
 use crate::graph::Failure;
 use out::Out;
 
-/// Parses, runs, and turns the end into an exit code.
-pub async fn main() -> ExitCode {
+/// Parses, runs, and turns the end into an exit code. Not async: the program would compile all of the commands' futures a second time.
+pub fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run_command());
+    // A thread that still reads the terminal must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run_command() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::told(&error),

@@ -10,7 +10,7 @@ use super::show::{ago, table};
 use super::{Exit, Failed, plain};
 use crate::app::App;
 use crate::graph::Failure;
-use crate::ports::{Slot, VersionTraffic};
+use crate::ports::{Slot, VersionTraffic, first_of, together};
 use crate::release::{LedgerError, ReleaseFilter, ReleaseRow};
 
 fn ledger(error: LedgerError) -> Failed {
@@ -77,7 +77,7 @@ impl<'a> Serving<'a> {
         let slot = client.slot(&token).await;
         let traffic = client.traffic(&row.model_name).await;
         let trouble = slot.as_ref().err().or(traffic.as_ref().err()).map(ToString::to_string);
-        let traffic = traffic.unwrap_or_default().into_iter().find(|t| t.token == token);
+        let traffic = together(traffic.unwrap_or_default().into_iter().filter(|t| first_of(&t.token) == token));
         Self { row, slot: slot.ok().flatten(), traffic, trouble }
     }
 

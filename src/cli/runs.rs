@@ -19,6 +19,7 @@ use super::show::{ago, event_line, table};
 use super::stream::Stream;
 use super::timeline::{UnderWay, timeline};
 use super::travel::{self, state_text, state_value};
+use super::verdicts::verdicts;
 use super::{Exit, Failed, answers, deploy, json, plain, prompt};
 use crate::app::{App, read_text, spawn_detached};
 use crate::graph::{Advance, Export, Failure, RunEnd, StateSnapshot, ThreadFilter, ThreadId, ThreadStatus};
@@ -280,7 +281,10 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
         }
         text.push_str(&checks(&snapshot));
         text.push_str(&format!("path\n{}\n", path_text(&path)));
-        format!("{text}\n{}", timeline(&events, UnderWay::of(&thread, Utc::now())))
+        if let Some(reason) = snapshot.values.get("bake").and_then(|bake| bake["reason"].as_str()) {
+            text.push_str(&format!("watched   {reason}\n"));
+        }
+        format!("{text}\n{}{}", timeline(&events, UnderWay::of(&thread, Utc::now())), verdicts(&events))
     })?;
     Ok(Exit::Done)
 }

@@ -22,7 +22,8 @@ pub struct ApprovalGate(pub Arc<World>);
 pub struct Reads {
     plan: DeploymentPlan,
     package: Value,
-    validated: Validated,
+    /// Absent where the new version can only be started once the live one has stopped: its checks come after the decision.
+    validated: Option<Validated>,
 }
 
 /// What it writes.
@@ -56,12 +57,10 @@ impl Node for ApprovalGate {
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
         let package = package(reads.package)?;
-        let findings = Findings {
-            version: package.model_version,
-            content_digest: package.content_digest,
-            checks: reads.validated.checks,
-            diff_to_live: reads.validated.diff_to_live,
-        };
+        let found = reads.validated.map(|validated| (validated.checks, validated.diff_to_live));
+        let (checks, diff_to_live) = found.unwrap_or_default();
+        let (version, content_digest) = (package.model_version, package.content_digest);
+        let findings = Findings { version, content_digest, checks, diff_to_live };
         let evidence = Evidence::new(&reads.plan, findings);
         let approval = if reads.plan.approval.required { Some(ask(cx, &reads.plan, &evidence).await?) } else { None };
         let at = cx.now().await?;

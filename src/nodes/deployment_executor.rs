@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::effects::{RegisterModel, StartSlot, UpdateRelease};
-use super::readiness::until_ready;
+use super::readiness::all_ready;
 use super::{LiveSlot, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::ports::{PackagedModel, RegisteredModel};
@@ -45,10 +45,11 @@ impl Node for DeploymentExecutor {
             model: plan.model.to_string(),
             package: package.clone(),
             env_file: plan.env_file.clone().map(PathBuf::from),
+            replicas: (1..=plan.first_replicas()).collect(),
         };
         let started = cx.effect("slot", start).await?;
         let at = cx.now().await?;
-        let ready = cx.observe("ready", until_ready(&self.0, &started.token, plan.ready_timeout_ms)).await?;
+        let ready = cx.observe("ready", all_ready(&self.0, &started.token, plan.ready_timeout_ms)).await?;
         let registered = RegisteredModel {
             model_name: plan.model.to_string(),
             model_version: package.model_version.clone(),

@@ -10,7 +10,7 @@ use super::world::{ledger_err, port_err};
 use super::{Situation, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::release::{
-    DeployRequest, DeploymentPlan, PlanInput, ReleaseChange, ReleaseKind, ReleaseRow, Strategy, plan,
+    DeployRequest, DeploymentPlan, PlanInput, PlanState, ReleaseChange, ReleaseKind, ReleaseRow, Seen, Strategy, plan,
 };
 
 /// Reads the request, writes the plan. The planning itself is a pure function of the release room.
@@ -51,6 +51,7 @@ impl Node for DeploymentPlanner {
             request,
             live: situation.live.clone(),
             machine: situation.machine,
+            seen: situation.seen.clone(),
             policy: self.0.policy.clone(),
         };
         let plan = plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))?;
@@ -75,5 +76,31 @@ pub(super) async fn look(world: &World, model: &str) -> Result<Situation, NodeEr
         machine: world.machine.facts().await.map_err(port_err)?,
         generation: route.as_ref().map_or(0, |r| r.generation),
         live_slot: route.and_then(|r| r.live),
+        seen: seen(world, model).await?,
     })
+}
+
+/// Seconds over which a model's traffic is averaged, and how many must have been counted to say anything.
+const TRAFFIC_SECONDS: std::ops::RangeInclusive<u64> = 60..=600;
+/// Releases that are looked back at.
+const LAST_RELEASES: usize = 5;
+
+/// How much a model is asked, and whether one of its last releases went bad in front of users.
+///
+/// # Errors
+/// When the ledger cannot be read. A gateway that does not answer has seen nothing.
+pub async fn seen(world: &World, model: &str) -> Result<Seen, Failure> {
+    let rows = world.ledger.history(model).await.map_err(|e| Failure::new(e.code(), e.to_string()))?;
+    let deploys = rows.iter().filter(|row| row.kind == ReleaseKind::Deploy && row.status.is_terminal());
+    let went_bad =
+        deploys.take(LAST_RELEASES).find(|row| row.status == PlanState::Failed && row.endpoint_url.is_some());
+    let name = |row: &ReleaseRow| row.model_version.clone().unwrap_or_else(|| row.deployment_id.clone());
+    let rps = world.router.series(model, 0).await.ok().and_then(|page| {
+        let since = page.since.max((page.until + 1).saturating_sub(*TRAFFIC_SECONDS.end()));
+        let counted = (page.until + 1).saturating_sub(since);
+        let seconds = page.slots.iter().flat_map(|slot| &slot.seconds).filter(|second| second.second >= since);
+        let requests: u64 = seconds.map(|second| second.requests).sum();
+        TRAFFIC_SECONDS.contains(&counted).then(|| requests as f64 / counted as f64)
+    });
+    Ok(Seen { rps, went_bad: went_bad.map(name) })
 }

@@ -1,11 +1,11 @@
 //! The nodes of a release, and the effects of the generic ones: each its own file, each readable alone. They speak to ports and to the journal, never to adapters.
 
 mod approval_gate;
-mod canary;
 mod deployment_executor;
 mod deployment_planner;
 pub mod effects;
 mod finalise;
+mod make_room;
 mod packager;
 mod readiness;
 mod retire;
@@ -13,22 +13,24 @@ mod rollback;
 mod state;
 mod tools;
 mod traffic_shift;
+mod trial;
 mod validation;
 mod ward;
 mod watch;
 mod world;
 
 pub use approval_gate::{ApprovalGate, ApprovalQuestion};
-pub use canary::{CANARY_SIGNALS, Canary, CanaryState};
 pub use deployment_executor::DeploymentExecutor;
-pub use deployment_planner::DeploymentPlanner;
+pub use deployment_planner::{DeploymentPlanner, seen};
 pub use finalise::Finalise;
+pub use make_room::MakeRoom;
 pub use packager::PackagerNode;
 pub use retire::Retire;
 pub use rollback::{Rollback, RollbackRequest};
 pub use state::{BakeReport, LiveSlot, RouteState, Situation, Validated};
 pub use tools::Tools;
 pub use traffic_shift::TrafficShift;
+pub use trial::{AbTest, Canary, Rolling, Shadow, TRIAL_SIGNALS, TrialState};
 pub use validation::Validation;
 pub use watch::Watch;
 pub use world::World;

@@ -29,6 +29,17 @@ pub(super) async fn until_ready(world: &World, token: &str, timeout_ms: u64) -> 
     Ok(LiveSlot { token: slot.token, address: format!("http://127.0.0.1:{}", slot.port), port: slot.port, ready_ms })
 }
 
+/// Waits until all replicas are ready; returns the first one, and how long all of them took.
+pub(super) async fn all_ready(world: &World, first: &str, timeout_ms: u64) -> Result<LiveSlot, NodeError> {
+    let began = Instant::now();
+    let slot = until_ready(world, first, timeout_ms).await?;
+    for replica in world.pool(first).await.map_err(port_err)?.iter().skip(1) {
+        until_ready(world, &replica.token, timeout_ms).await?;
+    }
+    let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(LiveSlot { ready_ms, ..slot })
+}
+
 /// Waits while the slot comes up that was started anew. One that is ready or was so since, and one whose process ended by itself, is
 /// not waited for: what that means the caller says.
 pub(super) async fn until_up_again(world: &World, token: &str, timeout_ms: u64) -> Result<Slot, NodeError> {

@@ -10,6 +10,8 @@ use super::effects::RemoveSlots;
 use super::world::{ledger_err, port_err};
 use super::{RouteState, World};
 use crate::graph::{Context, Node, NodeError, Outcome};
+use crate::ports::first_of;
+use crate::release::ReleaseRow;
 
 /// Reads the route, writes which slots are gone.
 pub struct Retire(pub Arc<World>);
@@ -49,13 +51,16 @@ async fn superfluous(world: &World, route: &RouteState) -> Result<Vec<String>, N
     // The route as it is now: a run that was resumed late must not judge by the one that it made.
     let now = world.router.route(&route.model).await.map_err(port_err)?;
     let now = now.as_ref();
-    let in_use = [now.and_then(|r| r.live.as_deref()), now.and_then(|r| r.standby.as_deref())];
+    // All replicas of a version that serves or stands by stay, also those that a fall-back left without traffic.
+    let in_use = now.map(|route| route.traffic.slots().map(|token| first_of(token).to_owned()).collect::<Vec<_>>());
+    let in_use = in_use.unwrap_or_default();
     let slots = world.target.slots().await.map_err(port_err)?;
     let rows = world.ledger.history(&route.model).await.map_err(ledger_err)?;
     let token_in = |token: &str, ended: bool| {
-        rows.iter().any(|row| row.slot_token.as_deref() == Some(token) && row.status.is_terminal() == ended)
+        let of = |row: &ReleaseRow| row.slot_token.as_deref() == Some(first_of(token));
+        rows.iter().any(|row| of(row) && row.status.is_terminal() == ended)
     };
     let slots = slots.into_iter().filter(|s| token_in(&s.token, true) && !token_in(&s.token, false));
-    let idle = slots.filter(|s| s.model == route.model && !in_use.contains(&Some(s.token.as_str())));
+    let idle = slots.filter(|s| s.model == route.model && !in_use.iter().any(|first| first == first_of(&s.token)));
     Ok(idle.map(|s| s.token).collect())
 }

@@ -7,15 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::deployment_planner::look;
-use super::effects::{CompleteRelease, OpenRelease, StartSlot, SwitchTraffic, UpdateRelease};
-use super::readiness::until_ready;
+use super::effects::{CompleteRelease, OpenRelease, StartReplicas, StartSlot, SwitchTraffic, UpdateRelease};
+use super::make_room::{Occupant, vacate};
+use super::readiness::all_ready;
 use super::world::{ledger_err, port_err};
 use super::{RouteState, Situation, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::ports::{PackagedModel, SlotState};
+use crate::ports::{PackagedModel, SlotState, number_of};
 use crate::release::{
-    DEFAULT_READY_TIMEOUT_MS, ModelDeployerOutput, ModelName, PlanState, ReleaseChange, ReleaseKind, ReleaseRow,
-    rollback_target,
+    DEFAULT_HOLD_MS, DEFAULT_READY_TIMEOUT_MS, ModelDeployerOutput, ModelName, PlanState, ReleaseChange, ReleaseKind,
+    ReleaseRow, Strategy, rollback_target,
 };
 
 /// Reads the request, goes back, writes the output.
@@ -66,7 +67,7 @@ struct Way {
 #[async_trait]
 impl Node for Rollback {
     const KIND: &'static str = "rollback";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Reads = Reads;
     type Writes = Writes;
 
@@ -76,6 +77,7 @@ impl Node for Rollback {
         let at = cx.now().await?;
         let way: Way = cx.pin("way", find_way(&self.0, &request)).await?;
         cx.effect("open", OpenRelease(row(&id, &request, &way, at))).await?;
+        let held = self.make_room(cx, &request, &way).await?;
         let token = self.running_slot(cx, &request, &way).await?;
         let executing =
             ReleaseChange { slot_token: Some(token.clone()), ..ReleaseChange::to(PlanState::Executing, at) };
@@ -84,8 +86,9 @@ impl Node for Rollback {
             model: request.model.to_string(),
             live: token,
             standby: None,
-            before: way.situation.live_slot.clone(),
-            expected_generation: way.situation.generation,
+            before: way.situation.live_slot.clone().filter(|_| held.is_none()),
+            held_ms: held.as_ref().map(|_| DEFAULT_HOLD_MS),
+            expected_generation: held.map_or(way.situation.generation, |route| route.generation),
         };
         let route = cx.effect("switch", switch).await?;
         let output = ModelDeployerOutput {
@@ -116,11 +119,36 @@ impl Node for Rollback {
 }
 
 impl Rollback {
+    /// Where the live version took the other one's place because both do not fit, it has to make room again.
+    async fn make_room(
+        &self,
+        cx: &Context,
+        request: &RollbackRequest,
+        way: &Way,
+    ) -> Result<Option<RouteState>, NodeError> {
+        let cold = way.warm.is_none() && way.package.is_some();
+        let Some(occupant) = Occupant::of(&way.situation).filter(|_| cold) else { return Ok(None) };
+        if way.live.deployment_strategy != Strategy::Recreate {
+            return Ok(None);
+        }
+        let (model, timeout_ms) = (request.model.as_str(), DEFAULT_READY_TIMEOUT_MS);
+        vacate(&self.0, cx, model, occupant, DEFAULT_HOLD_MS, timeout_ms).await.map(Some)
+    }
+
     /// The slot to go back to: the warm one, or one started from the package that was kept.
     async fn running_slot(&self, cx: &Context, request: &RollbackRequest, way: &Way) -> Result<String, NodeError> {
+        let count = way.target.plan.as_ref().and_then(|plan| plan["replicas"].as_u64()).unwrap_or(1);
+        let count = u32::try_from(count).unwrap_or(1).max(1);
+        let env_file = way.target.plan.as_ref().and_then(|p| p["env_file"].as_str()).map(Into::into);
         if let Some(token) = &way.warm {
+            // A rolling release kept one of them.
+            let missing = cx.pin("missing", missing(&self.0, token, count)).await?;
+            if let Some(package) = way.package.clone().filter(|_| !missing.is_empty()) {
+                let start = StartSlot { model: request.model.to_string(), package, env_file, replicas: missing };
+                cx.effect("replicas", StartReplicas { first: token.clone(), start }).await?;
+            }
             // It was when the way was found; the host may have been down since.
-            cx.observe("ready", until_ready(&self.0, token, DEFAULT_READY_TIMEOUT_MS)).await?;
+            cx.observe("ready", all_ready(&self.0, token, DEFAULT_READY_TIMEOUT_MS)).await?;
             return Ok(token.clone());
         }
         let Some(package) = way.package.clone() else {
@@ -129,11 +157,19 @@ impl Rollback {
                 .hint("release that version again")
                 .into());
         };
-        let env_file = way.target.plan.as_ref().and_then(|p| p["env_file"].as_str()).map(Into::into);
-        let slot = cx.effect("slot", StartSlot { model: request.model.to_string(), package, env_file }).await?;
-        cx.observe("ready", until_ready(&self.0, &slot.token, DEFAULT_READY_TIMEOUT_MS)).await?;
+        let replicas = (1..=count).collect();
+        let start = StartSlot { model: request.model.to_string(), package, env_file, replicas };
+        let slot = cx.effect("slot", start).await?;
+        cx.observe("ready", all_ready(&self.0, &slot.token, DEFAULT_READY_TIMEOUT_MS)).await?;
         Ok(slot.token)
     }
+}
+
+/// The numbers of a version's replicas that are not there, up to `count`.
+pub(super) async fn missing(world: &World, first: &str, count: u32) -> Result<Vec<u32>, NodeError> {
+    let pool = world.pool(first).await.map_err(port_err)?;
+    let there: Vec<u32> = pool.iter().map(|slot| number_of(&slot.token)).collect();
+    Ok((1..=count).filter(|nth| !there.contains(nth)).collect())
 }
 
 async fn find_way(world: &World, request: &RollbackRequest) -> Result<Way, NodeError> {

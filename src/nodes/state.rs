@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::release::{AnswerDifference, CheckResult, LiveRelease, Machine};
+use crate::release::{AnswerDifference, CheckResult, LiveRelease, Machine, Seen};
 
 /// What was the case when the plan was made; everything later expects it to be so still.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,9 @@ pub struct Situation {
     pub generation: u64,
     /// Token of the slot that answers.
     pub live_slot: Option<String>,
+    /// What was seen of the model.
+    #[serde(default)]
+    pub seen: Seen,
 }
 
 /// The slot of the new version.

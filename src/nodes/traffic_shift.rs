@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::effects::{SwitchTraffic, UpdateRelease};
-use super::readiness::until_ready;
+use super::readiness::all_ready;
 use super::{LiveSlot, RouteState, Situation, World};
 use crate::graph::{Context, Node, NodeError, Outcome};
 use crate::release::{DeploymentPlan, PlanState, ReleaseChange};
@@ -42,14 +42,18 @@ impl Node for TrafficShift {
         let id = cx.thread().to_string();
         let at = cx.now().await?;
         // It was when it was validated; days may have gone by since, and the host may have been down.
-        cx.observe("ready", until_ready(&self.0, &reads.slot.token, reads.plan.ready_timeout_ms)).await?;
+        cx.observe("ready", all_ready(&self.0, &reads.slot.token, reads.plan.ready_timeout_ms)).await?;
         let change = ReleaseChange::to(PlanState::Executing, at);
         cx.effect("executing", UpdateRelease { deployment_id: id.clone(), change }).await?;
+        // Where the live version had to stop first nobody is left to stand by.
+        let held_ms = reads.plan.hold_ms;
+        let before = reads.situation.live_slot.filter(|_| held_ms.is_none());
         let switch = SwitchTraffic {
             model: reads.plan.model.to_string(),
             live: reads.slot.token,
-            standby: reads.situation.live_slot.clone(),
-            before: reads.situation.live_slot,
+            standby: before.clone(),
+            before,
+            held_ms,
             expected_generation: reads.route.map_or(reads.situation.generation, |route| route.generation),
         };
         let route = cx.effect("switch", switch).await?;

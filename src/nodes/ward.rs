@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::world::port_err;
 use super::{BakeReport, LiveSlot, RouteState};
 use crate::graph::NodeError;
-use crate::ports::{ServiceCall, ServiceClient, SlotState, Target, TrafficRouter, VersionTraffic};
+use crate::ports::{
+    ServiceCall, ServiceClient, SlotState, Target, TrafficRouter, VersionTraffic, first_of, replica_token, together,
+};
 use crate::release::DeploymentPlan;
 
 /// Pause between two looks, and between the end of a knock and the next one.
@@ -180,7 +182,7 @@ impl Ward<'_> {
 
     async fn traffic(&self) -> Result<Option<VersionTraffic>, NodeError> {
         let all = self.router.traffic(self.plan.model.as_str()).await.map_err(port_err)?;
-        Ok(all.into_iter().find(|t| t.token == self.slot.token))
+        Ok(together(all.into_iter().filter(|t| first_of(&t.token) == self.slot.token)))
     }
 
     async fn look(&self, traffic: Option<&VersionTraffic>) -> Result<Look, NodeError> {
@@ -189,16 +191,20 @@ impl Ward<'_> {
             let why = route.changed_by_gateway.unwrap_or_else(|| "somebody changed the route".to_owned());
             return Ok(Look::Bad(format!("the traffic does not go to it any more: {why}")));
         }
-        let slot = self.target.slot(&self.slot.token).await.map_err(port_err)?;
-        let Some(slot) = slot else { return Ok(Look::Bad("its slot is gone".to_owned())) };
-        if slot.restarts > 0 {
-            let how = slot.last_exit.unwrap_or_else(|| "ended".to_owned());
-            return Ok(Look::Bad(format!("its process ended by itself ({how})")));
+        let mut ready = true;
+        for nth in 1..=self.plan.replicas.max(1) {
+            let slot = self.target.slot(&replica_token(&self.slot.token, nth)).await.map_err(port_err)?;
+            let Some(slot) = slot else { return Ok(Look::Bad("its slot is gone".to_owned())) };
+            if slot.restarts > 0 {
+                let how = slot.last_exit.unwrap_or_else(|| "ended".to_owned());
+                return Ok(Look::Bad(format!("its process ended by itself ({how})")));
+            }
+            ready &= slot.state == SlotState::Ready;
         }
         if let Some(reason) = traffic.and_then(|t| self.too_many_errors(t)) {
             return Ok(Look::Bad(reason));
         }
-        Ok(if slot.state == SlotState::Ready { Look::Good } else { Look::Unready })
+        Ok(if ready { Look::Good } else { Look::Unready })
     }
 
     fn too_many_errors(&self, traffic: &VersionTraffic) -> Option<String> {
@@ -257,7 +263,7 @@ mod tests {
     use super::*;
     use crate::ports::{PortError, Route, ServiceAnswer, Slot, SlotRequest, SwitchRequest, TrafficPlan};
     use crate::release::units::Millis;
-    use crate::release::{DeployRequest, Machine, ModelName, PlanInput, Policy, SmokeCase, plan};
+    use crate::release::{DeployRequest, Machine, ModelName, PlanInput, Policy, Seen, SmokeCase, plan};
 
     /// How the service treats a request.
     #[derive(Debug, Clone, Copy, PartialEq)]
@@ -320,7 +326,8 @@ mod tests {
 
     fn a_plan(for_ms: u64, timeout_ms: Option<u64>) -> DeploymentPlan {
         let request = DeployRequest::for_project(ModelName::new("iris").unwrap(), "/p/iris");
-        let input = PlanInput { request, live: None, machine: Machine::default(), policy: Policy::default() };
+        let (machine, seen, policy) = (Machine::default(), Seen::default(), Policy::default());
+        let input = PlanInput { request, live: None, machine, seen, policy };
         let mut plan = plan(&input).unwrap();
         plan.bake.for_ms = for_ms;
         let case = timeout_ms.map(|ms| SmokeCase {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::graph::{Failure, FailureDetails, NodeError};
 use crate::ports::{
-    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, SecretFiles, ServiceClient, Target,
-    TrafficRouter,
+    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, SecretFiles, ServiceClient, Slot, Target,
+    TrafficRouter, first_of, number_of,
 };
 use crate::release::{LedgerError, Policy, ReleaseLedger};
 
@@ -34,6 +34,16 @@ pub struct World {
     pub policy: Policy,
     /// Folder under which slots have theirs, absolute.
     pub slots_dir: PathBuf,
+}
+
+impl World {
+    /// The replicas of a version by the token of the first one, in the order of their numbers; those that are there.
+    pub(super) async fn pool(&self, first: &str) -> Result<Vec<Slot>, PortError> {
+        let mut slots = self.target.slots().await?;
+        slots.retain(|slot| first_of(&slot.token) == first);
+        slots.sort_by_key(|slot| number_of(&slot.token));
+        Ok(slots)
+    }
 }
 
 /// A port's error as a node's failure.

@@ -11,6 +11,7 @@ mod http_call;
 mod machine;
 mod mirror;
 mod packager;
+mod pool;
 mod progress;
 mod registry;
 mod router;
@@ -32,10 +33,11 @@ pub use mirror::{MirrorAnswer, MirrorBody, MirrorPage, MirrorPair};
 pub use packager::{
     GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute,
 };
+pub use pool::{first_of, number_of, replica_token};
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
 pub use router::{
-    Fence, LatencySummary, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficRouter, VersionTraffic,
+    Fence, LatencySummary, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficRouter, VersionTraffic, together,
 };
 pub use secret_source::SecretSource;
 pub use secrets::{SecretFiles, Secrets, parse_env_file};

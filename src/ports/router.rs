@@ -110,6 +110,27 @@ pub struct VersionTraffic {
     pub latency: Option<LatencySummary>,
 }
 
+/// What the replicas of a version did together; of their latencies the worst, because quantiles cannot be added.
+pub fn together(replicas: impl Iterator<Item = VersionTraffic>) -> Option<VersionTraffic> {
+    let worst = |a: LatencySummary, b: LatencySummary| LatencySummary {
+        p50_ms: a.p50_ms.max(b.p50_ms),
+        p95_ms: a.p95_ms.max(b.p95_ms),
+        p99_ms: a.p99_ms.max(b.p99_ms),
+        max_ms: a.max_ms.max(b.max_ms),
+    };
+    replicas.reduce(|all, one| VersionTraffic {
+        requests: all.requests + one.requests,
+        errors: all.errors + one.errors,
+        client_errors: all.client_errors + one.client_errors,
+        in_flight: all.in_flight + one.in_flight,
+        latency: match (all.latency, one.latency) {
+            (Some(a), Some(b)) => Some(worst(a, b)),
+            (a, b) => a.or(b),
+        },
+        ..all
+    })
+}
+
 /// What a router says to what it does not offer: one that only switches is a router, too.
 fn cannot(what: &str) -> PortError {
     PortError::new("router_cannot", format!("this router cannot {what}"))

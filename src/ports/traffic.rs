@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// All of a model's traffic: weights and shares are parts of this.
-pub const WHOLE: u32 = 100_000;
+pub const WHOLE: u32 = crate::release::WHOLE_WEIGHT;
 
 /// How a model's traffic is divided. Empty legs without a hold: the model is not served.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -106,6 +106,13 @@ fn default_paths() -> Vec<String> {
 pub struct Hold {
     /// A request that waited this long is answered 503. How many may wait at once is a setting of the host.
     pub timeout_ms: u64,
+}
+
+impl Sticky {
+    /// A cookie of the usual name and age.
+    pub fn cookie() -> Self {
+        Self::Cookie { name: default_cookie(), max_age_s: default_cookie_age_s() }
+    }
 }
 
 impl TrafficPlan {

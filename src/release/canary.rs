@@ -7,13 +7,12 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::trial::SplitBy;
 use super::units::{UnitError, duration_text, parse_duration_ms, parse_share};
 use crate::judge::Rule;
 
 /// All of the traffic: weights are parts of this.
 pub const WHOLE_WEIGHT: u32 = 100_000;
-/// Steps where nobody names some.
-pub const DEFAULT_CANARY_STEPS: &str = "5%,10m,25%,10m,50%,10m";
 /// More steps are a mistake.
 const MOST_STEPS: usize = 100;
 /// The word of a step that waits for a person.
@@ -28,6 +27,14 @@ pub enum CanaryStep {
     Wait(u64),
     /// It stays so until somebody promotes it.
     Pause,
+}
+
+impl CanaryStep {
+    /// The step that gives so much of the traffic, 0 to 1.
+    pub fn share(share: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is 0 to 1")]
+        Self::Weight((share.clamp(0.0, 1.0) * f64::from(WHOLE_WEIGHT)).round() as u32)
+    }
 }
 
 /// A step as text: `5%`, `10m`, `pause`.
@@ -56,8 +63,7 @@ impl std::str::FromStr for CanaryStep {
         }
         if text.ends_with('%') {
             let share = parse_share(text).map_err(|_| wrong())?;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is 0 to 1")]
-            return Ok(Self::Weight((share * f64::from(WHOLE_WEIGHT)).round() as u32));
+            return Ok(Self::share(share));
         }
         parse_duration_ms(text).map(Self::Wait).map_err(|_| wrong())
     }
@@ -166,6 +172,9 @@ pub struct CanarySpec {
     /// What is held while it has a part of the traffic; absent: error rate and p99 are no higher than the live version's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Rule>,
+    /// Keeps a caller at the version that it had: `cookie`, `client-ip`, or `{ header: x-user-id }`; absent: each request is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<SplitBy>,
 }
 
 /// What will be done.
@@ -176,6 +185,9 @@ pub struct CanaryPlan {
     pub steps: CanarySteps,
     /// What is held meanwhile.
     pub analysis: Rule,
+    /// What keeps a caller at its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<SplitBy>,
 }
 
 impl CanarySpec {
@@ -184,14 +196,18 @@ impl CanarySpec {
     pub fn plan(&self) -> CanaryPlan {
         let steps = self.steps.clone().unwrap_or_default();
         let watched = || Rule { window_ms: steps.watched_ms().max(1), ..Rule::default() };
-        CanaryPlan { analysis: self.analysis.clone().unwrap_or_else(watched), steps }
+        CanaryPlan { analysis: self.analysis.clone().unwrap_or_else(watched), steps, by: self.by.clone() }
     }
 
     /// The same with what `over` says differently.
     #[must_use]
     pub fn overlaid(&self, over: &Self) -> Self {
-        let (steps, analysis) = (over.steps.as_ref().or(self.steps.as_ref()), over.analysis.as_ref());
-        Self { steps: steps.cloned(), analysis: analysis.or(self.analysis.as_ref()).cloned() }
+        let (steps, analysis, by) = (over.steps.clone(), over.analysis.clone(), over.by.clone());
+        Self {
+            steps: steps.or_else(|| self.steps.clone()),
+            analysis: analysis.or_else(|| self.analysis.clone()),
+            by: by.or_else(|| self.by.clone()),
+        }
     }
 }
 
@@ -208,7 +224,7 @@ mod tests {
         assert_eq!(steps.steps()[..2], [CanaryStep::Weight(500), CanaryStep::Wait(90_000)]);
         let text = json!(steps);
         assert_eq!(serde_json::from_value::<CanarySteps>(text.clone()).expect("steps"), steps, "{text}");
-        assert_eq!(CanarySteps::parse(DEFAULT_CANARY_STEPS).expect("steps"), CanarySteps::default());
+        assert_eq!(CanarySteps::parse("5%,10m,25%,10m,50%,10m").expect("steps"), CanarySteps::default());
     }
 
     #[test]
@@ -233,7 +249,7 @@ mod tests {
     fn the_judge_watches_as_long_as_the_steps_take() {
         let spec: CanarySpec = serde_json::from_value(json!({"steps": ["5%", "1m", "50%", "2m"]})).expect("a spec");
         assert_eq!(spec.plan().analysis.window_ms, 180_000);
-        let over = CanarySpec { analysis: Some(Rule { alpha: 0.05, ..Rule::default() }), steps: None };
+        let over = CanarySpec { analysis: Some(Rule { alpha: 0.05, ..Rule::default() }), ..CanarySpec::default() };
         let both = spec.overlaid(&over).plan();
         assert_eq!((both.analysis.alpha, both.steps), (0.05, spec.plan().steps));
         assert!(serde_json::from_value::<CanarySpec>(json!({"step": []})).is_err());

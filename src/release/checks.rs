@@ -3,6 +3,7 @@
 use super::plan::{Bound, CheckKind, DeploymentPlan, Limit, PlanInput, PlanStep, PlannedCheck};
 use super::planner::Reasons;
 use super::request::ModelSource;
+use super::strategy::Strategy;
 use super::units::duration_text;
 
 /// What is checked before users see anything.
@@ -65,16 +66,24 @@ pub(super) fn steps(plan: &DeploymentPlan) -> Vec<PlanStep> {
         ModelSource::Project { .. } => format!("{}builds the project with BentoML in its environment", training(plan)),
         ModelSource::Artifact { .. } => "writes a service for the model and builds it with BentoML".to_owned(),
     };
-    let mut steps = vec![
-        step("packager", build),
-        step("deployment_executor", format!("starts it in slot {} and waits until it is ready", plan.slots.candidate)),
-        step("validation", format!("makes {} check(s); users see nothing of it", plan.checks.len())),
-    ];
+    let mut steps = vec![step("packager", build)];
+    // Where the live version has to stop first both come after the decision: the traffic plan says so.
+    if plan.hold_ms.is_none() {
+        let starts = format!("starts it in slot {} and waits until it is ready", plan.slots.candidate);
+        steps.push(step("deployment_executor", starts));
+        steps.push(step("validation", format!("makes {} check(s); users see nothing of it", plan.checks.len())));
+    }
     if plan.approval.required {
         let open = duration_text(plan.approval.ttl_ms);
         steps.push(step("approval_gate", format!("shows the evidence and waits up to {open} for a decision")));
     }
-    steps.extend(plan.traffic.iter().map(|does| step("traffic_shift", does.clone())));
+    let node = match plan.strategy {
+        Strategy::Canary | Strategy::AbTest | Strategy::Shadow | Strategy::Rolling | Strategy::Recreate => {
+            plan.strategy.as_str()
+        }
+        Strategy::BlueGreen => "traffic_shift",
+    };
+    steps.extend(plan.traffic.iter().map(|does| step(node, does.clone())));
     steps.push(step("finalise", "records the release and hands back the contract".to_owned()));
     steps
 }

@@ -101,10 +101,11 @@ pub struct Findings {
 }
 
 impl Evidence {
-    /// The evidence for `plan`. A planned check without a result is added as not passed: no data is never a pass.
+    /// The evidence for `plan`. A planned check without a result is added as not passed: no data is never a pass. Where the new version can
+    /// only be started once the live one has stopped there are no checks yet, and the traffic plan says so.
     pub fn new(plan: &DeploymentPlan, findings: Findings) -> Self {
         let mut checks = findings.checks;
-        for planned in &plan.checks {
+        for planned in plan.checks.iter().filter(|_| plan.hold_ms.is_none()) {
             if !checks.iter().any(|check| check.name == planned.name) {
                 checks.push(CheckResult::new(&planned.name, false, "was planned and has no result"));
             }

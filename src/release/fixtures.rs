@@ -9,7 +9,7 @@ use super::contract::ReleaseFacts;
 use super::deployer::{DeployCall, DeployFailure, DeployFn, Deployed, RollbackCall, Surroundings};
 use super::ledger::slot_token;
 use super::name::ModelName;
-use super::plan::{DeploymentPlan, LiveRelease, Machine, PlanInput};
+use super::plan::{DeploymentPlan, LiveRelease, Machine, PlanInput, Seen};
 use super::planner::plan;
 use super::policy::Policy;
 use super::request::DeployRequest;
@@ -31,6 +31,7 @@ pub fn input_of_iris(live: Option<&str>) -> PlanInput {
             content_digest: None,
         }),
         machine: Machine::default(),
+        seen: Seen::default(),
         policy: Policy::default(),
     }
 }

@@ -23,15 +23,17 @@ mod policy;
 mod release_file;
 mod request;
 mod resources;
+mod rolling;
 mod sample;
 pub mod schema;
 mod spec;
 mod state;
 mod strategy;
 mod summary;
+mod trial;
 pub mod units;
 
-pub use canary::{CanaryPlan, CanarySpec, CanaryStep, CanarySteps, DEFAULT_CANARY_STEPS, WHOLE_WEIGHT};
+pub use canary::{CanaryPlan, CanarySpec, CanaryStep, CanarySteps, WHOLE_WEIGHT};
 pub use conformance::{Violation, ledger_conformance};
 pub use contract::{
     ContractError, DeploymentConfig, DeploymentEngineerOutput, ModelDeployerOutput, Monitoring, ReleaseFacts,
@@ -55,17 +57,22 @@ pub use name::{ModelName, NameError};
 pub use orchestrator::{DeploymentOrchestrator, PlannedDeployment, Verification};
 pub use plan::{
     Bake, Bound, BuildSpec, CheckKind, DeploymentPlan, Limit, LiveRelease, Machine, PlanInput, PlanStep, PlannedCheck,
-    Reason,
+    Reason, Seen,
 };
 pub use planner::{
-    DEFAULT_BAKE_MS, DEFAULT_MAX_ERROR_RATE, DEFAULT_MEMORY_MB, DEFAULT_READY_TIMEOUT_MS, PlanError, plan, plan_with,
+    CANARY_FROM_RPS, DEFAULT_BAKE_MS, DEFAULT_HOLD_MS, DEFAULT_MAX_ERROR_RATE, DEFAULT_MEMORY_MB,
+    DEFAULT_READY_TIMEOUT_MS, PlanError, plan, plan_with,
 };
 pub use policy::{ApprovalNeed, ApprovalRule, Decision, DecisionError, Policy, Verdict};
 pub use release_file::{Overlay, ReleaseFile, ReleaseFileError, Serving};
 pub use request::{
     DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, Infrastructure, ModelSource, RequestError, ServingRequirements,
 };
+pub use rolling::{Batch, RollingPlan, RollingSpec};
 pub use sample::sample_request;
 pub use spec::{ApprovalMode, ApprovalSpec, BakeSpec};
 pub use state::{IllegalTransition, PlanEvent, PlanState, transition};
-pub use strategy::{BlueGreen, Canary, DeploymentStrategy, Situation, Slots, Strategies, Strategy};
+pub use strategy::{
+    AbTest, BlueGreen, Canary, DeploymentStrategy, Recreate, Rolling, Shadow, Situation, Slots, Strategies, Strategy,
+};
+pub use trial::{AbTestPlan, AbTestSpec, ShadowPlan, ShadowSpec, SplitBy, Trial};

@@ -242,11 +242,11 @@ mod tests {
         }
     }
 
-    struct Recreate;
+    struct Rolling;
 
-    impl DeploymentStrategy for Recreate {
+    impl DeploymentStrategy for Rolling {
         fn strategy(&self) -> Strategy {
-            Strategy::Recreate
+            Strategy::Rolling
         }
         fn slots(&self, situation: &Situation<'_>) -> Slots {
             Slots { candidate: "blue".into(), live: situation.live_slot.map(str::to_owned) }
@@ -263,11 +263,13 @@ mod tests {
     fn checker_and_strategy_are_pluggable() {
         let plain = orchestrator(Scripted::default());
         let mut input = input_of_iris(None);
-        input.request.strategy = Some(Strategy::Recreate);
-        assert_eq!(wait(plain.plan_deployment(&input)).expect_err("refused").code(), "strategy_unavailable");
-        let plugged = plain.with_checker(Arc::new(Sick)).with_strategy(Arc::new(Recreate));
+        input.request.strategy = Some(Strategy::Rolling);
+        let own = |plan: &DeploymentPlan| plan.traffic == ["the old one stops, the new one starts"];
+        assert!(!own(&wait(plain.plan_deployment(&input)).expect("planned").plan));
+        let plain = orchestrator(Scripted::default());
+        let plugged = plain.with_checker(Arc::new(Sick)).with_strategy(Arc::new(Rolling));
         let planned = wait(plugged.plan_deployment(&input)).expect("planned");
-        assert_eq!(planned.plan.strategy, Strategy::Recreate);
+        assert!(own(&planned.plan), "the own strategy takes the place of the built-in one of its word");
         let verified = wait(plugged.verify_deployment(&planned.deployment_id)).expect("known");
         assert_eq!((verified.healthy, verified.verified, verified.detail.as_str()), (false, true, "iris answers 503"));
     }

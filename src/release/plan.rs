@@ -11,7 +11,9 @@ use super::golden::SmokeCase;
 use super::name::ModelName;
 use super::policy::{ApprovalNeed, Policy};
 use super::request::{DeployRequest, EnvSpec, ModelSource, ServingRequirements};
+use super::rolling::RollingPlan;
 use super::strategy::{Slots, Strategy};
+use super::trial::{AbTestPlan, ShadowPlan, Trial};
 use super::units::duration_text;
 
 /// Everything that the planner looks at.
@@ -26,6 +28,9 @@ pub struct PlanInput {
     /// What the machine has.
     #[serde(default)]
     pub machine: Machine,
+    /// What was seen of the model so far.
+    #[serde(default)]
+    pub seen: Seen,
     /// The operator's rules.
     #[serde(default)]
     pub policy: Policy,
@@ -48,6 +53,18 @@ pub struct LiveRelease {
     /// Its content, `sha256:<hex>`.
     #[serde(default)]
     pub content_digest: Option<String>,
+}
+
+/// What was seen of a model so far.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// Requests per second that its users made in the last minutes; absent: not known.
+    #[serde(default)]
+    pub rps: Option<f64>,
+    /// The version of the last few releases that failed after users had got to it, the newest of them.
+    #[serde(default)]
+    pub went_bad: Option<String>,
 }
 
 /// What the machine has. Absent: not known, not checked.
@@ -87,6 +104,18 @@ pub struct DeploymentPlan {
     /// The steps of a canary; absent for other strategies, and where nothing serves that it could be compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryPlan>,
+    /// The split of an A/B test; absent as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ab_test: Option<AbTestPlan>,
+    /// What a shadow repeats and compares; absent as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowPlan>,
+    /// How replicas take each other's place; absent as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<RollingPlan>,
+    /// How long requests may wait while one version stops and the next one starts, in milliseconds; absent where they never have to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
     /// How many copies of the new version run.
     pub replicas: u32,
     /// Memory counted for the new version, in MB, over all replicas.
@@ -239,6 +268,20 @@ impl DeploymentPlan {
     /// `sha256:<hex>` over the whole plan in canonical JSON.
     pub fn digest(&self) -> String {
         own_digest(self)
+    }
+
+    /// What the new version goes through before it gets all of the traffic, if anything.
+    pub fn trial(&self) -> Option<Trial> {
+        let canary = || self.canary.as_ref().map(CanaryPlan::trial);
+        let ab_test = || self.ab_test.as_ref().map(AbTestPlan::trial);
+        let shadow = || self.shadow.as_ref().map(ShadowPlan::trial);
+        let rolling = || self.rolling.as_ref().map(|rolling| rolling.trial(self.replicas));
+        canary().or_else(ab_test).or_else(shadow).or_else(rolling)
+    }
+
+    /// How many replicas are started before validation: all, or one where they are rolled out one after the other.
+    pub fn first_replicas(&self) -> u32 {
+        if self.rolling.is_some() { 1 } else { self.replicas }
     }
 
     /// The version that serves now.

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::canary::CanaryPlan;
 use super::checks::{checks, steps};
 use super::format::Format;
 use super::plan::{Bake, BuildSpec, DeploymentPlan, PlanInput, Reason};
 use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
 use super::resources::{cpus, memory_mb, resource};
-use super::strategy::{DeploymentStrategy, Situation, Strategies, Strategy};
+use super::strategy::{Situation, Strategies, Strategy};
 use super::units::duration_text;
+use choose::{choose_strategy, hold, trials};
 
 /// Memory of one copy where nothing is known, in MB: BentoML's arbiter (83) and one worker (179), measured with a small model.
 pub const DEFAULT_MEMORY_MB: u64 = 262;
@@ -17,6 +17,12 @@ pub const DEFAULT_MEMORY_MB: u64 = 262;
 pub const DEFAULT_READY_TIMEOUT_MS: u64 = 60_000;
 /// How long the new version is watched where nobody says, in milliseconds.
 pub const DEFAULT_BAKE_MS: u64 = 10_000;
+/// How long a request may wait while a version is recreated where nobody says, in milliseconds: as long as clients wait as a rule.
+pub const DEFAULT_HOLD_MS: u64 = 60_000;
+/// Replicas of a version on one machine: as many as the gateway takes.
+pub const MOST_REPLICAS: u32 = 64;
+/// Requests per second from which a canary's judge has something to look at.
+pub const CANARY_FROM_RPS: f64 = 1.0;
 /// Share of failed requests above which it goes back, where nobody says.
 pub const DEFAULT_MAX_ERROR_RATE: f64 = 0.01;
 
@@ -37,10 +43,18 @@ pub enum PlanError {
         /// Those that can be, in words.
         available: String,
     },
-    /// A canary's rule makes no sense.
-    #[error("canary.analysis: {message}")]
-    CanaryInvalid {
-        /// Why, in words.
+    /// Several strategies are described and none is named.
+    #[error("the request describes {described} and names no strategy")]
+    StrategyUnclear {
+        /// Those that are described, in words.
+        described: String,
+    },
+    /// What a strategy is told makes no sense.
+    #[error("{key}.{message}")]
+    TrialInvalid {
+        /// The strategy's own key: `canary`, `ab_test`, `shadow`.
+        key: String,
+        /// Where and why, in words.
         message: String,
     },
     /// No service can be generated for the framework.
@@ -55,8 +69,8 @@ pub enum PlanError {
         /// The platform asked for.
         platform: String,
     },
-    /// More than one replica.
-    #[error("{replicas} replicas were asked for; this machine runs one slot a version")]
+    /// More replicas than there may be.
+    #[error("{replicas} replicas were asked for; a version has at most {MOST_REPLICAS} on one machine")]
     ReplicasUnavailable {
         /// How many were asked for.
         replicas: u64,
@@ -96,7 +110,8 @@ impl PlanError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::StrategyUnavailable { .. } => "strategy_unavailable",
-            Self::CanaryInvalid { .. } => "canary_invalid",
+            Self::StrategyUnclear { .. } => "strategy_unclear",
+            Self::TrialInvalid { .. } => "trial_invalid",
             Self::FrameworkUnavailable { .. } => "framework_unavailable",
             Self::PlatformUnavailable { .. } => "platform_unavailable",
             Self::ReplicasUnavailable { .. } => "replicas_unavailable",
@@ -109,18 +124,21 @@ impl PlanError {
     /// What to do next, one sentence.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::StrategyUnavailable { .. } => "ask for blue-green or canary, or leave the strategy out",
-            Self::CanaryInvalid { .. } => "docs/judge.md has the settings of a rule",
+            Self::StrategyUnavailable { .. } => "ask for another one, or leave the strategy out",
+            Self::StrategyUnclear { .. } => "name one: `strategy: …`, or `--strategy`",
+            Self::TrialInvalid { .. } => {
+                "docs/strategies.md has the keys of each strategy, docs/judge.md those of a rule"
+            }
             Self::FrameworkUnavailable { .. } => {
                 "write a BentoML service (a class with @bentoml.service that loads the model) and a tidegate.yaml that names it, \
                  and deploy that folder"
             }
             Self::PlatformUnavailable { .. } => "leave `infrastructure.platform` out, or write `local`",
-            Self::ReplicasUnavailable { .. } => {
-                "leave `replicas` out; use the service's `workers` for more parallelism"
-            }
+            Self::ReplicasUnavailable { .. } => "ask for fewer; use the service's `workers` for more parallelism",
             Self::ResourceInvalid { .. } => "correct the value, or leave it out",
-            Self::InsufficientMemory { .. } => "free memory, or retire a model that is not needed",
+            Self::InsufficientMemory { .. } => {
+                "free memory, retire a model that is not needed, or replace the live version in its place: `--strategy recreate`"
+            }
             Self::VersionIsLive { .. } => "choose another version, or leave it out and the build makes one",
         }
     }
@@ -144,25 +162,33 @@ pub fn plan(input: &PlanInput) -> Result<DeploymentPlan, PlanError> {
 /// # Errors
 /// As [`plan`].
 pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<DeploymentPlan, PlanError> {
-    let PlanInput { request, live, machine: _, policy } = input;
+    let PlanInput { request, live, policy, .. } = input;
     let mut why = Reasons::default();
-    let strategy = choose_strategy(request, strategies, &mut why)?;
+    let strategy = choose_strategy(input, strategies, &mut why)?;
     let build = build_spec(request, &mut why)?;
     check_place(request, &mut why)?;
     check_version(input, &mut why)?;
     let replicas = replicas(request, &mut why)?;
-    let memory_mb = memory(input, strategy, replicas, &mut why)?;
+    let trials = trials(request, strategy.strategy(), live.is_some(), replicas, &mut why)?;
+    let trial = trials.trial(replicas);
+    let copies = match &trials.rolling {
+        // The first new replica is started beside all the others, whatever may be missing later.
+        Some(rolling) => rolling.max_surge.max(1),
+        None => strategy.additional_copies().saturating_mul(replicas),
+    };
+    let memory_mb = memory(input, copies, replicas, &mut why)?;
     let ready_timeout_ms = ready_timeout(request, &mut why);
     let bake = bake(request, &mut why);
     let approval = policy.decide(request.environment.as_deref(), live.is_none(), request.approval);
     why.add("approval", approval.because.clone());
-    let canary = canary(request, strategy.strategy(), live.is_some(), &mut why)?;
+    let hold_ms = (strategy.strategy() == Strategy::Recreate && live.is_some()).then(|| hold(request, &mut why));
     let situation = Situation {
         model: request.model.as_str(),
         live_version: live.as_ref().map(|live| live.model_version.as_str()),
         live_slot: live.as_ref().map(|live| live.slot.as_deref().unwrap_or("blue")),
         bake_ms: bake.for_ms,
-        canary: canary.as_ref().map(|canary| canary.steps.steps()).unwrap_or_default(),
+        trial: trial.as_ref(),
+        hold_ms: hold_ms.unwrap_or_default(),
     };
     let slots = strategy.slots(&situation);
     why.add(
@@ -180,7 +206,11 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         environment: request.environment.clone(),
         build,
         strategy: strategy.strategy(),
-        canary: canary.clone(),
+        canary: trials.canary,
+        ab_test: trials.ab_test,
+        shadow: trials.shadow,
+        rolling: trials.rolling,
+        hold_ms,
         replicas,
         memory_mb,
         traffic: strategy.traffic(&situation),
@@ -208,59 +238,6 @@ impl Reasons {
     pub(super) fn add(&mut self, rule: &str, because: impl Into<String>) {
         self.0.push(Reason { rule: rule.to_owned(), because: because.into() });
     }
-}
-
-fn choose_strategy<'a>(
-    request: &DeployRequest,
-    strategies: &'a Strategies,
-    why: &mut Reasons,
-) -> Result<&'a dyn DeploymentStrategy, PlanError> {
-    let unasked = if request.canary.is_some() { Strategy::Canary } else { Strategy::BlueGreen };
-    let wanted = request.strategy.unwrap_or(unasked);
-    let found = strategies.get(wanted).ok_or_else(|| PlanError::StrategyUnavailable {
-        strategy: wanted,
-        available: strategies.available().iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
-    })?;
-    why.add(
-        "strategy",
-        match request.strategy {
-            Some(asked) => format!("{asked}: the request asks for it"),
-            None if wanted == Strategy::Canary => "canary: the request has its steps or its rule".to_owned(),
-            None => {
-                "blue-green: the request leaves it open, and it never drops a request and goes back at once".to_owned()
-            }
-        },
-    );
-    Ok(found)
-}
-
-/// The steps, where there is something to compare with.
-fn canary(
-    request: &DeployRequest,
-    strategy: Strategy,
-    is_live: bool,
-    why: &mut Reasons,
-) -> Result<Option<CanaryPlan>, PlanError> {
-    if strategy != Strategy::Canary {
-        if request.canary.is_some() {
-            why.add("canary", format!("its steps are not used: the strategy is {strategy}"));
-        }
-        return Ok(None);
-    }
-    let canary = request.canary.clone().unwrap_or_default().plan();
-    canary.analysis.validate().map_err(|e| PlanError::CanaryInvalid { message: e.to_string() })?;
-    if !is_live {
-        why.add("canary", "nothing serves that it could be compared with: the first version gets all traffic at once");
-        return Ok(None);
-    }
-    let source =
-        if request.canary.as_ref().is_some_and(|asked| asked.steps.is_some()) { "as asked for" } else { "by default" };
-    let steps: Vec<String> = canary.steps.steps().iter().map(ToString::to_string).collect();
-    why.add(
-        "canary",
-        format!("{} {source}; the judge looks all the while, and no data is never a pass", steps.join(", ")),
-    );
-    Ok(Some(canary))
 }
 
 fn build_spec(request: &DeployRequest, why: &mut Reasons) -> Result<BuildSpec, PlanError> {
@@ -330,20 +307,16 @@ fn replicas(request: &DeployRequest, why: &mut Reasons) -> Result<u32, PlanError
             .as_u64()
             .filter(|count| *count > 0)
             .ok_or_else(|| resource("replicas", value, "a number, such as 1"))?;
-        if count > 1 {
-            return Err(PlanError::ReplicasUnavailable { replicas: count });
-        }
+        let replicas = u32::try_from(count).ok().filter(|count| *count <= MOST_REPLICAS);
+        let replicas = replicas.ok_or(PlanError::ReplicasUnavailable { replicas: count })?;
+        why.add("replicas", format!("{replicas}: as asked for, each in a slot of its own"));
+        return Ok(replicas);
     }
-    why.add("replicas", "1: this machine runs one slot a version");
+    why.add("replicas", "1 by default");
     Ok(1)
 }
 
-fn memory(
-    input: &PlanInput,
-    strategy: &dyn DeploymentStrategy,
-    replicas: u32,
-    why: &mut Reasons,
-) -> Result<u64, PlanError> {
+fn memory(input: &PlanInput, copies: u32, replicas: u32, why: &mut Reasons) -> Result<u64, PlanError> {
     let resources = &input.request.infrastructure.resources;
     let asked = resources.get("memory").map(memory_mb).transpose()?;
     let (one, source) = match (asked, input.machine.memory_needed_mb) {
@@ -352,11 +325,20 @@ fn memory(
         (None, Some(measured)) => (measured, "as measured"),
         (None, None) => (DEFAULT_MEMORY_MB, "what a small BentoML service takes"),
     };
-    let needed = one.saturating_mul(u64::from(replicas)).saturating_mul(u64::from(strategy.additional_copies()));
-    match input.machine.memory_free_mb {
+    let all = one.saturating_mul(u64::from(replicas));
+    // What the live version leaves, where it stops first.
+    let (needed, left) = match copies {
+        0 if input.live.is_some() => (all, all),
+        0 => (all, 0),
+        copies => (one.saturating_mul(u64::from(copies)), 0),
+    };
+    match input.machine.memory_free_mb.map(|free| free.saturating_add(left)) {
         Some(free_mb) if needed > free_mb => {
             let model = input.request.model.to_string();
             return Err(PlanError::InsufficientMemory { model, needed_mb: needed, free_mb });
+        }
+        Some(_) if left > 0 => {
+            why.add("memory", format!("{needed} MB ({source}) in the place of the live version, which stops first"));
         }
         Some(free) => why.add("memory", format!("{needed} MB ({source}) fit into {free} MB beside what runs already")),
         None => why.add("memory", format!("{needed} MB ({source}); what is free is not known and not checked")),
@@ -404,5 +386,6 @@ fn bake(request: &DeployRequest, why: &mut Reasons) -> Bake {
     Bake { for_ms, max_error_rate }
 }
 
+mod choose;
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::canary::CanarySpec;
 use super::golden::SmokeCase;
 use super::name::ModelName;
-use super::request::{EnvSpec, RequestError, ServingRequirements};
+use super::request::{EnvSpec, Infrastructure, RequestError, ServingRequirements};
+use super::rolling::RollingSpec;
 use super::spec::{ApprovalSpec, BakeSpec};
 use super::strategy::Strategy;
+use super::trial::{AbTestSpec, ShadowSpec};
 use super::units::{LatencyMs, Millis, Rps, Share};
 
 /// A project's release file.
@@ -51,6 +53,22 @@ pub struct ReleaseFile {
     /// The steps of a canary and what is held meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanarySpec>,
+    /// The split of an A/B test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ab_test: Option<AbTestSpec>,
+    /// What a shadow repeats and compares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSpec>,
+    /// How replicas take each other's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<RollingSpec>,
+    /// How many replicas of the version run; absent: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub replicas: Option<u32>,
+    /// How long a request may wait while a version is recreated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Millis>,
     /// How long it may take to become ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_timeout: Option<Millis>,
@@ -80,7 +98,8 @@ pub struct Serving {
     pub availability: Option<Share>,
 }
 
-/// What one target environment says differently. `serving`, `canary`, `bake` and `approval` are overlaid part by part, every other key as a whole.
+/// What one target environment says differently. `serving`, the strategies' own keys, `bake` and `approval` are overlaid part by part, every
+/// other key as a whole.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Overlay {
@@ -105,6 +124,21 @@ pub struct Overlay {
     /// See [`ReleaseFile::canary`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanarySpec>,
+    /// See [`ReleaseFile::ab_test`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ab_test: Option<AbTestSpec>,
+    /// See [`ReleaseFile::shadow`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSpec>,
+    /// See [`ReleaseFile::rolling`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<RollingSpec>,
+    /// See [`ReleaseFile::replicas`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// See [`ReleaseFile::hold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Millis>,
     /// See [`ReleaseFile::ready_timeout`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_timeout: Option<Millis>,
@@ -192,6 +226,12 @@ impl ReleaseFile {
         Ok(read)
     }
 
+    /// Where it shall run, as the planner reads it.
+    pub(super) fn infrastructure(&self) -> Infrastructure {
+        let replicas = self.replicas.map(|count| ("replicas".to_owned(), count.into()));
+        Infrastructure { resources: replicas.into_iter().collect(), ..Infrastructure::default() }
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.train.as_ref().is_some_and(Vec::is_empty) {
             return Err("train: an empty command cannot be run; remove it or write e.g. [python, train.py]".to_owned());
@@ -223,14 +263,24 @@ impl ReleaseFile {
         file.smoke = over.smoke.unwrap_or(file.smoke);
         file.serving = file.serving.overlaid(over.serving);
         file.strategy = over.strategy.or(file.strategy);
-        file.canary = match (file.canary, over.canary) {
-            (Some(base), Some(over)) => Some(base.overlaid(&over)),
-            (base, over) => over.or(base),
-        };
+        file.canary = overlaid(file.canary, over.canary, |base, over| base.overlaid(&over));
+        file.ab_test = overlaid(file.ab_test, over.ab_test, AbTestSpec::overlaid);
+        file.shadow = overlaid(file.shadow, over.shadow, ShadowSpec::overlaid);
+        file.rolling = overlaid(file.rolling, over.rolling, RollingSpec::overlaid);
+        file.replicas = over.replicas.or(file.replicas);
+        file.hold = over.hold.or(file.hold);
         file.ready_timeout = over.ready_timeout.or(file.ready_timeout);
         file.bake = file.bake.overlaid(over.bake);
         file.approval = file.approval.overlaid(over.approval);
         Ok(file)
+    }
+}
+
+/// The overlay on the base, where both are there.
+fn overlaid<T>(base: Option<T>, over: Option<T>, both: impl Fn(T, T) -> T) -> Option<T> {
+    match (base, over) {
+        (Some(base), Some(over)) => Some(both(base, over)),
+        (base, over) => over.or(base),
     }
 }
 

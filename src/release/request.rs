@@ -9,8 +9,10 @@ use super::format::Format;
 use super::golden::SmokeCase;
 use super::name::{ModelName, NameError};
 use super::release_file::ReleaseFile;
+use super::rolling::RollingSpec;
 use super::spec::{ApprovalSpec, BakeSpec};
 use super::strategy::Strategy;
+use super::trial::{AbTestSpec, ShadowSpec};
 use super::units::UnitError;
 
 /// The requirements file where none is named, relative to the project.
@@ -57,6 +59,18 @@ pub struct DeployRequest {
     /// The steps of a canary and what is held meanwhile; absent: the planner's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanarySpec>,
+    /// An A/B test's split; absent: the planner's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ab_test: Option<AbTestSpec>,
+    /// What a shadow repeats and compares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSpec>,
+    /// How replicas take each other's place; absent: the planner's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<RollingSpec>,
+    /// How long requests may wait while a version is recreated, in milliseconds; absent: the planner's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
     /// Where it shall run.
     #[serde(default)]
     pub infrastructure: Infrastructure,
@@ -242,6 +256,10 @@ impl DeployRequest {
             serving: ServingRequirements::default(),
             strategy: None,
             canary: None,
+            ab_test: None,
+            shadow: None,
+            rolling: None,
+            hold_ms: None,
             infrastructure: Infrastructure::default(),
             ready_timeout_ms: None,
             bake: BakeSpec::default(),
@@ -277,6 +295,11 @@ impl DeployRequest {
             serving: file.serving.requirements(),
             strategy: file.strategy,
             canary: file.canary.clone(),
+            ab_test: file.ab_test.clone(),
+            shadow: file.shadow.clone(),
+            rolling: file.rolling.clone(),
+            infrastructure: file.infrastructure(),
+            hold_ms: file.hold.map(|hold| hold.0),
             ready_timeout_ms: file.ready_timeout.map(|timeout| timeout.0),
             bake: file.bake,
             approval: file.approval,

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::canary::CanaryStep;
+use super::trial::{SplitBy, Trial};
 use super::units::duration_text;
 
 /// The strategies, by the contract's words. Not every known one can be executed; see [`Strategies`].
@@ -69,7 +70,7 @@ pub struct Slots {
 }
 
 /// What a strategy needs to know to describe itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Situation<'a> {
     /// The model's name.
     pub model: &'a str,
@@ -79,8 +80,10 @@ pub struct Situation<'a> {
     pub live_slot: Option<&'a str>,
     /// How long the new version is watched after it got the traffic, in milliseconds.
     pub bake_ms: u64,
-    /// A canary's steps; none where there is nothing to compare with.
-    pub canary: &'a [CanaryStep],
+    /// What it goes through before all of the traffic; none where there is nothing to compare with.
+    pub trial: Option<&'a Trial>,
+    /// How long requests may wait while it is recreated, in milliseconds.
+    pub hold_ms: u64,
 }
 
 /// A way to bring a version to its traffic. Implementations are pure: they say what will be done, nodes do it.
@@ -89,7 +92,7 @@ pub trait DeploymentStrategy: Send + Sync {
     fn strategy(&self) -> Strategy;
     /// Where the versions run.
     fn slots(&self, situation: &Situation<'_>) -> Slots;
-    /// How many versions are in memory at once, the live one not counted.
+    /// How many versions are in memory beside the live one; 0: the live one is gone before the new one comes.
     fn additional_copies(&self) -> u32;
     /// What happens to the traffic, step by step, one sentence each.
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String>;
@@ -156,7 +159,7 @@ impl DeploymentStrategy for Canary {
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
         let slots = self.slots(situation);
         let mut steps: Vec<String> = Vec::new();
-        for step in situation.canary {
+        for step in situation.trial.map(|trial| trial.steps.as_slice()).unwrap_or_default() {
             match (step, steps.last_mut()) {
                 (CanaryStep::Weight(_), _) => {
                     steps.push(format!("{step} of /{} goes to {}", situation.model, slots.candidate))
@@ -170,8 +173,175 @@ impl DeploymentStrategy for Canary {
         if steps.is_empty() {
             return BlueGreen.traffic(situation);
         }
+        if let Some(by) = situation.trial.and_then(|trial| trial.by.as_ref()) {
+            steps.push(format!("callers stay at their version, by {}", by_words(by)));
+        }
         steps.push(format!("if the judge found no harm all of /{} goes to {}", situation.model, slots.candidate));
         ended(steps, &slots, situation)
+    }
+}
+
+fn by_words(by: &SplitBy) -> String {
+    match by {
+        SplitBy::Cookie => "a cookie".to_owned(),
+        SplitBy::ClientIp => "their address".to_owned(),
+        SplitBy::Header(name) => format!("the header {name}"),
+    }
+}
+
+/// A/B test: a fixed part of the callers, each of whom stays at its version, until a verdict or a person ends it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AbTest;
+
+impl DeploymentStrategy for AbTest {
+    fn strategy(&self) -> Strategy {
+        Strategy::AbTest
+    }
+
+    fn slots(&self, situation: &Situation<'_>) -> Slots {
+        BlueGreen.slots(situation)
+    }
+
+    fn additional_copies(&self) -> u32 {
+        1
+    }
+
+    fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
+        let slots = self.slots(situation);
+        let Some(trial) = situation.trial else { return BlueGreen.traffic(situation) };
+        let (share, by) = (trial.steps.first().map(ToString::to_string), trial.by.as_ref().map(by_words));
+        let steps = vec![
+            format!(
+                "{} of the callers of /{} get {} and stay there, by {}, for {}",
+                share.unwrap_or_default(),
+                situation.model,
+                slots.candidate,
+                by.unwrap_or_default(),
+                duration_text(trial.watched_ms())
+            ),
+            format!(
+                "if it lost all callers go back at once; if the judge found no harm all of /{} goes to {}",
+                situation.model, slots.candidate
+            ),
+        ];
+        ended(steps, &slots, situation)
+    }
+}
+
+/// Shadow: a copy of live requests, whose answers are compared and dropped; then all traffic at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shadow;
+
+impl DeploymentStrategy for Shadow {
+    fn strategy(&self) -> Strategy {
+        Strategy::Shadow
+    }
+
+    fn slots(&self, situation: &Situation<'_>) -> Slots {
+        BlueGreen.slots(situation)
+    }
+
+    fn additional_copies(&self) -> u32 {
+        1
+    }
+
+    fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
+        let slots = self.slots(situation);
+        let Some(shadow) = situation.trial.and_then(|trial| trial.shadow.as_ref()) else {
+            return BlueGreen.traffic(situation);
+        };
+        let steps = vec![
+            format!(
+                "{} % of the requests to {} of /{} are repeated at {} for {}; users get no answer of it",
+                shadow.share * 100.0,
+                shadow.repeat.join(", "),
+                situation.model,
+                slots.candidate,
+                duration_text(shadow.for_ms)
+            ),
+            format!("if its answers agree all of /{} goes to {}", situation.model, slots.candidate),
+        ];
+        ended(steps, &slots, situation)
+    }
+}
+
+/// Rolling: batches of replicas take each other's place, each ready and judged before the next.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rolling;
+
+impl DeploymentStrategy for Rolling {
+    fn strategy(&self) -> Strategy {
+        Strategy::Rolling
+    }
+
+    fn slots(&self, situation: &Situation<'_>) -> Slots {
+        BlueGreen.slots(situation)
+    }
+
+    fn additional_copies(&self) -> u32 {
+        1
+    }
+
+    fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
+        let slots = self.slots(situation);
+        let Some(trial) = situation.trial.filter(|trial| !trial.steps.is_empty()) else {
+            return BlueGreen.traffic(situation);
+        };
+        let shares: Vec<String> = trial.steps.iter().step_by(2).map(ToString::to_string).collect();
+        let each = trial.watched_ms() / (shares.len() as u64).max(1);
+        let steps = vec![
+            format!(
+                "replicas of {} take the place of those before in {} batches; after each {} of /{}, watched for {}",
+                slots.candidate,
+                shares.len() + 1,
+                shares.join(", "),
+                situation.model,
+                duration_text(each)
+            ),
+            format!("with the last batch all of /{} goes to {}", situation.model, slots.candidate),
+        ];
+        ended(steps, &slots, situation)
+    }
+}
+
+/// Recreate: requests wait while the live version stops and the new one starts. For machines where two copies do not fit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recreate;
+
+impl DeploymentStrategy for Recreate {
+    fn strategy(&self) -> Strategy {
+        Strategy::Recreate
+    }
+
+    fn slots(&self, situation: &Situation<'_>) -> Slots {
+        BlueGreen.slots(situation)
+    }
+
+    fn additional_copies(&self) -> u32 {
+        0
+    }
+
+    fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
+        let slots = self.slots(situation);
+        let Some((live, version)) = slots.live.as_ref().zip(situation.live_version) else {
+            return BlueGreen.traffic(situation);
+        };
+        let mut steps = vec![
+            format!(
+                "requests to /{} wait, each at most {}, while {live} (version {version}) stops",
+                situation.model,
+                duration_text(situation.hold_ms)
+            ),
+            format!("{} starts and is checked; then the requests that waited go on there", slots.candidate),
+        ];
+        if situation.bake_ms > 0 {
+            steps.push(format!(
+                "{} is watched for {}; if it goes bad requests wait again, and version {version} is started anew",
+                slots.candidate,
+                duration_text(situation.bake_ms)
+            ));
+        }
+        steps
     }
 }
 
@@ -182,7 +352,9 @@ pub struct Strategies(BTreeMap<Strategy, Arc<dyn DeploymentStrategy>>);
 impl Strategies {
     /// Those that come with Tidegate.
     pub fn builtin() -> Self {
-        Self(BTreeMap::new()).with(Arc::new(BlueGreen)).with(Arc::new(Canary))
+        let none = Self(BTreeMap::new());
+        let beside = none.with(Arc::new(BlueGreen)).with(Arc::new(Canary)).with(Arc::new(Shadow));
+        beside.with(Arc::new(AbTest)).with(Arc::new(Rolling)).with(Arc::new(Recreate))
     }
 
     /// Adds a strategy, or replaces the one of the same word.
@@ -224,8 +396,14 @@ mod tests {
     #[test]
     fn blue_and_green_alternate() {
         let slots = |live| {
-            let situation =
-                Situation { model: "iris", live_version: Some("v1"), live_slot: live, bake_ms: 0, canary: &[] };
+            let situation = Situation {
+                model: "iris",
+                live_version: Some("v1"),
+                live_slot: live,
+                bake_ms: 0,
+                trial: None,
+                hold_ms: 0,
+            };
             BlueGreen.slots(&situation).candidate
         };
         assert_eq!(
@@ -236,21 +414,35 @@ mod tests {
 
     #[test]
     fn some_can_be_executed() {
-        assert_eq!(Strategies::builtin().available(), [Strategy::BlueGreen, Strategy::Canary]);
-        assert!(Strategies::builtin().get(Strategy::Rolling).is_none());
+        assert_eq!(Strategies::builtin().available().len(), Strategy::ALL.len());
     }
 
     #[test]
     fn a_canary_says_its_steps() {
         let steps =
             [CanaryStep::Weight(5_000), CanaryStep::Wait(600_000), CanaryStep::Weight(50_000), CanaryStep::Pause];
-        let situation =
-            Situation { model: "iris", live_version: Some("v1"), live_slot: Some("blue"), bake_ms: 0, canary: &steps };
+        let trial = Trial {
+            word: "canary",
+            called: "canary",
+            steps: steps.to_vec(),
+            analysis: crate::judge::Rule::default(),
+            by: Some(SplitBy::Header("x-user".into())),
+            shadow: None,
+        };
+        let situation = Situation {
+            model: "iris",
+            live_version: Some("v1"),
+            live_slot: Some("blue"),
+            bake_ms: 0,
+            trial: Some(&trial),
+            hold_ms: 0,
+        };
         let told = Canary.traffic(&situation);
         assert_eq!(told[0], "5% of /iris goes to green, for 10m");
         assert_eq!(told[1], "50% of /iris goes to green, until `tidegate promote`");
-        assert!(told[2].contains("the judge") && told[3].contains("stays warm"), "{told:?}");
-        let first = Situation { live_version: None, live_slot: None, canary: &[], ..situation };
+        assert!(told[2].contains("x-user") && told[3].contains("the judge"), "{told:?}");
+        assert!(told[4].contains("stays warm"), "{told:?}");
+        let first = Situation { live_version: None, live_slot: None, trial: None, ..situation };
         assert_eq!(Canary.traffic(&first), BlueGreen.traffic(&first));
     }
 }

@@ -9,8 +9,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Posts JSON; status and body, or why there was no answer.
 pub fn post(url: &str, body: &Value) -> Result<(u16, String), String> {
+    post_with(url, body, &[])
+}
+
+/// Posts JSON with further headers.
+pub fn post_with(url: &str, body: &Value, headers: &[(&str, &str)]) -> Result<(u16, String), String> {
     block_on(async {
-        let answer = client().post(url).json(body).send().await.map_err(|e| format!("{e:?}"))?;
+        let call = headers.iter().fold(client().post(url).json(body), |call, (name, value)| call.header(*name, *value));
+        let answer = call.send().await.map_err(|e| format!("{e:?}"))?;
         let status = answer.status().as_u16();
         Ok((status, answer.text().await.map_err(|e| format!("{e:?}"))?))
     })

@@ -235,6 +235,11 @@ impl Answers {
         Ok(Agreement::Differ(difference))
     }
 
+    /// Whether more answers differ than may, beyond the rule's doubt. True at any look, however often one looks.
+    pub fn differ_too_often(&self) -> bool {
+        self.mean.ln() >= -self.rule.alpha.ln()
+    }
+
     /// What is known so far.
     pub fn report(&self) -> AnswersReport {
         let drift = self.drift();
@@ -265,7 +270,7 @@ impl Answers {
             format!("{} of {} answers differ ({})", count(self.differing), count(self.pairs), percent(differing));
         let first = self.examples.first().map(|d| format!(", the first at {}: {}", d.path, d.why)).unwrap_or_default();
         let needed = -rule.alpha.ln();
-        if self.mean.ln() >= needed {
+        if self.differ_too_often() {
             let (evidence, held) = (odds(self.mean.ln()), percent(rule.at_most));
             let reason =
                 format!("{seen}{first}; evidence {evidence} against \"at most {held}\", needed {}", odds(needed));

@@ -3,20 +3,32 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::switch::{moved_on, state};
+use super::switch::{given_back, moved_on, state};
 use crate::graph::{Effect, EffectCx, Failure, Probe};
 use crate::nodes::World;
 use crate::nodes::state::RouteState;
 use crate::nodes::world::port;
-use crate::ports::{Fence, Leg, Route, RouteRequest, TrafficPlan, WHOLE};
+use crate::ports::{Fence, Leg, Mirror, Route, RouteRequest, Sticky, TrafficPlan, WHOLE, first_of};
 
 /// A version and where it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
     /// Its version.
     pub version: String,
-    /// Its slot's token.
+    /// The token of its first replica.
     pub slot: String,
+}
+
+impl Side {
+    /// All of its replicas that are there, but for those that leave.
+    async fn leg(&self, world: &World, weight: u32, leaving: &[String]) -> Result<Leg, Failure> {
+        let pool = world.pool(&self.slot).await.map_err(port)?.into_iter().map(|slot| slot.token);
+        let mut slots: Vec<String> = pool.filter(|token| !leaving.contains(token)).collect();
+        if slots.is_empty() {
+            slots.push(self.slot.clone());
+        }
+        Ok(Leg { version: self.version.clone(), slots, weight })
+    }
 }
 
 /// Gives a part of a model's traffic to a candidate.
@@ -30,7 +42,16 @@ pub struct DivideTraffic {
     pub candidate: Side,
     /// The candidate's part of [`WHOLE`].
     pub weight: u32,
-    /// The route's generation that this was planned on; another one is refused.
+    /// Replicas of the stable version that get nothing any more: they are about to go.
+    #[serde(default)]
+    pub leaving: Vec<String>,
+    /// Keeps callers at their version.
+    #[serde(default)]
+    pub sticky: Option<Sticky>,
+    /// Repeats requests at the candidate.
+    #[serde(default)]
+    pub mirror: Option<Mirror>,
+    /// The route's generation that this was planned on; another one is refused, but for what the gateway made of it by giving all back.
     pub expected_generation: u64,
     /// All goes back where nobody renews it for so long, in milliseconds.
     pub renew_within_ms: u64,
@@ -42,16 +63,25 @@ impl DivideTraffic {
         RouteRequest { model: self.model.clone(), traffic, expected_generation, fence }
     }
 
-    fn divided(&self) -> TrafficPlan {
-        let leg = |side: &Side, weight| Leg { version: side.version.clone(), slots: vec![side.slot.clone()], weight };
-        let legs =
-            vec![leg(&self.stable, WHOLE - self.weight.min(WHOLE)), leg(&self.candidate, self.weight.min(WHOLE))];
-        TrafficPlan { legs, renew_within_ms: Some(self.renew_within_ms), ..TrafficPlan::default() }
+    async fn divided(&self, world: &World) -> Result<TrafficPlan, Failure> {
+        let weight = self.weight.min(WHOLE);
+        let legs = vec![
+            self.stable.leg(world, WHOLE - weight, &self.leaving).await?,
+            self.candidate.leg(world, weight, &[]).await?,
+        ];
+        Ok(TrafficPlan {
+            legs,
+            sticky: self.sticky.clone(),
+            mirror: self.mirror.clone(),
+            renew_within_ms: Some(self.renew_within_ms),
+            ..TrafficPlan::default()
+        })
     }
 
     /// What the route gives the candidate; `None` where it has no leg.
     pub fn weight_in(route: &Route, candidate: &str) -> Option<u32> {
-        let leg = route.traffic.candidates().iter().find(|leg| leg.slots.iter().any(|slot| slot == candidate));
+        let leg =
+            route.traffic.candidates().iter().find(|leg| leg.slots.iter().any(|slot| first_of(slot) == candidate));
         leg.map(|leg| leg.weight)
     }
 }
@@ -63,7 +93,9 @@ impl Effect for DivideTraffic {
     type Receipt = RouteState;
 
     async fn perform(&self, world: &World, cx: &EffectCx) -> Result<RouteState, Failure> {
-        let request = self.request(self.divided(), self.expected_generation, cx);
+        let route = world.router.route(&self.model).await.map_err(port)?;
+        let expected = given_back(route.as_ref(), self.expected_generation, &self.stable.slot);
+        let request = self.request(self.divided(world).await?, expected, cx);
         Ok(state(world.router.put_route(&request).await.map_err(|e| moved_on(port(e)))?))
     }
 
@@ -86,7 +118,7 @@ impl Effect for DivideTraffic {
             // An undo before this one, or the gateway itself, has given all of it back.
             return Ok(());
         }
-        let stable = TrafficPlan::all_to(self.stable.version.clone(), vec![self.stable.slot.clone()], None);
+        let stable = TrafficPlan { legs: vec![self.stable.leg(world, WHOLE, &[]).await?], ..TrafficPlan::default() };
         world.router.put_route(&self.request(stable, route.generation, cx)).await.map_err(port)?;
         Ok(())
     }

@@ -7,9 +7,11 @@ mod env;
 mod http;
 mod ledger;
 mod registry;
+mod replicas;
 mod retire;
 mod slot;
 mod switch;
+mod vacate;
 
 pub use build::BuildModel;
 pub use command::{PROBE_NOT_DONE, RunCommand};
@@ -18,9 +20,11 @@ pub use env::EnsureEnv;
 pub use http::{HttpWorld, LaterCall, SendHttp, expected, query_of, result, url_of};
 pub use ledger::{CompleteRelease, OpenRelease, UpdateRelease};
 pub use registry::RegisterModel;
+pub use replicas::{GiveUpReplicas, StartReplicas};
 pub use retire::RemoveSlots;
 pub use slot::StartSlot;
 pub use switch::SwitchTraffic;
+pub use vacate::{HoldRequests, VacateSlot};
 
 use std::sync::Arc;
 
@@ -39,5 +43,9 @@ pub fn effects(world: &Arc<World>) -> Effects {
         .with::<RegisterModel>(world.clone())
         .with::<SwitchTraffic>(world.clone())
         .with::<DivideTraffic>(world.clone())
+        .with::<HoldRequests>(world.clone())
+        .with::<StartReplicas>(world.clone())
+        .with::<GiveUpReplicas>(world.clone())
+        .with::<VacateSlot>(world.clone())
         .with::<RemoveSlots>(world.clone())
 }

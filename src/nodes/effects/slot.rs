@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Effect, EffectCx, Failure, Probe};
 use crate::nodes::World;
 use crate::nodes::world::port;
-use crate::ports::{PackagedModel, SlotRequest};
+use crate::ports::{PackagedModel, SlotRequest, replica_token};
 
 /// How long a slot may take to end by itself, in milliseconds: BentoML finishes the calls in flight on SIGTERM.
 pub(crate) const STOP_GRACE_MS: u64 = 10_000;
@@ -22,6 +22,45 @@ pub struct StartSlot {
     pub package: PackagedModel,
     /// The file with its variables and secrets: the path only.
     pub env_file: Option<PathBuf>,
+    /// The numbers of its replicas, from 1; none: one replica.
+    #[serde(default)]
+    pub replicas: Vec<u32>,
+}
+
+impl StartSlot {
+    /// The tokens of its replicas: made from the first one's.
+    fn tokens(&self, first: &str) -> Vec<String> {
+        match self.replicas.as_slice() {
+            [] => vec![first.to_owned()],
+            numbers => numbers.iter().map(|nth| replica_token(first, *nth)).collect(),
+        }
+    }
+
+    /// Starts the replicas that are to have tokens from `first`; those that have them already stay.
+    pub(super) async fn start(&self, world: &World, first: &str) -> Result<StartedSlot, Failure> {
+        let mut started = None;
+        for token in self.tokens(first) {
+            let slot = world.target.start_slot(&self.request(world, &token)).await.map_err(port)?;
+            started.get_or_insert(StartedSlot { token: slot.token, port: slot.port });
+        }
+        started.ok_or_else(|| Failure::new("no_replica", "a version without replicas cannot be started"))
+    }
+
+    fn request(&self, world: &World, token: &str) -> SlotRequest {
+        let slot_dir = world.slots_dir.join(token);
+        let serve = world.packager.serve_command(&self.package, &slot_dir);
+        SlotRequest {
+            token: token.to_owned(),
+            model: self.model.clone(),
+            version: self.package.model_version.clone(),
+            argv: serve.argv,
+            cwd: serve.cwd,
+            slot_dir,
+            env: serve.env,
+            env_file: self.env_file.clone(),
+            ready_path: "/readyz".into(),
+        }
+    }
 }
 
 /// What is kept of a started slot.
@@ -40,29 +79,23 @@ impl Effect for StartSlot {
     type Receipt = StartedSlot;
 
     async fn perform(&self, world: &World, cx: &EffectCx) -> Result<StartedSlot, Failure> {
-        let slot_dir = world.slots_dir.join(&cx.token);
-        let serve = world.packager.serve_command(&self.package, &slot_dir);
-        let request = SlotRequest {
-            token: cx.token.clone(),
-            model: self.model.clone(),
-            version: self.package.model_version.clone(),
-            argv: serve.argv,
-            cwd: serve.cwd,
-            slot_dir,
-            env: serve.env,
-            env_file: self.env_file.clone(),
-            ready_path: "/readyz".into(),
-        };
-        let slot = world.target.start_slot(&request).await.map_err(port)?;
-        Ok(StartedSlot { token: slot.token, port: slot.port })
+        self.start(world, &cx.token).await
     }
 
     async fn probe(&self, world: &World, cx: &EffectCx) -> Result<Probe<StartedSlot>, Failure> {
-        let slot = world.target.slot(&cx.token).await.map_err(port)?;
-        Ok(slot.map_or(Probe::NotDone, |slot| Probe::Done(StartedSlot { token: slot.token, port: slot.port })))
+        let mut started = None;
+        for token in self.tokens(&cx.token) {
+            // One that is missing is started by performing again; the others stay.
+            let Some(slot) = world.target.slot(&token).await.map_err(port)? else { return Ok(Probe::NotDone) };
+            started.get_or_insert(StartedSlot { token: slot.token, port: slot.port });
+        }
+        Ok(started.map_or(Probe::NotDone, Probe::Done))
     }
 
     async fn undo(&self, world: &World, slot: &StartedSlot, _cx: &EffectCx) -> Result<(), Failure> {
-        world.target.remove_slot(&slot.token, STOP_GRACE_MS).await.map_err(port)
+        for token in self.tokens(crate::ports::first_of(&slot.token)) {
+            world.target.remove_slot(&token, STOP_GRACE_MS).await.map_err(port)?;
+        }
+        Ok(())
     }
 }

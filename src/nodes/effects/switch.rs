@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::vacate::nobody;
 use crate::graph::{Effect, EffectCx, Failure, FailureDetails, Probe};
 use crate::nodes::World;
 use crate::nodes::state::RouteState;
 use crate::nodes::world::port;
-use crate::ports::{Fence, Route, SwitchRequest};
+use crate::ports::{Fence, PortError, Route, RouteRequest, SwitchRequest, TrafficPlan};
 
 /// Sends all traffic of a model to one slot, keeping the one before warm.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct SwitchTraffic {
     pub standby: Option<String>,
     /// The slot that answered before, for going back.
     pub before: Option<String>,
+    /// Where nothing answered before because requests wait: how long each may, in milliseconds. They wait again when this is undone.
+    #[serde(default)]
+    pub held_ms: Option<u64>,
     /// The route's generation that this was planned on; another one refuses the switch.
     pub expected_generation: u64,
 }
@@ -43,8 +47,11 @@ impl Effect for SwitchTraffic {
     type Receipt = RouteState;
 
     async fn perform(&self, world: &World, cx: &EffectCx) -> Result<RouteState, Failure> {
-        let to = self.request(Some(self.live.clone()), self.standby.clone(), self.expected_generation, cx);
-        Ok(state(world.router.switch(&to).await.map_err(|e| moved_on(port(e)))?))
+        let route = world.router.route(&self.model).await.map_err(port)?;
+        let before = self.before.as_deref().unwrap_or_default();
+        let expected = given_back(route.as_ref(), self.expected_generation, before);
+        let to = self.request(Some(self.live.clone()), self.standby.clone(), expected, cx);
+        Ok(state(all_to(world, to).await.map_err(|e| moved_on(port(e)))?))
     }
 
     async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<RouteState>, Failure> {
@@ -64,9 +71,39 @@ impl Effect for SwitchTraffic {
             return Ok(());
         }
         let back = self.request(self.before.clone(), None, route.generation, cx);
-        world.router.switch(&back).await.map_err(port)?;
+        if let Some(hold_ms) = self.held_ms {
+            let SwitchRequest { model, expected_generation, fence, .. } = back;
+            let again = RouteRequest { model, traffic: nobody(hold_ms), expected_generation, fence };
+            world.router.put_route(&again).await.map_err(port)?;
+            return Ok(());
+        }
+        all_to(world, back).await.map_err(port)?;
         Ok(())
     }
+}
+
+/// Sends everything to a version: to all of its replicas.
+async fn all_to(world: &World, request: SwitchRequest) -> Result<Route, PortError> {
+    let pool = match &request.live {
+        Some(first) => world.pool(first).await?,
+        None => Vec::new(),
+    };
+    let Some((version, _)) = pool.first().map(|slot| slot.version.clone()).zip(pool.get(1)) else {
+        return world.router.switch(&request).await;
+    };
+    let slots = pool.into_iter().map(|slot| slot.token).collect();
+    let SwitchRequest { model, standby, expected_generation, fence, .. } = request;
+    let traffic = TrafficPlan::all_to(version, slots, standby);
+    world.router.put_route(&RouteRequest { model, traffic, expected_generation, fence }).await
+}
+
+/// The generation to expect: the planned one, or the one that the gateway made by giving all traffic back to the stable slot, as it does
+/// where nobody renewed a part of it in time.
+pub(super) fn given_back(route: Option<&Route>, planned: u64, stable: &str) -> u64 {
+    let by_gateway = |route: &&Route| {
+        route.changed_by_gateway.is_some() && route.generation > planned && route.live.as_deref() == Some(stable)
+    };
+    route.filter(by_gateway).map_or(planned, |route| route.generation)
 }
 
 /// What a person can do when the route is not as it was planned on.

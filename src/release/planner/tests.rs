@@ -1,9 +1,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::release::CheckKind;
 use crate::release::fixtures::input_of_iris;
 use crate::release::units::Share;
+use crate::release::{AbTestSpec, CanarySpec, CheckKind, Seen};
 
 fn because<'a>(plan: &'a DeploymentPlan, rule: &str) -> &'a str {
     plan.reasons.iter().find(|reason| reason.rule == rule).map_or("", |reason| &reason.because)
@@ -68,6 +68,11 @@ fn frameworks_platforms_versions_and_replicas_are_checked() {
     assert_eq!(plan(&input).expect_err("version").code(), "version_is_live");
     input.request.version = None;
     input.request.infrastructure.resources.insert("replicas".into(), json!(3));
+    assert_eq!(plan(&input).map(|plan| (plan.replicas, plan.memory_mb)), Ok((3, 3 * DEFAULT_MEMORY_MB)));
+    input.request.strategy = Some(Strategy::Rolling);
+    let rolling = plan(&input).expect("a plan");
+    assert_eq!((rolling.memory_mb, rolling.first_replicas()), (DEFAULT_MEMORY_MB, 1), "one more than before at a time");
+    input.request.infrastructure.resources.insert("replicas".into(), json!(65));
     assert_eq!(plan(&input).expect_err("replicas").code(), "replicas_unavailable");
 }
 
@@ -92,4 +97,46 @@ fn availability_limits_errors_while_baking() {
     assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.001).abs() < 1e-12);
     input.request.bake.max_error_rate = Some(Share(0.05));
     assert!((plan(&input).expect("a plan").bake.max_error_rate - 0.05).abs() < 1e-12);
+}
+
+#[test]
+fn the_strategy_is_chosen_from_what_was_seen() {
+    let chosen = |change: &dyn Fn(&mut PlanInput)| {
+        let mut input = input_of_iris(Some("v1"));
+        change(&mut input);
+        plan(&input).map(|plan| (plan.strategy, because(&plan, "strategy").to_owned()))
+    };
+    let (strategy, why) = chosen(&|input| input.seen.rps = Some(12.0)).expect("a plan");
+    assert!(strategy == Strategy::BlueGreen && why.contains("12.0 requests/s"), "{why}");
+    let bad = |rps: f64| move |input: &mut PlanInput| input.seen = Seen { rps: Some(rps), went_bad: Some("v0".into()) };
+    let (strategy, why) = chosen(&bad(12.0)).expect("a plan");
+    assert!(strategy == Strategy::Canary && why.contains("version v0 went bad"), "{why}");
+    let (strategy, why) = chosen(&bad(0.1)).expect("a plan");
+    assert!(strategy == Strategy::BlueGreen && why.contains("too little for a canary"), "{why}");
+    let described = |input: &mut PlanInput| input.request.ab_test = Some(AbTestSpec::default());
+    assert_eq!(chosen(&described).expect("a plan").0, Strategy::AbTest);
+    let both = |input: &mut PlanInput| {
+        input.request.ab_test = Some(AbTestSpec::default());
+        input.request.canary = Some(CanarySpec::default());
+    };
+    assert_eq!(chosen(&both).expect_err("unclear").code(), "strategy_unclear");
+}
+
+#[test]
+fn where_two_copies_do_not_fit_one_takes_the_place_of_the_other() {
+    let mut input = input_of_iris(Some("v1"));
+    input.machine.memory_free_mb = Some(500);
+    input.machine.memory_needed_mb = Some(800);
+    let chosen = plan(&input).expect("a plan");
+    assert_eq!((chosen.strategy, chosen.hold_ms), (Strategy::Recreate, Some(DEFAULT_HOLD_MS)));
+    assert!(because(&chosen, "strategy").contains("800 MB and 500 MB are free"), "{:?}", chosen.reasons);
+    let nodes: Vec<_> = chosen.steps.iter().map(|step| step.node.as_str()).collect();
+    assert_eq!(nodes[..3], ["packager", "approval_gate", "recreate"], "what users see comes after the decision");
+    // Who wants two copies is told that they do not fit.
+    input.request.strategy = Some(Strategy::BlueGreen);
+    assert_eq!(plan(&input).expect_err("too large").code(), "insufficient_memory");
+    // A first version has no place to take.
+    let mut first = input_of_iris(None);
+    first.machine = input.machine;
+    assert_eq!(plan(&first).expect_err("too large").code(), "insufficient_memory");
 }

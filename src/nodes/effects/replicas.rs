@@ -1,0 +1,112 @@
+//! Replicas that come and go while a version is rolled out. What was started is removed, and what was given up is started anew.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::slot::{STOP_GRACE_MS, StartSlot};
+use super::vacate::{DRAIN_TIMEOUT_MS, failed, put, route};
+use crate::graph::{Effect, EffectCx, Failure, Probe};
+use crate::nodes::World;
+use crate::nodes::readiness::until_ready;
+use crate::nodes::world::port;
+use crate::ports::{Leg, TrafficPlan, replica_token};
+
+/// Starts further replicas of a version that runs already.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartReplicas {
+    /// Token of the version's first replica.
+    pub first: String,
+    /// What is started, and the numbers of the replicas.
+    pub start: StartSlot,
+}
+
+/// Removes replicas of the version before, which get nothing any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GiveUpReplicas {
+    /// Token of the version's first replica.
+    pub first: String,
+    /// What is started anew when this is undone, and the numbers of the replicas.
+    pub start: StartSlot,
+    /// How long they may take to be ready again, in milliseconds.
+    pub ready_timeout_ms: u64,
+}
+
+fn tokens(first: &str, start: &StartSlot) -> Vec<String> {
+    start.replicas.iter().map(|nth| replica_token(first, *nth)).collect()
+}
+
+#[async_trait]
+impl Effect for StartReplicas {
+    const KIND: &'static str = "start_replicas";
+    type World = World;
+    type Receipt = Vec<String>;
+
+    async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<Vec<String>, Failure> {
+        self.start.start(world, &self.first).await?;
+        Ok(tokens(&self.first, &self.start))
+    }
+
+    async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<Vec<String>>, Failure> {
+        let tokens = tokens(&self.first, &self.start);
+        for token in &tokens {
+            if world.target.slot(token).await.map_err(port)?.is_none() {
+                return Ok(Probe::NotDone);
+            }
+        }
+        Ok(Probe::Done(tokens))
+    }
+
+    async fn undo(&self, world: &World, started: &Vec<String>, _cx: &EffectCx) -> Result<(), Failure> {
+        for token in started {
+            world.target.remove_slot(token, STOP_GRACE_MS).await.map_err(port)?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Effect for GiveUpReplicas {
+    const KIND: &'static str = "give_up_replicas";
+    type World = World;
+    type Receipt = Vec<String>;
+
+    async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<Vec<String>, Failure> {
+        let tokens = tokens(&self.first, &self.start);
+        for token in &tokens {
+            world.router.drain(token, DRAIN_TIMEOUT_MS).await.map_err(port)?;
+            world.target.remove_slot(token, STOP_GRACE_MS).await.map_err(port)?;
+        }
+        Ok(tokens)
+    }
+
+    async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<Vec<String>>, Failure> {
+        let tokens = tokens(&self.first, &self.start);
+        for token in &tokens {
+            if world.target.slot(token).await.map_err(port)?.is_some() {
+                return Ok(Probe::NotDone);
+            }
+        }
+        Ok(Probe::Done(tokens))
+    }
+
+    async fn undo(&self, world: &World, given_up: &Vec<String>, cx: &EffectCx) -> Result<(), Failure> {
+        (cx.progress)("starting replicas of the version before anew");
+        self.start.start(world, &self.first).await?;
+        for token in given_up {
+            until_ready(world, token, self.ready_timeout_ms).await.map_err(failed)?;
+        }
+        let Some(now) = route(world, &self.start.model).await? else { return Ok(()) };
+        let version = &self.start.package.model_version;
+        let missing =
+            |leg: &Leg| given_up.iter().filter(|token| !leg.slots.contains(token)).cloned().collect::<Vec<_>>();
+        let Some(at) = now.traffic.legs.iter().position(|leg| leg.version == *version) else { return Ok(()) };
+        let more = missing(&now.traffic.legs[at]);
+        if more.is_empty() {
+            return Ok(());
+        }
+        let mut legs = now.traffic.legs.clone();
+        legs[at].slots.extend(more);
+        let traffic = TrafficPlan { legs, ..now.traffic };
+        put(world, cx, &self.start.model, traffic, now.generation).await.map(drop)
+    }
+}
