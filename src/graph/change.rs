@@ -63,7 +63,7 @@ pub(super) fn update(
     }
     apply_writes(&graph.channels, &mut next.values, &all)?;
     // As in LangGraph it is a superstep of its own.
-    end_step(&graph.channels, &mut next.values, all.iter());
+    end_step(&graph.cleared, &mut next.values, all.iter());
     next.source = Source::Update;
     plan(graph, &mut next, &triggers);
     Ok(next)

@@ -46,9 +46,9 @@ pub(super) fn start(
     let writes: Vec<Write> = input.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
     let mut values = before.map_or_else(|| initial(&graph.channels), |b| b.values.clone());
     apply_writes(&graph.channels, &mut values, &writes)?;
-    end_step(&graph.channels, &mut values, writes.iter());
+    end_step(&graph.cleared, &mut values, writes.iter());
     let mut next = Checkpoint {
-        id: CheckpointId::new(),
+        id: CheckpointId::made(at),
         parent: before.map(|b| b.id.clone()),
         ns: ns.clone(),
         step: before.map_or(0, |b| b.step + 1),
@@ -95,7 +95,7 @@ pub(super) fn finish(
         let result = TaskResult { path: task.path.clone(), node: task.node.clone(), writes, triggers, command };
         return Ok(Finished { result, state: None });
     }
-    let leaving = graph.leaving.get(task.node.as_str());
+    let leaving = graph.leaving.get(&task.node);
     let alone = checkpoint.frontier.len() == 1;
     let mut fresh = checkpoint.values.clone();
     if alone || leaving.is_some_and(|leaving| !leaving.routers.is_empty()) {
@@ -119,7 +119,7 @@ pub(super) fn handled(task: &Task, by: &OnError, failure: &Failure) -> Finished 
 }
 
 pub(super) fn leave(graph: &CompiledGraph, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
-    graph.leaving.get(node.as_str()).map_or_else(|| Ok(Vec::new()), |leaving| follow(leaving, node, state))
+    graph.leaving.get(node).map_or_else(|| Ok(Vec::new()), |leaving| follow(leaving, node, state))
 }
 
 fn follow(leaving: &Leaving, node: &Name, state: &State) -> Result<Vec<Trigger>, Failure> {
@@ -156,9 +156,19 @@ pub(super) fn apply(
     state: Option<State>,
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
-    let sorted = in_order(results);
-    let mut next = settle(graph, before, &sorted, state, at)?;
-    plan(graph, &mut next, sorted.into_iter().flat_map(|r| &r.triggers));
+    let (one, many);
+    let sorted: &[&TaskResult] = match results {
+        [only] => {
+            one = [only];
+            &one
+        }
+        _ => {
+            many = in_order(results);
+            &many
+        }
+    };
+    let mut next = settle(graph, before, sorted, state, at)?;
+    plan(graph, &mut next, sorted.iter().flat_map(|r| &r.triggers));
     bounded(&next)?;
     Ok(next)
 }
@@ -219,7 +229,7 @@ pub(super) fn settle(
     };
     // Without a result no superstep has ended.
     if !sorted.is_empty() {
-        end_step(&graph.channels, &mut values, writes());
+        end_step(&graph.cleared, &mut values, writes());
     }
     let written = note_written(graph, before, &values, writes());
     let mut barriers = before.barriers.clone();
@@ -232,7 +242,7 @@ pub(super) fn settle(
         });
     }
     Ok(Checkpoint {
-        id: CheckpointId::new(),
+        id: CheckpointId::made(at),
         parent: Some(before.id.clone()),
         ns: before.ns.clone(),
         step: before.step + 1,
@@ -259,20 +269,21 @@ fn note_written<'w>(
     let mut written = before.written.clone();
     let mut apart: Vec<(&Name, bool)> = Vec::new();
     for write in writes {
-        let fold: Option<Fold> = graph.channels.get(write.channel.as_str()).and_then(|c| c.kind.fold());
-        let twin = before.written.shares(&write.channel, &before.values) || is_new(before, &write.channel, fold);
+        let declared = graph.channels.get_key_value(&write.channel);
+        let (name, fold) = declared.map_or((&write.channel, None), |(name, channel)| (name, channel.kind.fold()));
+        let twin = before.written.shares(name, &before.values) || is_new(before, name, fold);
         let Some(fold) = fold.filter(|_| !twin) else {
-            written.share(&write.channel, values);
+            written.share(name, values);
             continue;
         };
-        let known = apart.iter_mut().find(|(name, _)| **name == write.channel);
+        let known = apart.iter_mut().find(|(apart, _)| *apart == name);
         let overwritten = known.as_ref().is_some_and(|(_, overwritten)| *overwritten);
         match (known, write.overwrite) {
             (Some(known), true) => known.1 = true,
-            (None, overwrite) => apart.push((&write.channel, overwrite)),
+            (None, overwrite) => apart.push((name, overwrite)),
             (Some(_), false) => {}
         }
-        match written.get_mut(&write.channel) {
+        match written.get_mut(name) {
             // As in the state: an overwrite earlier in the superstep wins.
             Some(_) if overwritten && !write.overwrite => {}
             // The types were checked when the same write was applied to the state.
@@ -281,9 +292,9 @@ fn note_written<'w>(
             _ if fold == Fold::Topic => {
                 let mut list = fold.initial();
                 drop(fold.fold(&mut list, write.value.clone()));
-                written.insert(write.channel.clone(), list);
+                written.insert(name, list);
             }
-            _ => written.insert(write.channel.clone(), write.value.clone()),
+            _ => written.insert(name, write.value.clone()),
         }
     }
     for (channel, _) in apart {
@@ -292,7 +303,7 @@ fn note_written<'w>(
         }
     }
     // What the superstep cleared nobody is handed any more.
-    for (name, _) in graph.channels.iter().filter(|(_, channel)| channel.kind.is_cleared()) {
+    for name in &graph.cleared {
         if !values.contains_key(name) {
             written.remove(name);
         }
@@ -319,43 +330,48 @@ pub(super) fn arrive(checkpoint: &mut Checkpoint, trigger: &Trigger) {
 
 /// Fills `next.frontier`: triggered nodes and nodes behind full barriers by name, then sends by index.
 pub(super) fn plan<'t>(graph: &CompiledGraph, next: &mut Checkpoint, triggers: impl IntoIterator<Item = &'t Trigger>) {
-    let mut due: Vec<Name> = Vec::new();
-    let mut sends: Vec<(Name, Value)> = Vec::new();
+    let pull = |node: &Name| Task { path: TaskPath::Pull(node.clone()), node: node.clone(), visit: 0, input: None };
+    let mut frontier: Vec<Task> = Vec::new();
+    let mut sends: Vec<(&Name, &Value)> = Vec::new();
     for trigger in triggers {
         match trigger {
-            Trigger::Node(to) => due.push(to.clone()),
-            Trigger::Send { to, input } => sends.push((to.clone(), input.clone())),
+            // The usual case has one.
+            Trigger::Node(to) if frontier.is_empty() => frontier = vec![pull(to)],
+            Trigger::Node(to) => frontier.push(pull(to)),
+            Trigger::Send { to, input } => sends.push((to, input)),
             Trigger::Arrived { .. } => arrive(next, trigger),
         }
     }
     let full = next.barriers.iter().filter_map(|(id, arrived)| graph.barriers.get(id).filter(|b| b.from == *arrived));
-    due.extend(full.map(|b| b.to.clone()));
-    due.sort_unstable();
-    due.dedup();
+    frontier.extend(full.map(|b| pull(&b.to)));
+    if frontier.len() > 1 {
+        frontier.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        frontier.dedup_by(|a, b| a.node == b.node);
+    }
     if !graph.deferred.is_empty() {
-        next.deferred.extend(due.extract_if(.., |node| graph.deferred.contains(node)));
+        let deferred = frontier.extract_if(.., |task| graph.deferred.contains(&task.node));
+        next.deferred.extend(deferred.map(|task| task.node));
     }
-    if due.is_empty() && sends.is_empty() {
-        due = std::mem::take(&mut next.deferred).into_iter().collect();
+    if frontier.is_empty() && sends.is_empty() {
+        frontier.extend(std::mem::take(&mut next.deferred).iter().map(pull));
     }
-    let mut frontier = Vec::with_capacity(due.len() + sends.len());
-    for node in due {
-        let visit = next.visits.count(&node);
-        frontier.push(Task { path: TaskPath::Pull(node.clone()), node, visit, input: None });
+    for task in &mut frontier {
+        task.visit = next.visits.count(&task.node);
     }
     // However often a node is due in one superstep, it is one visit.
-    let mut sent: BTreeMap<Name, u64> = BTreeMap::new();
+    let mut sent: BTreeMap<&Name, u64> = BTreeMap::new();
+    frontier.reserve_exact(sends.len());
     for ((node, input), index) in sends.into_iter().zip(0..) {
-        let visit = match sent.get(&node) {
+        let visit = match sent.get(node) {
             Some(visit) => *visit,
             None => {
-                let triggered = frontier.iter().find(|task| task.node == node && task.input.is_none());
-                let visit = triggered.map_or_else(|| next.visits.count(&node), |task| task.visit);
-                sent.insert(node.clone(), visit);
+                let triggered = frontier.iter().find(|task| task.node == *node && task.input.is_none());
+                let visit = triggered.map_or_else(|| next.visits.count(node), |task| task.visit);
+                sent.insert(node, visit);
                 visit
             }
         };
-        frontier.push(Task { path: TaskPath::Push(index), node, visit, input: Some(input) });
+        frontier.push(Task { path: TaskPath::Push(index), node: node.clone(), visit, input: Some(input.clone()) });
     }
     next.frontier = frontier;
 }

@@ -73,11 +73,11 @@ fn gone() -> StoreError {
 }
 
 impl Scope {
-    /// Commits what a superstep leaves, as soon as the run's durability asks for it.
-    pub async fn commit_step(&self, records: Vec<Record>) -> Result<(), StoreError> {
+    /// Commits what a superstep leaves, as soon as the run's durability asks for it. `at`: the time, for whoever has just asked for it.
+    pub async fn commit_step(&self, records: Vec<Record>, at: Option<DateTime<Utc>>) -> Result<(), StoreError> {
         match (self.durability, &self.behind) {
-            (Durability::Sync, _) | (Durability::Async, None) => self.commit(records).await,
-            (Durability::Async, Some(behind)) => match self.transaction(records) {
+            (Durability::Sync, _) | (Durability::Async, None) => self.commit_at(records, at).await,
+            (Durability::Async, Some(behind)) => match self.transaction(records, at) {
                 Some((transaction, shown)) => {
                     let at = transaction.at;
                     behind.send(transaction).await?;
@@ -97,7 +97,11 @@ impl Scope {
 
     /// Commits records with the events that wait, then shows the events.
     pub async fn commit(&self, records: Vec<Record>) -> Result<(), StoreError> {
-        let Some((transaction, shown)) = self.transaction(records) else { return Ok(()) };
+        self.commit_at(records, None).await
+    }
+
+    async fn commit_at(&self, records: Vec<Record>, at: Option<DateTime<Utc>>) -> Result<(), StoreError> {
+        let Some((transaction, shown)) = self.transaction(records, at) else { return Ok(()) };
         let at = transaction.at;
         match &self.behind {
             None if self.durability == Durability::Exit => self.commit_in_turn(transaction).await?,
@@ -128,7 +132,7 @@ impl Scope {
                 Vec::new(),
             )
         };
-        let (transaction, shown) = self.transaction(Vec::new()).unwrap_or_else(nothing);
+        let (transaction, shown) = self.transaction(Vec::new(), None).unwrap_or_else(nothing);
         let at = transaction.at;
         behind.commit(transaction).await?;
         self.show(at, &shown);
@@ -140,7 +144,7 @@ impl Scope {
     }
 
     /// What waits and `records` as one transaction, and the events in it; `None` if there is nothing.
-    fn transaction(&self, records: Vec<Record>) -> Option<(Transaction, Vec<Event>)> {
+    fn transaction(&self, records: Vec<Record>, at: Option<DateTime<Utc>>) -> Option<(Transaction, Vec<Event>)> {
         let mut all = std::mem::take(&mut self.memory().waiting);
         if all.is_empty() {
             all = records;
@@ -153,7 +157,7 @@ impl Scope {
         if self.durability == Durability::Exit {
             all = superseded(all);
         }
-        let at = self.now();
+        let at = at.unwrap_or_else(|| self.now());
         let event = |record: &Record| if let Record::Event(event) = record { Some(event.clone()) } else { None };
         let shown: Vec<Event> = if self.sink.looks() { all.iter().filter_map(event).collect() } else { Vec::new() };
         Some((Transaction { thread: self.thread.clone(), epoch: self.epoch, at, records: all }, shown))

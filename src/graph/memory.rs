@@ -79,7 +79,7 @@ impl Kept {
             Record::Result { ns, checkpoint, result } => {
                 let partial = self.partial.entry((ns, checkpoint)).or_default();
                 partial.results.retain(|r| r.path != result.path);
-                partial.results.push(result);
+                partial.results.push(*result);
             }
             Record::Attempts { ns, checkpoint, path, attempts } => {
                 let partial = self.partial.entry((ns, checkpoint)).or_default();
@@ -286,32 +286,26 @@ impl Store for MemoryStore {
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let id = &transaction.thread;
-        let kept = inner.kept(id)?;
+        let Inner { threads, cache, items } = &mut *inner;
+        let kept = threads.get_mut(id).ok_or_else(|| StoreError::NoThread(id.clone()))?;
         if kept.row.epoch != transaction.epoch {
             return Err(StoreError::Fenced { thread: id.clone(), ours: transaction.epoch, current: kept.row.epoch });
         }
         let at = transaction.at;
-        let (mut cache, mut items, mut uncache) = (Vec::new(), Vec::new(), false);
         for record in transaction.records {
             match record {
                 Record::Cached { key, produced, expires_at: until } => {
-                    cache.push((key, Given { by: id.clone(), produced, until }));
+                    cache.insert(key, Given { by: id.clone(), produced, until });
                 }
-                Record::Uncache => uncache = true,
-                Record::Keep(item) => items.push(((item.namespace.clone(), item.key.clone()), Some(*item))),
-                Record::Forget { namespace, key } => items.push(((namespace, key), None)),
+                Record::Uncache => cache.retain(|_, given| given.by != *id),
+                Record::Keep(item) => {
+                    let key = (item.namespace.clone(), item.key.clone());
+                    let before = items.get(&key).filter(|before| before.is_there(at));
+                    let created_at = before.map_or(item.created_at, |before| before.created_at);
+                    items.insert(key, Item { created_at, ..*item });
+                }
+                Record::Forget { namespace, key } => drop(items.remove(&(namespace, key))),
                 record => kept.apply(record, at),
-            }
-        }
-        inner.cache.extend(cache);
-        if uncache {
-            inner.cache.retain(|_, given| given.by != *id);
-        }
-        for (key, item) in items {
-            let before = inner.items.remove(&key).filter(|before| before.is_there(at));
-            if let Some(item) = item {
-                let created_at = before.map_or(item.created_at, |before| before.created_at);
-                inner.items.insert(key, Item { created_at, ..item });
             }
         }
         Ok(())

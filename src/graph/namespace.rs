@@ -1,8 +1,12 @@
 //! One namespace of a thread (the root graph, or a subgraph's visit): superstep after superstep until it ends or waits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
+use futures_util::future::poll_immediate;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
@@ -208,11 +212,18 @@ async fn keep(
     if let Some(recorded) = &scope.recorded {
         recorded.checkpoint(&kept)?;
     }
-    scope.postpone(records);
-    scope.postpone([checkpointed(&kept), Record::Checkpoint(kept)]);
+    // It has just been made, unless it is a recorded one.
+    let at = scope.recorded.is_none().then_some(kept.at);
+    let said = checkpointed(&kept);
+    {
+        let mut memory = scope.memory();
+        memory.waiting.extend(records);
+        memory.waiting.push(said);
+        memory.waiting.push(Record::Checkpoint(kept));
+    }
     // Where the run ends its last records follow at once, and both are committed together.
     if !(checkpoint.ns.is_empty() && checkpoint.ended()) {
-        scope.commit_step(Vec::new()).await?;
+        scope.commit_step(Vec::new(), at).await?;
     }
     scope.sink.checkpoint(checkpoint);
     Ok(())
@@ -238,12 +249,29 @@ async fn superstep(
         && partial.results.is_empty()
     {
         let failed = partial.attempts.iter().find(|(path, _)| *path == task.path).map_or(0, |(_, failed)| *failed);
-        let Finished { result, state } = tokio::select! {
-            biased;
-            asked = asked_to_stop(stop) => return Err(asked),
-            ended = run_task(scope, graph, checkpoint, task, failed) => ended?,
-            over = out_of_time(scope, graph) => return Err(over),
+        if let Some(asked) = asked_by_now(stop) {
+            return Err(asked);
+        }
+        let mut work = pin!(run_task(scope, graph, checkpoint, task, failed));
+        // Most tasks end without a wait: whatever may come in between is only listened for where one waits.
+        let ended = match poll_immediate(work.as_mut()).await {
+            Some(ended) => ended,
+            None => {
+                // One that makes way for others must not be asked again at once.
+                let mut asked_just_now = true;
+                let waited = poll_fn(|cx| match std::mem::take(&mut asked_just_now) {
+                    true => Poll::Pending,
+                    false => work.as_mut().poll(cx),
+                });
+                tokio::select! {
+                    biased;
+                    asked = asked_to_stop(stop) => return Err(asked),
+                    ended = waited => ended,
+                    over = out_of_time(scope, graph) => return Err(over),
+                }
+            }
         };
+        let Finished { result, state } = ended?;
         scope.sink.result(&checkpoint.ns, &result);
         return Ok((vec![result], state));
     }
@@ -271,7 +299,7 @@ async fn siblings(
         .collect();
     let mut kept = results.len();
     let mut worst: Option<Worst> = None;
-    let mut over = std::pin::pin!(out_of_time(scope, graph));
+    let mut over = pin!(out_of_time(scope, graph));
     while !running.is_empty() {
         let mut ended = tokio::select! {
             biased;
@@ -329,22 +357,28 @@ async fn keep_results(
     let record = |result: &TaskResult| Record::Result {
         ns: checkpoint.ns.clone(),
         checkpoint: checkpoint.id.clone(),
-        result: tracked_result(graph, result).into_owned(),
+        result: Box::new(tracked_result(graph, result).into_owned()),
     };
     // A task that gave a command runs again: what it writes is the matter of another graph.
     let records: Vec<Record> = results.iter().filter(|result| result.command.is_none()).map(record).collect();
     if records.is_empty() || !is_kept(&checkpoint.ns) {
         return Ok(());
     }
-    Ok(scope.commit_step(records).await?)
+    Ok(scope.commit_step(records, None).await?)
+}
+
+fn asked_by_now(stop: &mut watch::Receiver<Stop>) -> Option<NodeError> {
+    match *stop.borrow_and_update() {
+        Stop::No => None,
+        Stop::Drain | Stop::Hold => Some(NodeError::Drained),
+        Stop::Cancel => Some(NodeError::Cancelled),
+    }
 }
 
 async fn asked_to_stop(stop: &mut watch::Receiver<Stop>) -> NodeError {
     loop {
-        match *stop.borrow_and_update() {
-            Stop::No => {}
-            Stop::Drain | Stop::Hold => return NodeError::Drained,
-            Stop::Cancel => return NodeError::Cancelled,
+        if let Some(asked) = asked_by_now(stop) {
+            return asked;
         }
         if stop.changed().await.is_err() {
             // Nobody is left who could ask.

@@ -144,7 +144,7 @@ pub enum Record {
         /// The checkpoint whose frontier holds the task.
         checkpoint: CheckpointId,
         /// What it left.
-        result: TaskResult,
+        result: Box<TaskResult>,
     },
     /// Attempts that a task has had.
     Attempts {

@@ -1,6 +1,7 @@
 //! Runs one task to its end: attempts, timeouts, panics, subgraphs.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use super::{
     Persistence, Produced, Record, State, Task, View, Write,
 };
 
-/// Runs `task`. `failed`: attempts that failed before this process took over.
+/// Runs `task`. `failed`: attempts that failed before this process took over. What few tasks need is boxed: each sibling of a superstep has
+/// one of these futures, and it has room for all that it may ever wait for.
 pub(super) async fn run_task(
     scope: &Arc<Scope>,
     graph: &Arc<CompiledGraph>,
@@ -37,14 +39,16 @@ pub(super) async fn run_task(
         true => task.node.to_string(),
         false => format!("{}|{}", checkpoint.ns, task.node),
     };
-    if let Some(given) = given_before(scope, graph, checkpoint, task, entry).await? {
+    if entry.policy.cache.is_some()
+        && let Some(given) = Box::pin(given_before(scope, graph, checkpoint, task, entry)).await?
+    {
         return Ok(given);
     }
     loop {
         let attempt = failed + 1;
         scope.later(Event::NodeStarted { ns: checkpoint.ns.clone(), node: task.node.clone(), attempt });
         let began = Instant::now();
-        let end = match timed_out_then(scope, checkpoint, task, attempt, &place())? {
+        let end = match timed_out_then(scope, checkpoint, task, attempt, place)? {
             Some(failure) => Err(NodeError::Failed(failure)),
             None => attempt_once(scope, graph, checkpoint, task, entry, attempt).await,
         };
@@ -82,9 +86,9 @@ pub(super) async fn run_task(
         if is_kept(&ns) {
             let attempts =
                 Record::Attempts { ns, checkpoint: checkpoint.id.clone(), path: task.path.clone(), attempts: failed };
-            scope.commit(vec![attempts]).await?;
+            Box::pin(scope.commit(vec![attempts])).await?;
         }
-        tokio::time::sleep(pause).await;
+        Box::pin(tokio::time::sleep(pause)).await;
     }
 }
 
@@ -94,12 +98,12 @@ fn timed_out_then(
     checkpoint: &Checkpoint,
     task: &Task,
     attempt: u32,
-    place: &str,
+    place: impl Fn() -> String,
 ) -> Result<Option<Failure>, Failure> {
     let Some(recorded) = &scope.recorded else { return Ok(None) };
     match scope.pinned(&out_of_time(checkpoint, task, attempt)) {
         Some(failure) => decode(failure, OUT_OF_TIME).map(Some),
-        None => Ok(recorded.timed_out(checkpoint, place)),
+        None => Ok(recorded.timed_out(checkpoint, &place())),
     }
 }
 
@@ -136,8 +140,14 @@ async fn attempt_once(
             Body::Subgraph(inner) => subgraph(scope, graph, inner, checkpoint, task, entry.policy.persistence).await,
         }
     };
-    let guarded = AssertUnwindSafe(work).catch_unwind();
-    let ended = in_time(scope, checkpoint, task, entry, guarded).await?;
+    // Where it lies: it is as large as everything that the node keeps while it waits, and each hand it goes through would copy it.
+    let mut work = pin!(work);
+    let guarded = AssertUnwindSafe(work.as_mut()).catch_unwind();
+    let ended = if is_limited(scope, entry) {
+        Box::pin(in_time(scope, checkpoint, task, entry, guarded)).await?
+    } else {
+        guarded.await
+    };
     let produced = ended.unwrap_or_else(|panic| Err(panicked(&task.node, panic.as_ref())))?;
     // What no checkpoint may have a cache may not have either.
     let elsewhere = produced.goto.iter().any(|goto| matches!(goto, Goto::Command(_)));
@@ -154,6 +164,11 @@ fn is_handled(failure: &Failure) -> bool {
     failure.code != RECURSION_LIMIT
 }
 
+/// Whether time limits count. How long a replay takes says nothing about the record.
+fn is_limited(scope: &Scope, entry: &NodeEntry) -> bool {
+    scope.recorded.is_none() && (entry.policy.timeout.is_some() || entry.policy.idle_timeout.is_some())
+}
+
 /// Runs an attempt within its node's time limits.
 async fn in_time<T>(
     scope: &Scope,
@@ -163,10 +178,6 @@ async fn in_time<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, NodeError> {
     let (limit, idle) = (entry.policy.timeout, entry.policy.idle_timeout);
-    // How long a replay takes says nothing about the record.
-    if scope.recorded.is_some() || (limit.is_none() && idle.is_none()) {
-        return Ok(work.await);
-    }
     let watch = scope.vigil.watch(checkpoint, task, entry.policy.persistence);
     tokio::select! {
         biased;
@@ -248,7 +259,9 @@ fn keep_for_others(
 fn view(checkpoint: &Checkpoint, task: &Task) -> Result<View, Failure> {
     match &task.input {
         None => Ok(View(checkpoint.values.clone())),
-        Some(Value::Object(payload)) => Ok(View(payload.clone().into_iter().collect())),
+        Some(Value::Object(payload)) => {
+            Ok(View(payload.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()))
+        }
         Some(other) => {
             Err(Failure::new("send_payload", format!("node `{}` was sent something that is no object", task.node))
                 .because(other.to_string())

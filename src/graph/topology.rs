@@ -114,6 +114,8 @@ pub struct CompiledGraph {
     pub(super) commands: Vec<Commands>,
     /// Channels that no checkpoint has.
     pub(super) untracked: BTreeSet<Name>,
+    /// Channels that keep a value for one superstep.
+    pub(super) cleared: Vec<Name>,
     /// Nodes behind which nothing is undone any more.
     pub(super) commit_points: BTreeSet<Name>,
     /// Nodes that wait until nothing else is due.

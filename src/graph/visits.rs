@@ -42,7 +42,7 @@ impl Visits {
 
     /// Counts one more for a node; its count then.
     pub fn count(&mut self, node: &Name) -> u64 {
-        match self.at(node) {
+        match self.0.binary_search_by(|(name, _)| name.cmp(node)) {
             Ok(at) => {
                 self.0[at].1 += 1;
                 self.0[at].1

@@ -26,22 +26,29 @@ pub enum AuditError {
     Store(#[from] StoreError),
 }
 
-/// Adds an event.
-pub(super) fn add(conn: &Connection, thread: &ThreadId, at: DateTime<Utc>, event: &Event) -> Done<()> {
-    // Through a Value: keys sorted, the canonical form that digests are made of everywhere.
-    let value =
-        serde_json::to_value(event).map_err(|e| StoreError::Failed(format!("an event cannot be written: {e}")))?;
-    let body = value.to_string();
+/// Adds those of a commit's events that are audited.
+pub(super) fn add(conn: &Connection, thread: &ThreadId, at: DateTime<Utc>, events: &[&Event]) -> Done<()> {
+    let mut audited = events.iter().filter(|event| event.is_audited()).peekable();
+    if audited.peek().is_none() {
+        return Ok(());
+    }
     let at = at.to_rfc3339_opts(SecondsFormat::Nanos, true);
     let newest: Option<String> = conn
         .prepare_cached("SELECT hash FROM audit ORDER BY seq DESC LIMIT 1")?
         .query_row([], |row| row.get(0))
         .optional()?;
-    let prev = newest.unwrap_or_else(|| GENESIS.to_owned());
-    let hash = chain(&prev, &body, &at, thread.as_str());
+    let mut prev = newest.unwrap_or_else(|| GENESIS.to_owned());
     let mut insert =
         conn.prepare_cached("INSERT INTO audit (thread, at, body, prev_hash, hash) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    insert.execute(params![thread.as_str(), at, body, prev, hash])?;
+    for event in audited {
+        // Through a Value: keys sorted, the canonical form that digests are made of everywhere.
+        let value =
+            serde_json::to_value(event).map_err(|e| StoreError::Failed(format!("an event cannot be written: {e}")))?;
+        let body = value.to_string();
+        let hash = chain(&prev, &body, &at, thread.as_str());
+        insert.execute(params![thread.as_str(), at, body, prev, hash])?;
+        prev = hash;
+    }
     Ok(())
 }
 

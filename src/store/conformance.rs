@@ -236,7 +236,7 @@ async fn partials_are_kept_until_the_next_checkpoint(harness: &dyn Harness) -> C
     let keep = |path: TaskPath, value| Record::Result {
         ns: Name::default(),
         checkpoint: of.clone(),
-        result: result(path, value),
+        result: Box::new(result(path, value)),
     };
     let (a, b) = (TaskPath::Pull("a".into()), TaskPath::Push(1));
     let failed = |attempts| Record::Attempts { ns: Name::default(), checkpoint: of.clone(), path: a.clone(), attempts };

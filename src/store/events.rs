@@ -31,7 +31,7 @@ pub(super) fn add(
     let body = encode(&events.iter().map(|event| Short(event)).collect::<Vec<_>>())?;
     let mut insert = conn.prepare_cached("INSERT INTO events (n, at, body) VALUES (?1, ?2, ?3)")?;
     insert.execute(params![rows_of(head.n).start + head.last_event, nanos(at)?, body])?;
-    events.iter().filter(|event| event.is_audited()).try_for_each(|event| audit::add(conn, thread, at, event))
+    audit::add(conn, thread, at, events)
 }
 
 /// The newest event's number.

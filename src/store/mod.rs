@@ -17,6 +17,7 @@ mod inbox;
 mod interrupts;
 mod items;
 mod journal;
+mod json;
 mod ledger;
 mod lines;
 mod liveness;

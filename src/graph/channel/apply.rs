@@ -17,23 +17,25 @@ pub fn apply_writes<'w>(
 ) -> Result<(), Failure> {
     let mut seen = Seen::default();
     for write in writes {
-        let channel = channels.get(write.channel.as_str()).ok_or_else(|| undeclared(&write.channel, channels))?;
+        // The state's names are the channels' own, so that they are found without a comparison.
+        let declared = channels.get_key_value(&write.channel);
+        let (name, channel) = declared.ok_or_else(|| undeclared(&write.channel, channels))?;
         match seen.how(channel, write)? {
             How::Skip => {}
             How::Set => {
                 check_type(channel, write, &write.value)?;
-                state.insert(write.channel.clone(), write.value.clone());
+                state.insert(name, write.value.clone());
             }
             How::Fold { fold, afresh } => {
                 if afresh {
-                    state.remove(&write.channel);
+                    state.remove(name);
                 }
-                let old = state.get_or_insert_with(&write.channel, || fold.initial());
+                let old = state.get_or_insert_with(name, || fold.initial());
                 fold.fold(old, write.value.clone()).map_err(|why| wrong_type(&write.channel, why))?;
                 check_type(channel, write, old)?;
                 // A topic with nothing in it has no value.
                 if fold == Fold::Topic && old.as_array().is_some_and(Vec::is_empty) {
-                    state.remove(&write.channel);
+                    state.remove(name);
                 }
             }
         }
@@ -48,19 +50,20 @@ pub fn check_writes<'w>(
     writes: impl IntoIterator<Item = &'w Write>,
 ) -> Result<(), Failure> {
     let mut seen = Seen::default();
-    let mut folded: BTreeMap<&str, Value> = BTreeMap::new();
+    // Few: searched one by one.
+    let mut folded: Vec<(&Name, Value)> = Vec::new();
     for write in writes {
-        let channel = channels.get(write.channel.as_str()).ok_or_else(|| undeclared(&write.channel, channels))?;
+        let declared = channels.get_key_value(&write.channel);
+        let (name, channel) = declared.ok_or_else(|| undeclared(&write.channel, channels))?;
         match seen.how(channel, write)? {
             How::Skip => {}
             How::Set => {
                 check_type(channel, write, &write.value)?;
-                folded.insert(&write.channel, hollow(&write.value));
+                *in_folded(&mut folded, name, || Value::Null) = hollow(&write.value);
             }
             How::Fold { fold, afresh } => {
-                let there = state.get(&write.channel).filter(|_| !afresh);
-                let first = || there.map_or_else(|| fold.initial(), hollow);
-                let old = folded.entry(&write.channel).or_insert_with(first);
+                let first = || state.get(name).filter(|_| !afresh).map_or_else(|| fold.initial(), hollow);
+                let old = in_folded(&mut folded, name, first);
                 fold.fold(old, hollow(&write.value)).map_err(|why| wrong_type(&write.channel, why))?;
                 check_type(channel, write, old)?;
             }
@@ -69,18 +72,32 @@ pub fn check_writes<'w>(
     Ok(())
 }
 
+/// A channel's place in what was folded so far.
+fn in_folded<'f, 'n>(
+    folded: &'f mut Vec<(&'n Name, Value)>,
+    name: &'n Name,
+    first: impl FnOnce() -> Value,
+) -> &'f mut Value {
+    let at = folded.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+        folded.push((name, first()));
+        folded.len() - 1
+    });
+    &mut folded[at].1
+}
+
 /// Ends a superstep that wrote `writes`: a channel that keeps its value for one superstep, and was not written in this one, has none
-/// any more. LangGraph tells every channel without a write that a superstep has ended.
-pub fn end_step<'w>(
-    channels: &BTreeMap<Name, Channel>,
-    state: &mut State,
-    writes: impl Iterator<Item = &'w Write> + Clone,
-) {
-    for (name, _) in channels.iter().filter(|(_, channel)| channel.kind.is_cleared()) {
+/// any more. LangGraph tells every channel without a write that a superstep has ended. `cleared`: those channels, see [`cleared`].
+pub fn end_step<'w>(cleared: &[Name], state: &mut State, writes: impl Iterator<Item = &'w Write> + Clone) {
+    for name in cleared {
         if state.contains_key(name) && !writes.clone().any(|write| write.channel == *name) {
             state.remove(name);
         }
     }
+}
+
+/// The channels that keep a value for one superstep.
+pub fn cleared(channels: &BTreeMap<Name, Channel>) -> Vec<Name> {
+    channels.iter().filter(|(_, channel)| channel.kind.is_cleared()).map(|(name, _)| name.clone()).collect()
 }
 
 /// A value of the same type; a number as it is, because a sum may be too large.
@@ -104,14 +121,17 @@ enum How {
     },
 }
 
-/// The channels that a superstep has written so far, and whether by an overwrite. Few: searched one by one.
+/// The channels that a superstep has written so far, and whether by an overwrite. Few: searched one by one. Mostly it is one.
 #[derive(Default)]
-struct Seen<'w>(Vec<(&'w str, bool)>);
+struct Seen<'w> {
+    first: Option<(&'w str, bool)>,
+    more: Vec<(&'w str, bool)>,
+}
 
 impl<'w> Seen<'w> {
     fn how(&mut self, channel: &Channel, write: &'w Write) -> Result<How, Failure> {
         let name = write.channel.as_str();
-        let before = self.0.iter_mut().find(|(seen, _)| *seen == name);
+        let before = self.first.iter_mut().chain(&mut self.more).find(|(seen, _)| *seen == name);
         let overwritten = before.as_ref().map(|(_, overwritten)| *overwritten);
         let topic = matches!(channel.kind, ChannelKind::Topic { .. });
         let fold = if topic { Some(Fold::Topic) } else { channel.kind.fold() };
@@ -126,7 +146,10 @@ impl<'w> Seen<'w> {
         };
         match before {
             Some(seen) => seen.1 = write.overwrite,
-            None => self.0.push((name, write.overwrite)),
+            None => match &self.first {
+                None => self.first = Some((name, write.overwrite)),
+                Some(_) => self.more.push((name, write.overwrite)),
+            },
         }
         Ok(how)
     }
@@ -253,7 +276,7 @@ mod tests {
             let writes: Vec<Write> = step.iter().map(|value| Write::new("c", value.clone())).collect();
             check_writes(&channels, &state, &writes).unwrap();
             apply_writes(&channels, &mut state, &writes).unwrap();
-            end_step(&channels, &mut state, writes.iter());
+            end_step(&cleared(&channels), &mut state, writes.iter());
             seen.push(state.get("c").cloned().unwrap_or(json!("nothing")));
         }
         seen

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Name, State};
 
-pub(super) use apply::{apply_writes, check_writes, end_step};
+pub(super) use apply::{apply_writes, check_writes, cleared, end_step};
 pub(super) use reducer::Fold;
 pub use reducer::Reducer;
 

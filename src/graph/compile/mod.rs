@@ -9,6 +9,7 @@ mod sends;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::builder::StateGraph;
+use super::channel::cleared;
 use super::{
     Body, Channel, ChannelKind, Commands, CompiledGraph, END, Failure, Name, NodeEntry, NodeInfo, Persistence, START,
 };
@@ -149,6 +150,7 @@ pub(super) fn compile(graph: StateGraph, kept: bool) -> Result<CompiledGraph, Co
         step_timeout: graph.step_timeout,
         commands: nodes.values().flat_map(|entry| &entry.info.commands).cloned().collect(),
         untracked: graph.channels.iter().filter_map(untracked).collect(),
+        cleared: cleared(&graph.channels),
         name: graph.name,
         channels: graph.channels,
         input_channels: graph.input_channels,

@@ -65,7 +65,7 @@ pub(super) async fn a_run_recalls_where_it_stood(harness: &dyn Harness) -> Check
         Partial { results: vec![result(TaskPath::Push(1), json!(3))], attempts: vec![(TaskPath::Push(2), 4)] };
     let (ns, of) = (Name::default(), next.id.clone());
     let kept = vec![
-        Record::Result { ns: ns.clone(), checkpoint: of.clone(), result: partial.results[0].clone() },
+        Record::Result { ns: ns.clone(), checkpoint: of.clone(), result: Box::new(partial.results[0].clone()) },
         Record::Attempts { ns, checkpoint: of, path: TaskPath::Push(2), attempts: 4 },
     ];
     store.commit(transaction("recall", 1, 2, kept)).await?;
