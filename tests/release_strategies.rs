@@ -62,6 +62,9 @@ fn a_shadow_that_answers_otherwise_is_stopped_and_nobody_got_an_answer_of_it() {
     let error = ran.error();
     assert_eq!((ran.code, &error["code"]), (Some(1), &"shadow_failed".into()), "{ran:?}");
     assert!(error["message"].as_str().unwrap().contains("answers differ"), "{error}");
+    let found = verdict(&home, "hello");
+    assert_eq!((&found["verdict"], &found["answers"]["verdict"]), (&"fail".into(), &"fail".into()), "{found}");
+    assert!(home.ok(&["run", "show", "hello"]).stdout.contains("verdict on the shadow"));
     let seen = load.end();
     seen.assert_unharmed();
     assert!(!seen.saw("two"), "{seen:?}");
@@ -87,7 +90,8 @@ fn an_ab_test_keeps_each_user_at_a_version_and_a_person_ends_it() {
     let home = Home::new();
     let one = home.deploy(&home.hello("one"));
     let url = one["endpoint_url"].as_str().unwrap().to_owned();
-    let lines = format!("ab_test: {{ by: {{ header: X-User-Id }}, for: 1h, analysis: {FAST} }}");
+    // Both versions in two replicas: a user stays at a version, not at a process.
+    let lines = format!("replicas: 2\nab_test: {{ by: {{ header: X-User-Id }}, for: 1h, analysis: {FAST} }}");
     let project = with(home.hello("two"), &lines);
     let deploy = home.start(&["deploy", project.arg(), "--yes", "--json"]);
     home.until("callers are divided", || {
@@ -130,6 +134,8 @@ fn replicas_are_rolled_out_one_after_the_other_and_back() {
     assert_eq!((home.slots().len(), slots), (2, 2), "what was given up is back, and serves: {traffic}");
 
     let load = Load::on(&one);
+    // This time one may be missing, and none is too many.
+    let rolling = rolling.replace("for: 5s", "max_unavailable: 1, for: 5s");
     let two = home.json(&["deploy", with(home.hello("two"), &rolling).arg(), "--yes"]);
     assert_eq!((two["deployment_strategy"].as_str(), version(&two).as_str()), (Some("rolling"), "two"));
     assert_eq!(home.slots().len(), 3, "two that serve, one that stays warm");

@@ -36,6 +36,20 @@ fn a_recreation_that_fails_and_is_killed_at_every_write_point_gives_the_place_ba
 }
 
 #[test]
+fn a_recreation_that_is_aborted_while_one_version_stops_gives_the_place_back() {
+    let home = Home::new();
+    let live = home.deploy(&home.hello("one").bake("0s"));
+    let project = home.hello("two").with("strategy: recreate");
+    let deploy = home.start(&["deploy", project.arg(), "--yes", "--json"]);
+    let thread = home.thread_of(&deploy);
+    home.intended(&thread, "vacate_slot");
+    deploy.kill9();
+    home.ok(&["abort", "hello", "--reason", "not now"]);
+    assert_eq!(version(&live), "one");
+    assert_one_lives(&home);
+}
+
+#[test]
 fn a_canary_killed_at_every_write_point_ends_as_if_nothing_had_happened() {
     let home = Home::new();
     let live = home.deploy(&home.hello("one").bake("0s"));

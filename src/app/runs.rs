@@ -65,6 +65,9 @@ pub struct Start {
     pub approved_by: Option<String>,
 }
 
+/// Most supersteps of a release in one run: a version on trial takes one every few minutes, for days.
+const RELEASE_STEPS: u32 = 100_000;
+
 /// The label of a thread that was approved in advance: by whom.
 pub(super) const APPROVED_BY: &str = "approved_by";
 
@@ -176,7 +179,8 @@ impl App {
         }
         let graph = self.graph_of(&thread)?;
         let listening = Listening::begin(self, &thread, how.stop).await?;
-        let how = Advance { stop: listening.stop.clone(), ..how };
+        let most = if needs_host(&thread) { how.recursion_limit.max(RELEASE_STEPS) } else { how.recursion_limit };
+        let how = Advance { stop: listening.stop.clone(), recursion_limit: most, ..how };
         let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())?;
         self.forget_ended(id, end.status).await;
         self.retain(&thread).await;

@@ -34,7 +34,7 @@ pub struct Writes {
 #[async_trait]
 impl Node for DeploymentExecutor {
     const KIND: &'static str = "deployment_executor";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Reads = Reads;
     type Writes = Writes;
 

@@ -12,7 +12,9 @@ use super::world::{ledger_err, port_err};
 use super::{RouteState, Situation, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::ports::{PackagedModel, number_of};
-use crate::release::{DEFAULT_HOLD_MS, DeploymentPlan, LiveRelease, PlanState, ReleaseChange};
+use crate::release::{
+    DEFAULT_HOLD_MS, DEFAULT_READY_TIMEOUT_MS, DeploymentPlan, LiveRelease, PlanState, ReleaseChange,
+};
 
 /// Reads plan and situation, writes the route. Nothing happens where nothing serves.
 pub struct MakeRoom(pub Arc<World>);
@@ -45,7 +47,7 @@ impl Node for MakeRoom {
         let change = ReleaseChange::to(PlanState::Executing, at);
         cx.effect("executing", UpdateRelease { deployment_id: cx.thread().to_string(), change }).await?;
         let hold_ms = plan.hold_ms.unwrap_or(DEFAULT_HOLD_MS);
-        let route = vacate(&self.0, cx, plan.model.as_str(), live, hold_ms, plan.ready_timeout_ms).await?;
+        let route = vacate(&self.0, cx, plan.model.as_str(), live, hold_ms).await?;
         Ok(Outcome::update(Writes { route: Some(route) }))
     }
 }
@@ -71,7 +73,6 @@ pub(super) async fn vacate(
     model: &str,
     occupant: Occupant<'_>,
     hold_ms: u64,
-    ready_timeout_ms: u64,
 ) -> Result<RouteState, NodeError> {
     let way_back = cx.pin("occupant", way_back(world, model, occupant.live, occupant.token)).await?;
     let hold = HoldRequests {
@@ -89,7 +90,7 @@ pub(super) async fn vacate(
         package: way_back.package,
         env_file: way_back.env_file,
         replicas: way_back.replicas,
-        ready_timeout_ms,
+        ready_timeout_ms: way_back.ready_timeout_ms,
         hold_ms,
         expected_generation: held.generation,
     };
@@ -103,6 +104,8 @@ pub(super) struct WayBack {
     pub(super) env_file: Option<PathBuf>,
     /// The numbers of its replicas.
     pub(super) replicas: Vec<u32>,
+    /// How long it may take to be ready, in milliseconds, as its own plan says.
+    pub(super) ready_timeout_ms: u64,
 }
 
 /// What the live version is started anew from; proven to be there before anything of it stops.
@@ -124,5 +127,7 @@ pub(super) async fn way_back(
     let plan = row.and_then(|row| row.plan);
     let env_file = plan.as_ref().and_then(|plan| plan["env_file"].as_str()).map(PathBuf::from);
     let replicas = world.pool(token).await.map_err(port_err)?.iter().map(|slot| number_of(&slot.token)).collect();
-    Ok(WayBack { package, env_file, replicas })
+    let ready_timeout_ms = plan.as_ref().and_then(|plan| plan["ready_timeout_ms"].as_u64());
+    let ready_timeout_ms = ready_timeout_ms.unwrap_or(DEFAULT_READY_TIMEOUT_MS);
+    Ok(WayBack { package, env_file, replicas, ready_timeout_ms })
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,23 @@ struct Way {
     package: Option<PackagedModel>,
 }
 
+impl Way {
+    fn number(&self, row: &ReleaseRow, key: &str) -> Option<u64> {
+        row.plan.as_ref().and_then(|plan| plan[key].as_u64())
+    }
+
+    /// How long the target may take to be ready, in milliseconds, as its own plan says.
+    fn ready_timeout_ms(&self) -> u64 {
+        self.number(&self.target, "ready_timeout_ms").unwrap_or(DEFAULT_READY_TIMEOUT_MS)
+    }
+
+    /// How long a request may wait, in milliseconds, as it was planned when one took the other's place.
+    fn hold_ms(&self) -> u64 {
+        let of = |row| self.number(row, "hold_ms");
+        of(&self.live).or_else(|| of(&self.target)).unwrap_or(DEFAULT_HOLD_MS)
+    }
+}
+
 #[async_trait]
 impl Node for Rollback {
     const KIND: &'static str = "rollback";
@@ -77,7 +95,7 @@ impl Node for Rollback {
         let at = cx.now().await?;
         let way: Way = cx.pin("way", find_way(&self.0, &request)).await?;
         cx.effect("open", OpenRelease(row(&id, &request, &way, at))).await?;
-        let held = self.make_room(cx, &request, &way).await?;
+        let held = self.make_room(cx, &request, &way, at).await?;
         let token = self.running_slot(cx, &request, &way).await?;
         let executing =
             ReleaseChange { slot_token: Some(token.clone()), ..ReleaseChange::to(PlanState::Executing, at) };
@@ -87,7 +105,7 @@ impl Node for Rollback {
             live: token,
             standby: None,
             before: way.situation.live_slot.clone().filter(|_| held.is_none()),
-            held_ms: held.as_ref().map(|_| DEFAULT_HOLD_MS),
+            held_ms: held.as_ref().map(|_| way.hold_ms()),
             expected_generation: held.map_or(way.situation.generation, |route| route.generation),
         };
         let route = cx.effect("switch", switch).await?;
@@ -119,20 +137,23 @@ impl Node for Rollback {
 }
 
 impl Rollback {
-    /// Where the live version took the other one's place because both do not fit, it has to make room again.
+    /// Where one of the two took the other's place because both do not fit, the one that serves makes room again.
     async fn make_room(
         &self,
         cx: &Context,
         request: &RollbackRequest,
         way: &Way,
+        at: DateTime<Utc>,
     ) -> Result<Option<RouteState>, NodeError> {
         let cold = way.warm.is_none() && way.package.is_some();
         let Some(occupant) = Occupant::of(&way.situation).filter(|_| cold) else { return Ok(None) };
-        if way.live.deployment_strategy != Strategy::Recreate {
+        if ![&way.live, &way.target].into_iter().any(|row| row.deployment_strategy == Strategy::Recreate) {
             return Ok(None);
         }
-        let (model, timeout_ms) = (request.model.as_str(), DEFAULT_READY_TIMEOUT_MS);
-        vacate(&self.0, cx, model, occupant, DEFAULT_HOLD_MS, timeout_ms).await.map(Some)
+        // From here on users notice: another rollback must not begin beside it.
+        let change = ReleaseChange::to(PlanState::Executing, at);
+        cx.effect("room", UpdateRelease { deployment_id: cx.thread().to_string(), change }).await?;
+        vacate(&self.0, cx, request.model.as_str(), occupant, way.hold_ms()).await.map(Some)
     }
 
     /// The slot to go back to: the warm one, or one started from the package that was kept.
@@ -148,7 +169,7 @@ impl Rollback {
                 cx.effect("replicas", StartReplicas { first: token.clone(), start }).await?;
             }
             // It was when the way was found; the host may have been down since.
-            cx.observe("ready", all_ready(&self.0, token, DEFAULT_READY_TIMEOUT_MS)).await?;
+            cx.observe("ready", all_ready(&self.0, token, way.ready_timeout_ms())).await?;
             return Ok(token.clone());
         }
         let Some(package) = way.package.clone() else {
@@ -160,7 +181,7 @@ impl Rollback {
         let replicas = (1..=count).collect();
         let start = StartSlot { model: request.model.to_string(), package, env_file, replicas };
         let slot = cx.effect("slot", start).await?;
-        cx.observe("ready", all_ready(&self.0, &slot.token, DEFAULT_READY_TIMEOUT_MS)).await?;
+        cx.observe("ready", all_ready(&self.0, &slot.token, way.ready_timeout_ms())).await?;
         Ok(slot.token)
     }
 }
@@ -227,7 +248,7 @@ fn no_target(model: &str, to: Option<&str>, history: &[ReleaseRow]) -> Failure {
     })
 }
 
-fn row(id: &str, request: &RollbackRequest, way: &Way, at: chrono::DateTime<chrono::Utc>) -> ReleaseRow {
+fn row(id: &str, request: &RollbackRequest, way: &Way, at: DateTime<Utc>) -> ReleaseRow {
     let target = &way.target;
     ReleaseRow {
         model_version: target.model_version.clone(),

@@ -34,7 +34,7 @@ pub struct Writes {
 #[async_trait]
 impl Node for TrafficShift {
     const KIND: &'static str = "traffic_shift";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Reads = Reads;
     type Writes = Writes;
 

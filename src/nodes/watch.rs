@@ -11,6 +11,7 @@ use super::readiness::{traceback, until_up_again};
 use super::ward::{Knock, Ward, Watched};
 use super::{BakeReport, LiveSlot, RouteState, Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
+use crate::ports::replica_token;
 use crate::release::DeploymentPlan;
 
 /// Reads plan, slot, route and what validation measured; writes the report.
@@ -57,6 +58,9 @@ impl Watch {
     async fn bake(&self, cx: &Context, reads: &Reads, began: DateTime<Utc>) -> Result<BakeReport, NodeError> {
         // The host may have been down since the last look; what it started anew is not judged for its start.
         let slot = until_up_again(&self.0, &reads.slot.token, reads.plan.ready_timeout_ms).await?;
+        for nth in 2..=reads.plan.replicas {
+            until_up_again(&self.0, &replica_token(&reads.slot.token, nth), reads.plan.ready_timeout_ms).await?;
+        }
         let measured_ms = reads.validated.as_ref().and_then(|v| v.metrics.get("latency_p99_ms")).copied();
         let ward = Ward {
             router: &*self.0.router,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::graph::{Failure, FailureDetails, NodeError};
 use crate::ports::{
-    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, SecretFiles, ServiceClient, Slot, Target,
-    TrafficRouter, first_of, number_of,
+    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, SecretFiles, ServiceClient, Slot,
+    SlotState, Target, TrafficRouter, first_of, number_of,
 };
 use crate::release::{LedgerError, Policy, ReleaseLedger};
 
@@ -44,6 +44,11 @@ impl World {
         slots.sort_by_key(|slot| number_of(&slot.token));
         Ok(slots)
     }
+}
+
+/// Whether traffic may go to a slot: it has a process, or will have one again.
+pub(super) fn runs(slot: &Slot) -> bool {
+    !matches!(slot.state, SlotState::Stopped | SlotState::Exited)
 }
 
 /// A port's error as a node's failure.

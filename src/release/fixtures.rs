@@ -29,6 +29,7 @@ pub fn input_of_iris(live: Option<&str>) -> PlanInput {
             slot: Some("blue".into()),
             slot_token: Some("blue-d0".into()),
             content_digest: None,
+            replicas: None,
         }),
         machine: Machine::default(),
         seen: Seen::default(),

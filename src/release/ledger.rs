@@ -211,6 +211,7 @@ impl ReleaseRow {
             slot: self.slot.clone(),
             slot_token: self.slot_token.clone(),
             content_digest: self.content_digest.clone(),
+            replicas: self.plan.as_ref().and_then(|plan| plan["replicas"].as_u64()).and_then(|n| u32::try_from(n).ok()),
         })
     }
 }

@@ -53,6 +53,9 @@ pub struct LiveRelease {
     /// Its content, `sha256:<hex>`.
     #[serde(default)]
     pub content_digest: Option<String>,
+    /// How many replicas it was planned with; absent: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
 }
 
 /// What was seen of a model so far.

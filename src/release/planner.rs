@@ -181,7 +181,8 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let bake = bake(request, &mut why);
     let approval = policy.decide(request.environment.as_deref(), live.is_none(), request.approval);
     why.add("approval", approval.because.clone());
-    let hold_ms = (strategy.strategy() == Strategy::Recreate && live.is_some()).then(|| hold(request, &mut why));
+    let recreated = strategy.strategy() == Strategy::Recreate && live.is_some();
+    let hold_ms = recreated.then(|| hold(request, &mut why)).transpose()?;
     let situation = Situation {
         model: request.model.as_str(),
         live_version: live.as_ref().map(|live| live.model_version.as_str()),
@@ -328,8 +329,7 @@ fn memory(input: &PlanInput, copies: u32, replicas: u32, why: &mut Reasons) -> R
     let all = one.saturating_mul(u64::from(replicas));
     // What the live version leaves, where it stops first.
     let (needed, left) = match copies {
-        0 if input.live.is_some() => (all, all),
-        0 => (all, 0),
+        0 => (all, left_by_live(input)),
         copies => (one.saturating_mul(u64::from(copies)), 0),
     };
     match input.machine.memory_free_mb.map(|free| free.saturating_add(left)) {
@@ -337,9 +337,12 @@ fn memory(input: &PlanInput, copies: u32, replicas: u32, why: &mut Reasons) -> R
             let model = input.request.model.to_string();
             return Err(PlanError::InsufficientMemory { model, needed_mb: needed, free_mb });
         }
-        Some(_) if left > 0 => {
-            why.add("memory", format!("{needed} MB ({source}) in the place of the live version, which stops first"));
-        }
+        Some(have) if left > 0 => why.add(
+            "memory",
+            format!(
+                "{needed} MB ({source}) fit into {have} MB once the live version has stopped and left its {left} MB"
+            ),
+        ),
         Some(free) => why.add("memory", format!("{needed} MB ({source}) fit into {free} MB beside what runs already")),
         None => why.add("memory", format!("{needed} MB ({source}); what is free is not known and not checked")),
     }
@@ -357,6 +360,12 @@ fn memory(input: &PlanInput, copies: u32, replicas: u32, why: &mut Reasons) -> R
         );
     }
     Ok(needed)
+}
+
+/// Memory that the live version leaves when it stops, in MB; 0 where nothing serves.
+fn left_by_live(input: &PlanInput) -> u64 {
+    let replicas = input.live.as_ref().map_or(0, |live| u64::from(live.replicas.unwrap_or(1)));
+    input.machine.memory_needed_mb.unwrap_or(DEFAULT_MEMORY_MB).saturating_mul(replicas)
 }
 
 fn ready_timeout(request: &DeployRequest, why: &mut Reasons) -> u64 {

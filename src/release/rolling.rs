@@ -10,8 +10,9 @@ use crate::judge::Rule;
 
 /// How many replicas more than wanted may run meanwhile, where nobody says.
 pub const DEFAULT_MAX_SURGE: u32 = 1;
-/// How long a batch is judged before the next one, where nobody says, in milliseconds.
-pub const DEFAULT_BATCH_MS: u64 = 30_000;
+/// How long a batch is judged before the next one, where nobody says, in milliseconds: with half of the traffic the judge needs about as
+/// long to be sure of a version that often fails.
+pub const DEFAULT_BATCH_MS: u64 = 120_000;
 
 /// How a rolling release is asked for.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -23,7 +24,7 @@ pub struct RollingSpec {
     /// How many fewer than wanted may serve meanwhile; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
-    /// How long each batch is judged before the next; absent: 30 s.
+    /// How long each batch is judged before the next; absent: two minutes.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub batch: Option<Millis>,
     /// What is held meanwhile; absent: error rate and p99 are no higher than the live version's.
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn one_replica_at_a_time_is_the_default() {
         let plan = RollingSpec::default().plan(3);
-        assert_eq!((plan.max_surge, plan.max_unavailable, plan.analysis.window_ms), (1, 0, 60_000));
+        assert_eq!((plan.max_surge, plan.max_unavailable, plan.analysis.window_ms), (1, 0, 240_000));
         assert_eq!(plan.batches(3), [Batch { before: 3, new: 1, left: 2 }, Batch { before: 2, new: 2, left: 1 }]);
         assert_eq!(plan.trial(3).steps[0], CanaryStep::Weight(33_333));
         assert!(plan.batches(1).is_empty());

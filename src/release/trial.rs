@@ -28,6 +28,26 @@ pub enum SplitBy {
     Header(String),
 }
 
+/// Smallest share that the gateway can divide by, 0 to 1.
+const SMALLEST_SHARE: f64 = 0.000_01;
+
+impl SplitBy {
+    /// Why it makes no sense, if it does not.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Header(name)
+                if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) =>
+            {
+                Err(format!("by: `{name}` is no name of a header, such as x-user-id"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// How an A/B test is asked for.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -156,17 +176,13 @@ impl AbTestPlan {
     /// # Errors
     /// In words.
     pub fn check(&self) -> Result<(), String> {
-        if !(self.share > 0.0 && self.share < 1.0) {
+        if !(self.share >= SMALLEST_SHARE && self.share < 1.0) {
             return Err("share: more than 0 % and less than 100 %".to_owned());
         }
         if self.for_ms == 0 {
             return Err("for: a time such as 24h".to_owned());
         }
-        if let SplitBy::Header(name) = &self.by
-            && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
-        {
-            return Err(format!("by: `{name}` is no name of a header, such as x-user-id"));
-        }
+        self.by.check()?;
         self.analysis.validate().map_err(|e| format!("analysis: {e}"))
     }
 }
@@ -231,7 +247,7 @@ impl ShadowPlan {
         if let Some(path) = self.repeat.iter().find(|path| !path.starts_with('/')) {
             return Err(format!("repeat: `{path}` must begin with a slash"));
         }
-        if !(self.share > 0.0 && self.share <= 1.0) {
+        if !(self.share >= SMALLEST_SHARE && self.share <= 1.0) {
             return Err("share: more than 0 % and at most 100 %".to_owned());
         }
         if self.for_ms == 0 {

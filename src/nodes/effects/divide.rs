@@ -7,7 +7,7 @@ use super::switch::{given_back, moved_on, state};
 use crate::graph::{Effect, EffectCx, Failure, Probe};
 use crate::nodes::World;
 use crate::nodes::state::RouteState;
-use crate::nodes::world::port;
+use crate::nodes::world::{port, runs};
 use crate::ports::{Fence, Leg, Mirror, Route, RouteRequest, Sticky, TrafficPlan, WHOLE, first_of};
 
 /// A version and where it runs.
@@ -22,7 +22,8 @@ pub struct Side {
 impl Side {
     /// All of its replicas that are there, but for those that leave.
     async fn leg(&self, world: &World, weight: u32, leaving: &[String]) -> Result<Leg, Failure> {
-        let pool = world.pool(&self.slot).await.map_err(port)?.into_iter().map(|slot| slot.token);
+        let pool = world.pool(&self.slot).await.map_err(port)?;
+        let pool = pool.into_iter().filter(runs).map(|slot| slot.token);
         let mut slots: Vec<String> = pool.filter(|token| !leaving.contains(token)).collect();
         if slots.is_empty() {
             slots.push(self.slot.clone());
@@ -69,13 +70,11 @@ impl DivideTraffic {
             self.stable.leg(world, WHOLE - weight, &self.leaving).await?,
             self.candidate.leg(world, weight, &[]).await?,
         ];
-        Ok(TrafficPlan {
-            legs,
-            sticky: self.sticky.clone(),
-            mirror: self.mirror.clone(),
-            renew_within_ms: Some(self.renew_within_ms),
-            ..TrafficPlan::default()
-        })
+        let (sticky, mirror) = (self.sticky.clone(), self.mirror.clone());
+        let plan = TrafficPlan { legs, sticky, mirror, ..TrafficPlan::default() };
+        // Where the candidate gets nothing there is nothing to give back.
+        let renew_within_ms = plan.is_partial().then_some(self.renew_within_ms);
+        Ok(TrafficPlan { renew_within_ms, ..plan })
     }
 
     /// What the route gives the candidate; `None` where it has no leg.

@@ -8,8 +8,8 @@ use super::vacate::{DRAIN_TIMEOUT_MS, failed, put, route};
 use crate::graph::{Effect, EffectCx, Failure, Probe};
 use crate::nodes::World;
 use crate::nodes::readiness::until_ready;
-use crate::nodes::world::port;
-use crate::ports::{Leg, TrafficPlan, replica_token};
+use crate::nodes::world::{port, runs};
+use crate::ports::{Leg, Slot, TrafficPlan, replica_token};
 
 /// Starts further replicas of a version that runs already.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,6 +35,15 @@ fn tokens(first: &str, start: &StartSlot) -> Vec<String> {
     start.replicas.iter().map(|nth| replica_token(first, *nth)).collect()
 }
 
+/// Those of the slots that are on record.
+async fn there(world: &World, tokens: &[String]) -> Result<Vec<Slot>, Failure> {
+    let mut there = Vec::new();
+    for token in tokens {
+        there.extend(world.target.slot(token).await.map_err(port)?);
+    }
+    Ok(there)
+}
+
 #[async_trait]
 impl Effect for StartReplicas {
     const KIND: &'static str = "start_replicas";
@@ -46,14 +55,12 @@ impl Effect for StartReplicas {
         Ok(tokens(&self.first, &self.start))
     }
 
-    async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<Vec<String>>, Failure> {
+    async fn probe(&self, world: &World, cx: &EffectCx) -> Result<Probe<Vec<String>>, Failure> {
         let tokens = tokens(&self.first, &self.start);
-        for token in &tokens {
-            if world.target.slot(token).await.map_err(port)?.is_none() {
-                return Ok(Probe::NotDone);
-            }
-        }
-        Ok(Probe::Done(tokens))
+        let there = there(world, &tokens).await?;
+        // To be taken back one is enough.
+        let done = there.len() == tokens.len() || (cx.reason.is_some() && !there.is_empty());
+        Ok(if done { Probe::Done(tokens) } else { Probe::NotDone })
     }
 
     async fn undo(&self, world: &World, started: &Vec<String>, _cx: &EffectCx) -> Result<(), Failure> {
@@ -72,25 +79,28 @@ impl Effect for GiveUpReplicas {
 
     async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<Vec<String>, Failure> {
         let tokens = tokens(&self.first, &self.start);
-        for token in &tokens {
-            world.router.drain(token, DRAIN_TIMEOUT_MS).await.map_err(port)?;
-            world.target.remove_slot(token, STOP_GRACE_MS).await.map_err(port)?;
+        // An attempt before this one may have removed some.
+        for slot in there(world, &tokens).await? {
+            world.router.drain(&slot.token, DRAIN_TIMEOUT_MS).await.map_err(port)?;
+            world.target.remove_slot(&slot.token, STOP_GRACE_MS).await.map_err(port)?;
         }
         Ok(tokens)
     }
 
-    async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<Vec<String>>, Failure> {
+    async fn probe(&self, world: &World, cx: &EffectCx) -> Result<Probe<Vec<String>>, Failure> {
         let tokens = tokens(&self.first, &self.start);
-        for token in &tokens {
-            if world.target.slot(token).await.map_err(port)?.is_some() {
-                return Ok(Probe::NotDone);
-            }
-        }
-        Ok(Probe::Done(tokens))
+        let there = there(world, &tokens).await?;
+        // To be taken back it is enough that one does not run any more.
+        let fewer = there.len() < tokens.len() || there.iter().any(|slot| !runs(slot));
+        let done = there.is_empty() || (cx.reason.is_some() && fewer);
+        Ok(if done { Probe::Done(tokens) } else { Probe::NotDone })
     }
 
     async fn undo(&self, world: &World, given_up: &Vec<String>, cx: &EffectCx) -> Result<(), Failure> {
         (cx.progress)("starting replicas of the version before anew");
+        for slot in there(world, given_up).await?.iter().filter(|slot| !runs(slot)) {
+            world.target.remove_slot(&slot.token, STOP_GRACE_MS).await.map_err(port)?;
+        }
         self.start.start(world, &self.first).await?;
         for token in given_up {
             until_ready(world, token, self.ready_timeout_ms).await.map_err(failed)?;

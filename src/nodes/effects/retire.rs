@@ -23,6 +23,10 @@ impl Effect for RemoveSlots {
 
     async fn perform(&self, world: &World, _cx: &EffectCx) -> Result<Vec<String>, Failure> {
         for token in &self.0 {
+            if world.target.slot(token).await.map_err(port)?.is_none() {
+                // An attempt before this one removed it.
+                continue;
+            }
             world.router.drain(token, DRAIN_TIMEOUT_MS).await.map_err(port)?;
             world.target.remove_slot(token, STOP_GRACE_MS).await.map_err(port)?;
         }

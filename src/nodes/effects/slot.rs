@@ -83,13 +83,19 @@ impl Effect for StartSlot {
     }
 
     async fn probe(&self, world: &World, cx: &EffectCx) -> Result<Probe<StartedSlot>, Failure> {
-        let mut started = None;
+        let (mut started, mut missing) = (None, false);
         for token in self.tokens(&cx.token) {
-            // One that is missing is started by performing again; the others stay.
-            let Some(slot) = world.target.slot(&token).await.map_err(port)? else { return Ok(Probe::NotDone) };
-            started.get_or_insert(StartedSlot { token: slot.token, port: slot.port });
+            match world.target.slot(&token).await.map_err(port)? {
+                Some(slot) if started.is_none() => started = Some(StartedSlot { token: slot.token, port: slot.port }),
+                Some(_) => {}
+                None => missing = true,
+            }
         }
-        Ok(started.map_or(Probe::NotDone, Probe::Done))
+        Ok(match started {
+            // One that is missing is started by performing again; to be taken back one is enough.
+            Some(started) if !missing || cx.reason.is_some() => Probe::Done(started),
+            _ => Probe::NotDone,
+        })
     }
 
     async fn undo(&self, world: &World, slot: &StartedSlot, _cx: &EffectCx) -> Result<(), Failure> {

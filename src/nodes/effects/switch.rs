@@ -7,7 +7,7 @@ use super::vacate::nobody;
 use crate::graph::{Effect, EffectCx, Failure, FailureDetails, Probe};
 use crate::nodes::World;
 use crate::nodes::state::RouteState;
-use crate::nodes::world::port;
+use crate::nodes::world::{port, runs};
 use crate::ports::{Fence, PortError, Route, RouteRequest, SwitchRequest, TrafficPlan};
 
 /// Sends all traffic of a model to one slot, keeping the one before warm.
@@ -85,7 +85,7 @@ impl Effect for SwitchTraffic {
 /// Sends everything to a version: to all of its replicas.
 async fn all_to(world: &World, request: SwitchRequest) -> Result<Route, PortError> {
     let pool = match &request.live {
-        Some(first) => world.pool(first).await?,
+        Some(first) => world.pool(first).await?.into_iter().filter(runs).collect(),
         None => Vec::new(),
     };
     let Some((version, _)) = pool.first().map(|slot| slot.version.clone()).zip(pool.get(1)) else {

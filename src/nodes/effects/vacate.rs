@@ -13,7 +13,7 @@ use crate::nodes::World;
 use crate::nodes::readiness::until_ready;
 use crate::nodes::state::RouteState;
 use crate::nodes::world::{ledger, port};
-use crate::ports::{Fence, Hold, Leg, PackagedModel, Route, RouteRequest, TrafficPlan, WHOLE};
+use crate::ports::{Fence, Hold, Leg, PackagedModel, Route, RouteRequest, TrafficPlan, WHOLE, first_of};
 use crate::release::ReleaseChange;
 
 /// Longest wait for requests under way at the version that stops, in milliseconds.
@@ -105,6 +105,11 @@ impl Effect for HoldRequests {
         let Some(route) = route(world, &self.model).await?.filter(|route| route.traffic.hold.is_some()) else {
             return Ok(());
         };
+        if route.traffic.legs.is_empty() {
+            // Without a leg and without a hold the model would be gone.
+            let gone = Failure::new("version_not_back", format!("no version of {} is there to answer", self.model));
+            return Err(gone.hint("`tidegate host status` shows what runs; `tidegate run undo retry T` tries again"));
+        }
         let traffic = TrafficPlan { hold: None, ..route.traffic };
         put(world, cx, &self.model, traffic, route.generation).await.map(drop)
     }
@@ -134,16 +139,30 @@ impl Effect for VacateSlot {
         Ok(after)
     }
 
-    async fn probe(&self, world: &World, _cx: &EffectCx) -> Result<Probe<RouteState>, Failure> {
+    async fn probe(&self, world: &World, cx: &EffectCx) -> Result<Probe<RouteState>, Failure> {
         let gone = world.pool(&self.token).await.map_err(port)?.is_empty();
-        Ok(match route(world, &self.model).await? {
-            Some(route) if gone && route.traffic.legs.is_empty() => Probe::Done(state(route)),
+        let vacated = route(world, &self.model).await?;
+        let vacated = vacated.filter(|r| r.traffic.legs.is_empty() && r.generation > self.expected_generation);
+        Ok(match vacated {
+            // Half of it is enough to be taken back: nobody answers any more.
+            Some(route) if gone || cx.reason.is_some() => Probe::Done(state(route)),
             _ => Probe::NotDone,
         })
     }
 
     async fn undo(&self, world: &World, _done: &RouteState, cx: &EffectCx) -> Result<(), Failure> {
+        let now = route(world, &self.model).await?;
+        let others =
+            |route: &Route| route.traffic.stable().is_some_and(|leg| leg.slots.iter().all(|s| first_of(s) != cx.token));
+        if now.as_ref().is_some_and(others) {
+            // Somebody else answers by now: a release or a rollback after this one.
+            return Ok(());
+        }
         (cx.progress)("starting the version before anew; requests wait");
+        // What is left of it was about to stop.
+        for slot in world.pool(&self.token).await.map_err(port)? {
+            world.target.remove_slot(&slot.token, STOP_GRACE_MS).await.map_err(port)?;
+        }
         let (model, package, env_file) = (self.model.clone(), self.package.clone(), self.env_file.clone());
         let start = StartSlot { model, package, env_file, replicas: self.replicas.clone() };
         let slot = start.perform(world, cx).await?;

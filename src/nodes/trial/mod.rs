@@ -95,10 +95,13 @@ async fn run(world: &World, cx: &Context, reads: Reads) -> Result<Outcome<Writes
     };
     let on_trial = OnTrial { world, cx, reads: &reads, trial: &trial, live: &live };
     let state = on_trial.told(state).await?;
+    if state.promoted.is_some() {
+        on_trial.record(&state, state.verdict());
+    }
     if state.done || trial.steps.is_empty() {
         let state = TrialState { done: true, ..state };
-        on_trial.grow(reads.plan.replicas).await?;
-        return Ok(Outcome::update(Writes { trial: state, route: None }));
+        let route = on_trial.finish(state.weight).await?;
+        return Ok(Outcome::update(Writes { trial: state, route }));
     }
     match trial.steps.get(state.step) {
         Some(CanaryStep::Weight(weight)) if !state.paused => on_trial.weigh(state, *weight).await,
@@ -125,10 +128,14 @@ impl OnTrial<'_> {
                 break;
             };
             self.cx.emit("trial", serde_json::json!({"told": name, "by": by}));
+            let at = self.trial.steps.get(state.step);
             state = match name.as_str() {
                 "promote" if value["full"] == true || state.step >= self.trial.steps.len() => {
                     TrialState { promoted: Some(by), done: true, ..state }
                 }
+                // Before the first share there is nothing to hold, and a share is not skipped: it is what was asked for.
+                "promote" if state.step == 0 || matches!(at, Some(CanaryStep::Weight(_))) => state,
+                "pause" if state.step == 0 => state,
                 "promote" => state.next_step(),
                 "pause" => TrialState { paused: true, ..state },
                 "resume" => TrialState { paused: false, ..state },
@@ -157,7 +164,7 @@ impl OnTrial<'_> {
         }
         let route = match self.batch(state.step) {
             Some(batch) => self.roll(batch, state.weight, weight).await?,
-            None => self.divide("divide", weight, &[]).await?,
+            None => self.divide("divide", weight, &[], None).await?,
         };
         if state.step == 0 && self.trial.shadow.is_none() {
             // Users have got to it: what becomes of it is history that the next plan looks at.
@@ -172,9 +179,16 @@ impl OnTrial<'_> {
     }
 
     /// Divides the traffic; replicas of the version before that are `leaving` get nothing any more.
-    async fn divide(&self, name: &str, weight: u32, leaving: &[u32]) -> Result<RouteState, NodeError> {
+    async fn divide(
+        &self,
+        name: &str,
+        weight: u32,
+        leaving: &[u32],
+        after: Option<&RouteState>,
+    ) -> Result<RouteState, NodeError> {
         let (stable, candidate) = self.cx.pin("sides", self.sides()).await?;
-        let planned = self.reads.route.as_ref().map_or(self.reads.situation.generation, |route| route.generation);
+        let planned =
+            after.or(self.reads.route.as_ref()).map_or(self.reads.situation.generation, |route| route.generation);
         let mirror = self.trial.shadow.as_ref().map(|shadow| Mirror {
             to: candidate.version.clone(),
             share: parts(shadow.share),
@@ -213,8 +227,8 @@ impl OnTrial<'_> {
             None => match self.verdict(&state) {
                 Verdict::Pass => {
                     self.record(&state, Verdict::Pass);
-                    self.grow(self.reads.plan.replicas).await?;
-                    return Ok(Outcome::update(Writes { trial: TrialState { done: true, ..state }, route: None }));
+                    let route = self.finish(state.weight).await?;
+                    return Ok(Outcome::update(Writes { trial: TrialState { done: true, ..state }, route }));
                 }
                 Verdict::Fail => {
                     self.record(&state, Verdict::Fail);
@@ -233,13 +247,14 @@ impl OnTrial<'_> {
             candidate: &self.reads.slot.token,
             live: self.live,
             trial: self.trial,
+            ready_timeout_ms: self.reads.plan.ready_timeout_ms,
         };
         let Stretch { state, bad, lapsed } = self.cx.observe("watch", watcher.watch(state, lasts)).await?;
         if let Some(reason) = bad {
             self.record(&state, Verdict::Fail);
             return Err(self.ended("failed", format!("the {} was stopped: {reason}", self.trial.called)).into());
         }
-        let route = if lapsed { Some(self.divide("divide", weight, &[]).await?) } else { None };
+        let route = if lapsed { Some(self.divide("divide", weight, &[], None).await?) } else { None };
         let over = lasts.is_some_and(|ms| state.waited_ms >= ms);
         let behind_steps = state.step >= self.trial.steps.len();
         if over && behind_steps && state.verdict() != Verdict::Pass {

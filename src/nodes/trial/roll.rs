@@ -25,34 +25,51 @@ impl OnTrial<'_> {
         let before_it = self.before_it().await?;
         let beyond = |count: u32| before_it.replicas.iter().copied().skip(count as usize).collect::<Vec<u32>>();
         let first = beyond(batch.before);
+        let mut room = None;
         if !first.is_empty() {
-            self.divide("make_room", before, &first).await?;
+            room = Some(self.divide("make_room", before, &first, None).await?);
             self.give_up("give_up", &before_it, first.clone()).await?;
         }
         self.grow(batch.new).await?;
         let after: Vec<u32> = beyond(batch.left).into_iter().filter(|nth| !first.contains(nth)).collect();
-        let route = self.divide("divide", weight, &after).await?;
+        let route = self.divide("divide", weight, &after, room.as_ref()).await?;
         if !after.is_empty() {
             self.give_up("give_up_more", &before_it, after).await?;
         }
         Ok(route)
     }
 
+    /// The last batch: all replicas of the new version, beside as many of the version before as the surge allows. They get nothing any more
+    /// and stay warm. Where nothing is rolled out nothing is missing.
+    pub(super) async fn finish(&self, weight: u32) -> Result<Option<RouteState>, NodeError> {
+        let mut route = None;
+        if let Some(rolling) = &self.reads.plan.rolling {
+            let before_it = self.before_it().await?;
+            let stay = rolling.max_surge.max(1) as usize;
+            let go: Vec<u32> = before_it.replicas.iter().copied().skip(stay).collect();
+            if !go.is_empty() {
+                route = Some(self.divide("make_room", weight, &go, None).await?);
+                self.give_up("give_up", &before_it, go).await?;
+            }
+        }
+        self.grow(self.reads.plan.replicas).await?;
+        Ok(route)
+    }
+
     /// Starts replicas of the new version until there are so many, and waits until all are ready.
     pub(super) async fn grow(&self, count: u32) -> Result<(), NodeError> {
         let (plan, first) = (&self.reads.plan, &self.reads.slot.token);
-        if count > 1 {
+        // Those that are there already stay as they are, and are not this effect's to remove: the first one was never.
+        let replicas = self.cx.pin("missing", missing(self.world, first, count)).await?;
+        if !replicas.is_empty() {
+            self.cx.progress(&format!("starting {} of {} replicas", replicas.len(), plan.replicas));
             let start = StartSlot {
                 model: plan.model.to_string(),
                 package: package(self.reads.package.clone())?,
                 env_file: plan.env_file.clone().map(PathBuf::from),
-                // Those that are there already stay as they are, and are not this effect's to remove: the first one was never.
-                replicas: self.cx.pin("missing", missing(self.world, first, count)).await?,
+                replicas,
             };
-            if !start.replicas.is_empty() {
-                self.cx.progress(&format!("starting {} of {} replicas", start.replicas.len(), plan.replicas));
-                self.cx.effect("grow", StartReplicas { first: first.clone(), start }).await?;
-            }
+            self.cx.effect("grow", StartReplicas { first: first.clone(), start }).await?;
         }
         self.cx.observe("grown", all_ready(self.world, first, plan.ready_timeout_ms)).await?;
         Ok(())
@@ -76,7 +93,7 @@ impl OnTrial<'_> {
             env_file: before_it.env_file.clone(),
             replicas,
         };
-        let (first, ready_timeout_ms) = (self.live.to_owned(), plan.ready_timeout_ms);
+        let (first, ready_timeout_ms) = (self.live.to_owned(), before_it.ready_timeout_ms);
         self.cx.effect(name, GiveUpReplicas { first, start, ready_timeout_ms }).await?;
         Ok(())
     }

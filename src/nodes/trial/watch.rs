@@ -12,6 +12,7 @@ use crate::judge::Verdict;
 use crate::judge::answers::Answers;
 use crate::nodes::World;
 use crate::nodes::effects::DivideTraffic;
+use crate::nodes::readiness::until_up_again;
 use crate::nodes::world::port_err;
 use crate::ports::{Fence, RenewRequest, SlotState, first_of};
 use crate::release::Trial;
@@ -45,6 +46,8 @@ pub(super) struct Watcher<'a> {
     /// The live version's slot.
     pub(super) live: &'a str,
     pub(super) trial: &'a Trial,
+    /// How long the new version may take to become ready, in milliseconds.
+    pub(super) ready_timeout_ms: u64,
 }
 
 impl Watcher<'_> {
@@ -53,6 +56,10 @@ impl Watcher<'_> {
     pub(super) async fn watch(&self, mut state: TrialState, lasts: Option<u64>) -> Result<Stretch, NodeError> {
         let behind_steps = state.step >= self.trial.steps.len();
         let signals = TRIAL_SIGNALS.map(str::to_owned);
+        // The host may have been down; what it started anew is not judged for its start.
+        for slot in self.world.pool(self.candidate).await.map_err(port_err)? {
+            until_up_again(self.world, &slot.token, self.ready_timeout_ms).await?;
+        }
         let (began, before_ms) = (Instant::now(), state.waited_ms);
         let mut unready = 0;
         loop {

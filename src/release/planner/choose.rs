@@ -6,9 +6,13 @@ use super::super::request::DeployRequest;
 use super::super::resources::memory_mb;
 use super::super::rolling::RollingPlan;
 use super::super::strategy::{DeploymentStrategy, Strategies, Strategy};
-use super::super::trial::{AbTestPlan, ShadowPlan, Trial};
+use super::super::trial::{AbTestPlan, ShadowPlan, SplitBy, Trial};
 use super::super::units::duration_text;
-use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, DEFAULT_MEMORY_MB, PlanError, Reasons};
+use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, DEFAULT_MEMORY_MB, PlanError, Reasons, left_by_live};
+use crate::judge::{AvailabilityLimit, Check, DEFAULT_BLOCK_MS, LatencyLimit, Rule};
+
+/// Longest that the gateway lets a request wait, in milliseconds.
+const MOST_HOLD_MS: u64 = 3_600_000;
 
 /// What the chosen strategy is told; at most one of them.
 #[derive(Default)]
@@ -60,7 +64,8 @@ fn fitting(input: &PlanInput) -> Result<(Strategy, String), PlanError> {
     if input.live.is_none() {
         return Ok((Strategy::BlueGreen, "the first version has nothing to be compared with".to_owned()));
     }
-    if let Some((needed, free)) = too_large(input)? {
+    // Where not even its place would do, whoever plans on is refused with the figures.
+    if let Some((needed, free)) = too_large(input)?.filter(|(needed, free)| *needed <= free + left_by_live(input)) {
         let because = format!(
             "a second copy needs {needed} MB and {free} MB are free, so the live version stops before the new one starts"
         );
@@ -127,23 +132,36 @@ pub(super) fn trials(
     let mut trials = Trials::default();
     match strategy {
         Strategy::Canary => {
-            let canary = request.canary.clone().unwrap_or_default().plan();
+            let mut canary = request.canary.clone().unwrap_or_default().plan();
+            if request.canary.as_ref().is_none_or(|asked| asked.analysis.is_none()) {
+                hold_requirements(&mut canary.analysis, request, true);
+            }
             let analysis = canary.analysis.validate();
             analysis.map_err(|e| invalid("canary")(format!("analysis: {e}")))?;
+            canary.by.iter().try_for_each(SplitBy::check).map_err(invalid("canary"))?;
             trials.canary = Some(canary);
         }
         Strategy::AbTest => {
-            let test = request.ab_test.clone().unwrap_or_default().plan();
+            let mut test = request.ab_test.clone().unwrap_or_default().plan();
+            if request.ab_test.as_ref().is_none_or(|asked| asked.analysis.is_none()) {
+                hold_requirements(&mut test.analysis, request, true);
+            }
             test.check().map_err(invalid("ab_test"))?;
             trials.ab_test = Some(test);
         }
         Strategy::Shadow => {
-            let shadow = request.shadow.clone().unwrap_or_default().plan();
+            let mut shadow = request.shadow.clone().unwrap_or_default().plan();
+            if request.shadow.as_ref().is_none_or(|asked| asked.analysis.is_none()) {
+                hold_requirements(&mut shadow.analysis, request, false);
+            }
             shadow.check().map_err(invalid("shadow"))?;
             trials.shadow = Some(shadow);
         }
         Strategy::Rolling => {
-            let rolling = request.rolling.clone().unwrap_or_default().plan(replicas);
+            let mut rolling = request.rolling.clone().unwrap_or_default().plan(replicas);
+            if request.rolling.as_ref().is_none_or(|asked| asked.analysis.is_none()) {
+                hold_requirements(&mut rolling.analysis, request, true);
+            }
             rolling.check(replicas).map_err(invalid("rolling"))?;
             trials.rolling = Some(rolling);
         }
@@ -162,12 +180,28 @@ pub(super) fn trials(
     Ok(trials)
 }
 
+/// What the version must be able to do is held while it is on trial, too, where the request does not say what is held. How long the answers
+/// to repeated requests take says little, so only `timed` trials hold that.
+fn hold_requirements(rule: &mut Rule, request: &DeployRequest, timed: bool) {
+    if let Some(at_least) = request.serving.availability {
+        rule.checks.push(Check::AvailabilityLimit(AvailabilityLimit { at_least, block_ms: DEFAULT_BLOCK_MS }));
+    }
+    if let Some(at_most_ms) = request.serving.latency_p99_ms.filter(|_| timed) {
+        let limit = LatencyLimit { quantile: 0.99, at_most_ms, block_ms: DEFAULT_BLOCK_MS };
+        rule.checks.push(Check::LatencyLimit(limit));
+    }
+}
+
 /// How long a request may wait, in milliseconds.
-pub(super) fn hold(request: &DeployRequest, why: &mut Reasons) -> u64 {
+pub(super) fn hold(request: &DeployRequest, why: &mut Reasons) -> Result<u64, PlanError> {
     let (ms, source) = match request.hold_ms {
         Some(ms) => (ms, "as the request says"),
         None => (DEFAULT_HOLD_MS, "by default"),
     };
+    if ms > MOST_HOLD_MS {
+        let message = format!("hold: at most {}; no client waits longer", duration_text(MOST_HOLD_MS));
+        return Err(PlanError::TrialInvalid { key: "recreate".to_owned(), message });
+    }
     why.add("hold", format!("a request waits at most {} {source}, then it is answered 503", duration_text(ms)));
-    ms
+    Ok(ms)
 }

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::judge::{Check, ErrorRatio, Rule};
 use crate::release::fixtures::input_of_iris;
 use crate::release::units::Share;
 use crate::release::{AbTestSpec, CanarySpec, CheckKind, Seen};
@@ -139,4 +140,38 @@ fn where_two_copies_do_not_fit_one_takes_the_place_of_the_other() {
     let mut first = input_of_iris(None);
     first.machine = input.machine;
     assert_eq!(plan(&first).expect_err("too large").code(), "insufficient_memory");
+}
+
+#[test]
+fn what_it_must_be_able_to_do_is_held_while_it_is_on_trial() {
+    let mut input = input_of_iris(Some("v1"));
+    input.request.strategy = Some(Strategy::Canary);
+    input.request.serving.latency_p99_ms = Some(80.0);
+    input.request.serving.availability = Some(0.995);
+    let names = |input: &PlanInput| {
+        let trial = plan(input).expect("a plan").trial().expect("a trial");
+        trial.analysis.checks.iter().map(|check| check.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&input), ["error_ratio", "latency_ratio", "availability_limit", "latency_limit"]);
+    let own = Rule { checks: vec![Check::ErrorRatio(ErrorRatio::default())], ..Rule::default() };
+    input.request.canary = Some(CanarySpec { analysis: Some(own), ..CanarySpec::default() });
+    assert_eq!(names(&input), ["error_ratio"], "who says what is held means it");
+}
+
+#[test]
+fn what_does_not_fit_even_in_the_place_of_the_other_is_refused_with_the_figures() {
+    let mut input = input_of_iris(Some("v1"));
+    input.machine.memory_free_mb = Some(1000);
+    input.request.infrastructure.resources.insert("memory".into(), json!("2GB"));
+    for strategy in [None, Some(Strategy::Recreate), Some(Strategy::BlueGreen)] {
+        input.request.strategy = strategy;
+        let error = plan(&input).expect_err("too large");
+        assert!(error.code() == "insufficient_memory" && error.to_string().contains("2000 MB"), "{error}");
+    }
+    // The live version's replicas count as what they are.
+    input.live.as_mut().expect("live").replicas = Some(4);
+    input.request.strategy = None;
+    assert_eq!(plan(&input).map(|plan| plan.strategy), Ok(Strategy::Recreate));
+    input.request.hold_ms = Some(7_200_000);
+    assert!(plan(&input).expect_err("too long").to_string().contains("1h"));
 }
