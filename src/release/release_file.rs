@@ -66,6 +66,9 @@ pub struct ReleaseFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub replicas: Option<u32>,
+    /// Memory that one replica needs, e.g. `1.5GB`; absent: what a small service takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     /// How long a request may wait while a version is recreated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Millis>,
@@ -136,6 +139,9 @@ pub struct Overlay {
     /// See [`ReleaseFile::replicas`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// See [`ReleaseFile::memory`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     /// See [`ReleaseFile::hold`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Millis>,
@@ -229,7 +235,8 @@ impl ReleaseFile {
     /// Where it shall run, as the planner reads it.
     pub(super) fn infrastructure(&self) -> Infrastructure {
         let replicas = self.replicas.map(|count| ("replicas".to_owned(), count.into()));
-        Infrastructure { resources: replicas.into_iter().collect(), ..Infrastructure::default() }
+        let memory = self.memory.clone().map(|memory| ("memory".to_owned(), memory.into()));
+        Infrastructure { resources: replicas.into_iter().chain(memory).collect(), ..Infrastructure::default() }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -268,6 +275,7 @@ impl ReleaseFile {
         file.shadow = overlaid(file.shadow, over.shadow, ShadowSpec::overlaid);
         file.rolling = overlaid(file.rolling, over.rolling, RollingSpec::overlaid);
         file.replicas = over.replicas.or(file.replicas);
+        file.memory = over.memory.or(file.memory);
         file.hold = over.hold.or(file.hold);
         file.ready_timeout = over.ready_timeout.or(file.ready_timeout);
         file.bake = file.bake.overlaid(over.bake);
@@ -344,8 +352,10 @@ serving: { latency_p99: 200ms, throughput: 20 rps, availability: 99.9% }
 strategy: blue-green
 ready_timeout: 60s
 bake: { for: 10s, max_error_rate: 0.01 }
+replicas: 2
+memory: 1.5GB
 approval: required
-environments: { prod: { approval: required, bake: 5m }, dev: { approval: none } }
+environments: { prod: { approval: required, bake: 5m, replicas: 4 }, dev: { approval: none } }
 "#;
 
     #[test]
@@ -358,6 +368,8 @@ environments: { prod: { approval: required, bake: 5m }, dev: { approval: none } 
         assert_eq!(request.serving.throughput_rps, Some(20.0));
         assert_eq!(request.serving.availability, Some(0.999));
         assert_eq!(request.ready_timeout_ms, Some(60_000));
+        assert_eq!(request.infrastructure.resources["replicas"], 4);
+        assert_eq!(request.infrastructure.resources["memory"], "1.5GB");
         assert_eq!(request.bake.duration, Some(Millis(300_000)), "prod bakes longer");
         assert_eq!(request.bake.max_error_rate, Some(Share(0.01)), "what the overlay does not name stays");
         assert_eq!(request.smoke[0].expect, Some(serde_json::json!([0])));
@@ -388,10 +400,10 @@ environments: { prod: { approval: required, bake: 5m }, dev: { approval: none } 
             (FULL.replace("10s", "ten"), 13, vec!["`ten` is not a duration"]),
             (FULL.replace("model: iris", "model: Iris"), 2, vec!["`Iris` cannot be a model's name"]),
             (FULL.replace("strategy: blue-green", "strategy: bluegreen"), 11, vec!["bluegreen", "blue-green"]),
-            (FULL.replace("approval: required\n", "approval: maybe\n"), 14, vec!["maybe"]),
+            (FULL.replace("approval: required\n", "approval: maybe\n"), 16, vec!["maybe"]),
             (FULL.replace("latency_p99", "latencyP99"), 10, vec!["latencyP99"]),
             (FULL.replace("[python, train.py]", "[python"), 6, vec![]),
-            (format!("{FULL}model: other\n"), 16, vec!["duplicate", "model"]),
+            (format!("{FULL}model: other\n"), 18, vec!["duplicate", "model"]),
         ] {
             let error = ReleaseFile::parse(&wrong, "tidegate.yaml").expect_err("wrong");
             let text = error.to_string();

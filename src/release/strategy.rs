@@ -90,10 +90,15 @@ pub struct Situation<'a> {
 pub trait DeploymentStrategy: Send + Sync {
     /// Which one it is.
     fn strategy(&self) -> Strategy;
-    /// Where the versions run.
-    fn slots(&self, situation: &Situation<'_>) -> Slots;
+    /// Where the versions run: of blue and green the one that does not serve is the new version's.
+    fn slots(&self, situation: &Situation<'_>) -> Slots {
+        let candidate = if situation.live_slot == Some("blue") { "green" } else { "blue" };
+        Slots { candidate: candidate.to_owned(), live: situation.live_slot.map(str::to_owned) }
+    }
     /// How many versions are in memory beside the live one; 0: the live one is gone before the new one comes.
-    fn additional_copies(&self) -> u32;
+    fn additional_copies(&self) -> u32 {
+        1
+    }
     /// What happens to the traffic, step by step, one sentence each.
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String>;
 }
@@ -105,15 +110,6 @@ pub struct BlueGreen;
 impl DeploymentStrategy for BlueGreen {
     fn strategy(&self) -> Strategy {
         Strategy::BlueGreen
-    }
-
-    fn slots(&self, situation: &Situation<'_>) -> Slots {
-        let candidate = if situation.live_slot == Some("blue") { "green" } else { "blue" };
-        Slots { candidate: candidate.to_owned(), live: situation.live_slot.map(str::to_owned) }
-    }
-
-    fn additional_copies(&self) -> u32 {
-        1
     }
 
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
@@ -146,14 +142,6 @@ pub struct Canary;
 impl DeploymentStrategy for Canary {
     fn strategy(&self) -> Strategy {
         Strategy::Canary
-    }
-
-    fn slots(&self, situation: &Situation<'_>) -> Slots {
-        BlueGreen.slots(situation)
-    }
-
-    fn additional_copies(&self) -> u32 {
-        1
     }
 
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
@@ -198,14 +186,6 @@ impl DeploymentStrategy for AbTest {
         Strategy::AbTest
     }
 
-    fn slots(&self, situation: &Situation<'_>) -> Slots {
-        BlueGreen.slots(situation)
-    }
-
-    fn additional_copies(&self) -> u32 {
-        1
-    }
-
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
         let slots = self.slots(situation);
         let Some(trial) = situation.trial else { return BlueGreen.traffic(situation) };
@@ -237,14 +217,6 @@ impl DeploymentStrategy for Shadow {
         Strategy::Shadow
     }
 
-    fn slots(&self, situation: &Situation<'_>) -> Slots {
-        BlueGreen.slots(situation)
-    }
-
-    fn additional_copies(&self) -> u32 {
-        1
-    }
-
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
         let slots = self.slots(situation);
         let Some(shadow) = situation.trial.and_then(|trial| trial.shadow.as_ref()) else {
@@ -272,14 +244,6 @@ pub struct Rolling;
 impl DeploymentStrategy for Rolling {
     fn strategy(&self) -> Strategy {
         Strategy::Rolling
-    }
-
-    fn slots(&self, situation: &Situation<'_>) -> Slots {
-        BlueGreen.slots(situation)
-    }
-
-    fn additional_copies(&self) -> u32 {
-        1
     }
 
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
@@ -311,10 +275,6 @@ pub struct Recreate;
 impl DeploymentStrategy for Recreate {
     fn strategy(&self) -> Strategy {
         Strategy::Recreate
-    }
-
-    fn slots(&self, situation: &Situation<'_>) -> Slots {
-        BlueGreen.slots(situation)
     }
 
     fn additional_copies(&self) -> u32 {
