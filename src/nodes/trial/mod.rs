@@ -1,5 +1,5 @@
-//! A new version on trial: one step of a canary, an A/B test or a shadow, or a stretch of it. Sets what the new version gets, or watches it for
-//! a while. The graph comes back here until the steps are done, so that what the judge has seen is durable every few minutes.
+//! A new version on trial: one step of a canary, an A/B test, a shadow or a rolling release, or a stretch of it. Sets what the new version
+//! gets, or watches it for a while. The graph comes back here until the steps are done, so that what the judge has seen is durable every few minutes.
 
 mod memory;
 mod roll;
