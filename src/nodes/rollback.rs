@@ -14,7 +14,7 @@ use super::readiness::all_ready;
 use super::world::{ledger_err, port_err};
 use super::{RouteState, Situation, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::ports::{PackagedModel, SlotState, number_of};
+use crate::ports::{PackagedModel, SlotState};
 use crate::release::{
     DEFAULT_HOLD_MS, DEFAULT_READY_TIMEOUT_MS, ModelDeployerOutput, ModelName, PlanState, ReleaseChange, ReleaseKind,
     ReleaseRow, Strategy, rollback_target,
@@ -163,7 +163,7 @@ impl Rollback {
         let env_file = way.target.plan.as_ref().and_then(|p| p["env_file"].as_str()).map(Into::into);
         if let Some(token) = &way.warm {
             // A rolling release kept one of them.
-            let missing = cx.pin("missing", missing(&self.0, token, count)).await?;
+            let missing = cx.pin("missing", async { self.0.missing(token, count).await.map_err(port_err) }).await?;
             if let Some(package) = way.package.clone().filter(|_| !missing.is_empty()) {
                 let start = StartSlot { model: request.model.to_string(), package, env_file, replicas: missing };
                 cx.effect("replicas", StartReplicas { first: token.clone(), start }).await?;
@@ -184,13 +184,6 @@ impl Rollback {
         cx.observe("ready", all_ready(&self.0, &slot.token, way.ready_timeout_ms())).await?;
         Ok(slot.token)
     }
-}
-
-/// The numbers of a version's replicas that are not there, up to `count`.
-pub(super) async fn missing(world: &World, first: &str, count: u32) -> Result<Vec<u32>, NodeError> {
-    let pool = world.pool(first).await.map_err(port_err)?;
-    let there: Vec<u32> = pool.iter().map(|slot| number_of(&slot.token)).collect();
-    Ok((1..=count).filter(|nth| !there.contains(nth)).collect())
 }
 
 async fn find_way(world: &World, request: &RollbackRequest) -> Result<Way, NodeError> {

@@ -44,6 +44,13 @@ impl World {
         slots.sort_by_key(|slot| number_of(&slot.token));
         Ok(slots)
     }
+
+    /// The numbers of a version's replicas that are not there, up to `count`.
+    pub(super) async fn missing(&self, first: &str, count: u32) -> Result<Vec<u32>, PortError> {
+        let pool = self.pool(first).await?;
+        let there: Vec<u32> = pool.iter().map(|slot| number_of(&slot.token)).collect();
+        Ok((1..=count).filter(|nth| !there.contains(nth)).collect())
+    }
 }
 
 /// Whether traffic may go to a slot: it has a process, or will have one again.

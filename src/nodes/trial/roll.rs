@@ -8,8 +8,8 @@ use crate::nodes::deployment_executor::package;
 use crate::nodes::effects::{GiveUpReplicas, StartReplicas, StartSlot};
 use crate::nodes::make_room::{WayBack, way_back};
 use crate::nodes::readiness::all_ready;
-use crate::nodes::rollback::missing;
 use crate::nodes::state::RouteState;
+use crate::nodes::world::port_err;
 use crate::release::Batch;
 
 impl OnTrial<'_> {
@@ -60,7 +60,8 @@ impl OnTrial<'_> {
     pub(super) async fn grow(&self, count: u32) -> Result<(), NodeError> {
         let (plan, first) = (&self.reads.plan, &self.reads.slot.token);
         // Those that are there already stay as they are, and are not this effect's to remove: the first one was never.
-        let replicas = self.cx.pin("missing", missing(self.world, first, count)).await?;
+        let missing = async { self.world.missing(first, count).await.map_err(port_err) };
+        let replicas = self.cx.pin("missing", missing).await?;
         if !replicas.is_empty() {
             self.cx.progress(&format!("starting {} of {} replicas", replicas.len(), plan.replicas));
             let start = StartSlot {
