@@ -88,7 +88,9 @@ impl App {
         let machine = self.world.machine.facts().await.map_err(|e| Failure::new(&e.code, e.message))?;
         let seen = crate::nodes::seen(&self.world, request.model.as_str()).await?;
         let input = PlanInput { request, live, machine, seen, policy: self.world.policy.clone() };
-        plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))
+        let plan = plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))?;
+        crate::nodes::check_metrics(&*self.world.expressions, &plan.metrics)?;
+        Ok(plan)
     }
 
     /// Makes the ledger follow the traffic: after the gateway fell back by itself, the row that answers is the live one. Returns the

@@ -52,6 +52,8 @@ impl App {
         let sqlite = Arc::new(SqliteStore::open(home.database()).map_err(|e| e.failure())?);
         let store = with_crash_points(sqlite.clone());
         let host = LocalHost::new(settings.host(&home, public_addr)?);
+        let http = HttpWorld { caller: Arc::new(HttpCalls::default()), expressions: Arc::new(Cel) };
+        let tools = Tools { commands: Arc::new(LocalCommands::new(home.dir())), http: Arc::new(http) };
         let world = Arc::new(World {
             envs: Arc::new(UvEnvs::new(home.dir())),
             packager: Arc::new(BentomlPackager::new(home.dir())),
@@ -61,12 +63,13 @@ impl App {
             ledger: sqlite.clone(),
             services: Arc::new(HttpServices::new()),
             secrets: Arc::new(host.clone()),
+            commands: tools.commands.clone(),
+            calls: tools.http.caller.clone(),
+            expressions: tools.http.expressions.clone(),
             machine: Arc::new(ThisMachine),
             policy: settings.policy,
             slots_dir: home.slots(),
         });
-        let http = HttpWorld { caller: Arc::new(HttpCalls::default()), expressions: Arc::new(Cel) };
-        let tools = Tools { commands: Arc::new(LocalCommands::new(home.dir())), http: Arc::new(http) };
         let types = node_types(&world).with_tools(tools.http.caller.clone());
         Ok(Self {
             home,

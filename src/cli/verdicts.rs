@@ -6,6 +6,7 @@ use super::judge::{report_text, word};
 use crate::graph::{Event, EventRow};
 use crate::judge::answers::AnswersReport;
 use crate::judge::{Report, Verdict};
+use crate::nodes::{Metric, MetricPoint};
 
 /// The verdicts among a run's events, oldest first; empty where there is none.
 pub fn verdicts(events: &[EventRow]) -> String {
@@ -28,10 +29,37 @@ fn verdict(row: &EventRow, said: &Value) -> String {
             text.push_str(&format!("  {}: {}\n", example.path, example.why));
         }
     }
+    if let Some(metrics) = read("metrics").and_then(|value| serde_json::from_value::<Vec<Metric>>(value).ok()) {
+        metrics.iter().for_each(|metric| text.push_str(&metric_lines(metric)));
+    }
     if let Some(report) = read("report").and_then(|value| serde_json::from_value::<Report>(value).ok()) {
         text.push_str(&format!("{}\n", report_text(&report)));
     }
     text
+}
+
+/// A metric: where it stands, and its values over time.
+fn metric_lines(metric: &Metric) -> String {
+    let dry = if metric.plan.threshold.dry_run { " (decides nothing)" } else { "" };
+    let mut text = format!("metric {}{dry}\n", metric.reason());
+    let values: Vec<f64> = metric.points.iter().filter_map(|point| point.value.as_f64()).collect();
+    let (least, most) =
+        values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(*value), most.max(*value)));
+    if values.len() > 1 {
+        let plot: String = metric.points.iter().map(|point| mark(point, least, most)).collect();
+        text.push_str(&format!("  {least} to {most}: {plot}\n"));
+    }
+    text
+}
+
+/// A measurement in a plot of one line: its height between the least and the most, `·` for one that is no number.
+fn mark(point: &MetricPoint, least: f64, most: f64) -> char {
+    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let Some(value) = point.value.as_f64() else { return '·' };
+    let share = if most > least { (value - least) / (most - least) } else { 0.0 };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 7")]
+    let height = (share * 7.0).round() as usize;
+    HEIGHTS[height.min(7)]
 }
 
 #[cfg(test)]

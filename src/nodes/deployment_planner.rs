@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::effects::{OpenRelease, UpdateRelease};
 use super::world::{ledger_err, port_err};
-use super::{Situation, World};
+use super::{Situation, World, check_metrics};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::release::{
     DeployRequest, DeploymentPlan, PlanInput, PlanState, ReleaseChange, ReleaseKind, ReleaseRow, Seen, Strategy, plan,
@@ -55,6 +55,7 @@ impl Node for DeploymentPlanner {
             policy: self.0.policy.clone(),
         };
         let plan = plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))?;
+        check_metrics(&*self.0.expressions, &plan.metrics)?;
         let change = ReleaseChange {
             plan: Some(plan.to_value()),
             deployment_strategy: Some(plan.strategy),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Metric;
+use crate::judge::Report;
 use crate::release::{AnswerDifference, CheckResult, LiveRelease, Machine, Seen};
 
 /// What was the case when the plan was made; everything later expects it to be so still.
@@ -80,4 +82,10 @@ pub struct BakeReport {
     /// The service's own last traceback, where it failed and there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// Where the user's own figures stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// What the judge says of its times, where it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
 }

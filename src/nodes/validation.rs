@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::deployment_executor::package;
+use super::metrics::{Gauge, Metric, Metrics};
 use super::readiness::{until_ready, until_up_again};
 use super::world::{ledger_err, port_err};
 use super::{LiveSlot, Situation, Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::ports::{PackagedModel, Secrets, ServiceAnswer, ServiceCall};
 use crate::release::{
-    AnswerDifference, CheckKind, CheckResult, DeploymentPlan, Difference, PlannedCheck, SmokeCase, compare,
-    sample_request,
+    AnswerDifference, CheckKind, CheckResult, DeploymentPlan, Difference, During, PlannedCheck, SmokeCase, compare,
+    metric_check, sample_request,
 };
 
 /// Calls that warm the service up before latency is measured.
@@ -68,7 +69,7 @@ impl Node for Validation {
             let (world, plan) = (&*self.0, &reads.plan);
             // Not as it was written down: the host may have been down since, and the slot started anew at another port.
             let slot = until_ready(world, &reads.slot.token, plan.ready_timeout_ms).await?;
-            let bench = Bench { world, plan, package: &package, address: &slot.address, secrets };
+            let bench = Bench { cx, world, plan, package: &package, address: &slot.address, secrets };
             bench.run(&reads.slot, &reads.situation).await
         };
         let validated: Validated = cx.observe("checks", checks).await?;
@@ -93,6 +94,7 @@ async fn secrets(world: &World, env_file: Option<&str>) -> Result<Secrets, NodeE
 
 /// One version under test.
 struct Bench<'a> {
+    cx: &'a Context,
     world: &'a World,
     plan: &'a DeploymentPlan,
     package: &'a PackagedModel,
@@ -106,11 +108,13 @@ impl Bench<'_> {
         let mut metrics = BTreeMap::from([("ready_ms".to_owned(), millis(slot.ready_ms))]);
         let mut diff_to_live = None;
         let load = self.load_case();
+        let measured = self.measured(slot, situation).await?;
         for check in &self.plan.checks {
             checks.push(match check.kind {
                 CheckKind::Liveness => self.answers(check, "/livez").await,
                 CheckKind::Readiness => self.answers(check, "/readyz").await,
                 CheckKind::Smoke => self.smoke(check).await,
+                CheckKind::Metric => self.metric(check, &measured),
                 CheckKind::GeneratedSmoke => self.generated(check).await,
                 CheckKind::LatencyP99 => self.latency(check, load.as_ref(), &mut metrics).await,
                 CheckKind::Throughput => self.throughput(check, load.as_ref(), &mut metrics).await,
@@ -136,6 +140,25 @@ impl Bench<'_> {
         // Whatever of it the service said.
         checks.iter_mut().for_each(|check| self.secrets.clean(&mut check.detail));
         Ok(Validated { checks, diff_to_live, metrics })
+    }
+
+    /// The user's own figures that are held before users see anything, measured to their end.
+    async fn measured(&self, slot: &LiveSlot, situation: &Situation) -> Result<Metrics, NodeError> {
+        let metrics = Metrics::of(self.plan.metrics_during(During::Validation));
+        if metrics.all.is_empty() {
+            return Ok(metrics);
+        }
+        let live = situation.live_slot.as_deref();
+        let gauge = Gauge::of(self.world, self.cx, self.plan, &slot.token, live, Some(self.address)).await?;
+        Ok(gauge.measure_to_the_end(metrics).await)
+    }
+
+    fn metric(&self, check: &PlannedCheck, measured: &Metrics) -> CheckResult {
+        let named = |metric: &&Metric| metric_check(&metric.plan.threshold.name) == check.name;
+        match measured.all.iter().find(named) {
+            Some(metric) => CheckResult::new(&check.name, metric.passed(), metric.reason()),
+            None => CheckResult::new(&check.name, false, "the plan has no such metric"),
+        }
     }
 
     /// A body for an error line: without secrets, at most 200 characters.

@@ -6,13 +6,16 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::metrics::{Gauge, Held, Metrics};
 use super::readiness::{traceback, until_up_again};
 use super::ward::{Knock, Ward, Watched};
 use super::{BakeReport, LiveSlot, RouteState, Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
+use crate::judge::Verdict;
 use crate::ports::replica_token;
-use crate::release::DeploymentPlan;
+use crate::release::{DeploymentPlan, During};
 
 /// Reads plan, slot, route and what validation measured; writes the report.
 pub struct Watch(pub Arc<World>);
@@ -43,6 +46,14 @@ impl Node for Watch {
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
         let began = cx.now().await?;
         let bake: BakeReport = cx.observe("bake", self.bake(cx, &reads, began)).await?;
+        if !bake.metrics.is_empty() || bake.report.is_some() {
+            let verdict = if bake.passed { Verdict::Pass } else { Verdict::Fail };
+            let BakeReport { reason, report, metrics, .. } = &bake;
+            let said = json!({
+                "of": "bake", "verdict": verdict, "reason": reason, "report": report, "answers": null, "metrics": metrics,
+            });
+            cx.emit("verdict", said);
+        }
         if bake.passed {
             return Ok(Outcome::update(Writes { bake }));
         }
@@ -62,6 +73,8 @@ impl Watch {
             until_up_again(&self.0, &replica_token(&reads.slot.token, nth), reads.plan.ready_timeout_ms).await?;
         }
         let measured_ms = reads.validated.as_ref().and_then(|v| v.metrics.get("latency_p99_ms")).copied();
+        let metrics = reads.plan.metrics_during(During::Bake);
+        let held = Held::new(Metrics::of(metrics));
         let ward = Ward {
             router: &*self.0.router,
             target: &*self.0.target,
@@ -71,8 +84,15 @@ impl Watch {
             slot: &reads.slot,
             knock: Knock::new(&reads.plan, &reads.route, measured_ms),
             time: Watched::since(began, slot.ready_at),
+            held: Some(&held),
         };
-        let report = ward.watch().await?;
+        let report = if held.now().all.is_empty() {
+            ward.watch().await?
+        } else {
+            let (token, live) = (&reads.slot.token, reads.route.standby.as_deref());
+            let gauge = Gauge::of(&self.0, cx, &reads.plan, token, live, None).await?;
+            gauge.beside(&held, ward.watch()).await?
+        };
         let cause = if report.passed { None } else { traceback(&self.0, &reads.slot.token).await };
         Ok(BakeReport { cause, ..report })
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::graph::{Failure, FailureDetails, NodeError};
 use crate::ports::{
-    EnvBackend, MachineFacts, ModelRegistry, Packager, PortError, Progress, SecretFiles, ServiceClient, Slot,
-    SlotState, Target, TrafficRouter, first_of, number_of,
+    CommandRunner, EnvBackend, Expressions, HttpCaller, MachineFacts, ModelRegistry, Packager, PortError, Progress,
+    SecretFiles, ServiceClient, Slot, SlotState, Target, TrafficRouter, first_of, number_of,
 };
 use crate::release::{LedgerError, Policy, ReleaseLedger};
 
@@ -28,6 +28,12 @@ pub struct World {
     pub services: Arc<dyn ServiceClient>,
     /// Secrets of services, to keep them out of what is written down.
     pub secrets: Arc<dyn SecretFiles>,
+    /// Programs that measure.
+    pub commands: Arc<dyn CommandRunner>,
+    /// Requests to whoever measures.
+    pub calls: Arc<dyn HttpCaller>,
+    /// The language of conditions.
+    pub expressions: Arc<dyn Expressions>,
     /// What the machine has.
     pub machine: Arc<dyn MachineFacts>,
     /// The operator's policy.

@@ -1,5 +1,6 @@
 //! The checks and the steps of a plan.
 
+use super::metric::{During, MetricPlan};
 use super::plan::{Bound, CheckKind, DeploymentPlan, Limit, PlanInput, PlanStep, PlannedCheck};
 use super::planner::Reasons;
 use super::request::ModelSource;
@@ -7,7 +8,12 @@ use super::strategy::Strategy;
 use super::units::duration_text;
 
 /// What is checked before users see anything.
-pub(super) fn checks(input: &PlanInput, ready_timeout_ms: u64, why: &mut Reasons) -> Vec<PlannedCheck> {
+pub(super) fn checks(
+    input: &PlanInput,
+    ready_timeout_ms: u64,
+    metrics: &[MetricPlan],
+    why: &mut Reasons,
+) -> Vec<PlannedCheck> {
     let check = |name: &str, kind, what: String, limit| PlannedCheck { name: name.to_owned(), kind, what, limit };
     let request = &input.request;
     let mut checks = vec![
@@ -41,11 +47,19 @@ pub(super) fn checks(input: &PlanInput, ready_timeout_ms: u64, why: &mut Reasons
         let limit = Limit { bound: Bound::AtLeast, value, unit: "rps".to_owned() };
         checks.push(check("throughput", CheckKind::Throughput, format!("at least {value} requests/s"), Some(limit)));
     }
+    for metric in metrics.iter().filter(|metric| metric.during.contains(&During::Validation)) {
+        checks.push(check(&metric_check(&metric.threshold.name), CheckKind::Metric, metric.line(), None));
+    }
     if let Some(live) = &input.live {
         let what = format!("answers are shown beside those of version {}", live.model_version);
         checks.push(check("difference_to_live", CheckKind::DifferenceToLive, what, None));
     }
     checks
+}
+
+/// The name of a metric's check.
+pub fn metric_check(name: &str) -> String {
+    format!("metric:{name}")
 }
 
 /// Whether a training command is run before the build, in words. The model store is looked at when the build begins, not now.

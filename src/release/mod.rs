@@ -15,6 +15,7 @@ mod golden;
 mod ledger;
 mod manager;
 mod memory_ledger;
+mod metric;
 mod name;
 mod orchestrator;
 mod plan;
@@ -34,6 +35,7 @@ mod trial;
 pub mod units;
 
 pub use canary::{CanaryPlan, CanarySpec, CanaryStep, CanarySteps, WHOLE_WEIGHT};
+pub use checks::metric_check;
 pub use conformance::{Violation, ledger_conformance};
 pub use contract::{
     ContractError, DeploymentConfig, DeploymentEngineerOutput, ModelDeployerOutput, Monitoring, ReleaseFacts,
@@ -53,6 +55,10 @@ pub use ledger::{
 };
 pub use manager::DeploymentManager;
 pub use memory_ledger::MemoryLedger;
+pub use metric::{
+    DEFAULT_METRIC_TIMEOUT_MS, During, METRIC_NAMES, MOST_METRICS, MetricPlan, MetricSource, MetricSpec,
+    PrometheusQuery, fill, metric_plans,
+};
 pub use name::{ModelName, NameError};
 pub use orchestrator::{DeploymentOrchestrator, PlannedDeployment, Verification};
 pub use plan::{

@@ -8,6 +8,7 @@ use super::canary::CanaryPlan;
 use super::digest::own_digest;
 use super::format::Format;
 use super::golden::SmokeCase;
+use super::metric::{During, MetricPlan};
 use super::name::ModelName;
 use super::policy::{ApprovalNeed, Policy};
 use super::request::{DeployRequest, EnvSpec, ModelSource, ServingRequirements};
@@ -15,6 +16,7 @@ use super::rolling::RollingPlan;
 use super::strategy::{Slots, Strategy};
 use super::trial::{AbTestPlan, ShadowPlan, Trial};
 use super::units::duration_text;
+use crate::judge::Rule;
 
 /// Everything that the planner looks at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -135,6 +137,12 @@ pub struct DeploymentPlan {
     pub checks: Vec<PlannedCheck>,
     /// How the new version is watched after it got the traffic.
     pub bake: Bake,
+    /// Figures of the user's own that are held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricPlan>,
+    /// What the judge holds while it is watched with all of the traffic, beside [`Bake::max_error_rate`]; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake_rule: Option<Rule>,
     /// What happens to the traffic, one sentence each.
     pub traffic: Vec<String>,
     /// Whether a human decides, and why.
@@ -190,6 +198,8 @@ pub enum CheckKind {
     Readiness,
     /// A golden case.
     Smoke,
+    /// A figure of the user's own.
+    Metric,
     /// A request made from the service's own schema, as there is no golden case.
     GeneratedSmoke,
     /// The 99th percentile of latency.
@@ -287,6 +297,11 @@ impl DeploymentPlan {
         if self.rolling.is_some() { 1 } else { self.replicas }
     }
 
+    /// The metrics that are held at a time.
+    pub fn metrics_during(&self, during: During) -> Vec<MetricPlan> {
+        self.metrics.iter().filter(|metric| metric.during.contains(&during)).cloned().collect()
+    }
+
     /// The version that serves now.
     pub fn previous_version(&self) -> Option<&str> {
         self.previous.as_ref().map(|live| live.model_version.as_str())
@@ -322,6 +337,10 @@ impl DeploymentPlan {
         lines.extend(steps.map(|(index, step)| format!("  {}. {}: {}", index + 1, step.node, step.does)));
         lines.push("checks".to_owned());
         lines.extend(self.checks.iter().map(|check| format!("  {}: {}", check.name, check.what)));
+        if !self.metrics.is_empty() {
+            lines.push("metrics".to_owned());
+            lines.extend(self.metrics.iter().map(|metric| format!("  {}", metric.line())));
+        }
         lines.push("reasons".to_owned());
         lines.extend(self.reasons.iter().map(|reason| format!("  {}: {}", reason.rule, reason.because)));
         lines

@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{checks, steps};
 use super::format::Format;
+use super::metric::metric_plans;
 use super::plan::{Bake, BuildSpec, DeploymentPlan, PlanInput, Reason};
 use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
 use super::resources::{cpus, memory_mb, resource};
-use super::strategy::{Situation, Strategies, Strategy};
+use super::strategy::{Situation, Slots, Strategies, Strategy};
 use super::units::duration_text;
+use crate::judge::{Check, DEFAULT_BLOCK_MS, LatencyLimit, Rule};
 use choose::{choose_strategy, hold, trials};
 
 /// Memory of one copy where nothing is known, in MB: BentoML's arbiter (83) and one worker (179), measured with a small model.
@@ -55,6 +57,14 @@ pub enum PlanError {
         /// The strategy's own key: `canary`, `ab_test`, `shadow`.
         key: String,
         /// Where and why, in words.
+        message: String,
+    },
+    /// A metric makes no sense.
+    #[error("metrics.{metric}: {message}")]
+    MetricInvalid {
+        /// Its name, or its number.
+        metric: String,
+        /// Why, in words.
         message: String,
     },
     /// No service can be generated for the framework.
@@ -112,6 +122,7 @@ impl PlanError {
             Self::StrategyUnavailable { .. } => "strategy_unavailable",
             Self::StrategyUnclear { .. } => "strategy_unclear",
             Self::TrialInvalid { .. } => "trial_invalid",
+            Self::MetricInvalid { .. } => "metric_invalid",
             Self::FrameworkUnavailable { .. } => "framework_unavailable",
             Self::PlatformUnavailable { .. } => "platform_unavailable",
             Self::ReplicasUnavailable { .. } => "replicas_unavailable",
@@ -129,6 +140,7 @@ impl PlanError {
             Self::TrialInvalid { .. } => {
                 "docs/strategies.md has the keys of each strategy, docs/judge.md those of a rule"
             }
+            Self::MetricInvalid { .. } => "docs/metrics.md has the keys of a metric",
             Self::FrameworkUnavailable { .. } => {
                 "write a BentoML service (a class with @bentoml.service that loads the model) and a tidegate.yaml that names it, \
                  and deploy that folder"
@@ -192,14 +204,11 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         hold_ms: hold_ms.unwrap_or_default(),
     };
     let slots = strategy.slots(&situation);
-    why.add(
-        "slot",
-        match &slots.live {
-            Some(live) => format!("{live} serves, so the new version goes to {}", slots.candidate),
-            None => format!("nothing serves, so the new version goes to {}", slots.candidate),
-        },
-    );
-    let checks = checks(input, ready_timeout_ms, &mut why);
+    why.add("slot", slot_chosen(&slots));
+    let metrics =
+        metric_plans(&request.metrics).map_err(|(metric, message)| PlanError::MetricInvalid { metric, message })?;
+    let bake_rule = bake_rule(request, bake, &mut why);
+    let checks = checks(input, ready_timeout_ms, &metrics, &mut why);
     let mut plan = DeploymentPlan {
         format: Format,
         model: request.model.clone(),
@@ -221,6 +230,8 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         smoke: request.smoke.clone(),
         checks,
         bake,
+        metrics,
+        bake_rule,
         approval,
         previous: live.clone(),
         env_file: request.env_file.clone(),
@@ -229,6 +240,13 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     };
     plan.steps = steps(&plan);
     Ok(plan)
+}
+
+fn slot_chosen(slots: &Slots) -> String {
+    match &slots.live {
+        Some(live) => format!("{live} serves, so the new version goes to {}", slots.candidate),
+        None => format!("nothing serves, so the new version goes to {}", slots.candidate),
+    }
 }
 
 /// Collects why.
@@ -393,6 +411,16 @@ fn bake(request: &DeployRequest, why: &mut Reasons) -> Bake {
         format!("{} {source}, at most {max_error_rate} of requests may fail, {limit}", duration_text(for_ms)),
     );
     Bake { for_ms, max_error_rate }
+}
+
+/// What the judge holds during the bake: p99, as it takes time to say something of it. How many may fail is the bake's own limit.
+fn bake_rule(request: &DeployRequest, bake: Bake, why: &mut Reasons) -> Option<Rule> {
+    let at_most_ms = request.serving.latency_p99_ms.filter(|_| bake.for_ms > 0)?;
+    why.add("bake", format!("the judge looks whether p99 stays at most {at_most_ms} ms meanwhile"));
+    // A short bake has short blocks: with less than about ten of them nothing can be said.
+    let block_ms = (bake.for_ms / 20).clamp(1_000, DEFAULT_BLOCK_MS);
+    let limit = LatencyLimit { quantile: 0.99, at_most_ms, block_ms };
+    Some(Rule { window_ms: bake.for_ms, checks: vec![Check::LatencyLimit(limit)], ..Rule::default() })
 }
 
 mod choose;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canary::CanarySpec;
 use super::golden::SmokeCase;
+use super::metric::MetricSpec;
 use super::name::ModelName;
 use super::request::{EnvSpec, Infrastructure, RequestError, ServingRequirements};
 use super::rolling::RollingSpec;
@@ -78,6 +79,9 @@ pub struct ReleaseFile {
     /// How it is watched after the switch.
     #[serde(default)]
     pub bake: BakeSpec,
+    /// Figures of your own that are held, beside what the gateway counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricSpec>,
     /// Whether a human decides.
     #[serde(default)]
     pub approval: ApprovalSpec,
@@ -151,6 +155,9 @@ pub struct Overlay {
     /// See [`ReleaseFile::bake`].
     #[serde(default)]
     pub bake: BakeSpec,
+    /// See [`ReleaseFile::metrics`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Vec<MetricSpec>>,
     /// See [`ReleaseFile::approval`].
     #[serde(default)]
     pub approval: ApprovalSpec,
@@ -279,6 +286,7 @@ impl ReleaseFile {
         file.hold = over.hold.or(file.hold);
         file.ready_timeout = over.ready_timeout.or(file.ready_timeout);
         file.bake = file.bake.overlaid(over.bake);
+        file.metrics = over.metrics.unwrap_or(file.metrics);
         file.approval = file.approval.overlaid(over.approval);
         Ok(file)
     }

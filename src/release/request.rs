@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::canary::CanarySpec;
 use super::format::Format;
 use super::golden::SmokeCase;
+use super::metric::MetricSpec;
 use super::name::{ModelName, NameError};
 use super::release_file::ReleaseFile;
 use super::rolling::RollingSpec;
@@ -80,6 +81,9 @@ pub struct DeployRequest {
     /// How it is watched after the switch.
     #[serde(default)]
     pub bake: BakeSpec,
+    /// Figures of the user's own that are held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricSpec>,
     /// Whether a human decides.
     #[serde(default)]
     pub approval: ApprovalSpec,
@@ -263,6 +267,7 @@ impl DeployRequest {
             infrastructure: Infrastructure::default(),
             ready_timeout_ms: None,
             bake: BakeSpec::default(),
+            metrics: Vec::new(),
             approval: ApprovalSpec::default(),
             environment: None,
             requested_by: None,
@@ -302,6 +307,7 @@ impl DeployRequest {
             hold_ms: file.hold.map(|hold| hold.0),
             ready_timeout_ms: file.ready_timeout.map(|timeout| timeout.0),
             bake: file.bake,
+            metrics: file.metrics.clone(),
             approval: file.approval,
             environment: environment.map(str::to_owned),
             ..Self::for_project(file.model, project)

@@ -10,7 +10,7 @@ use crate::graph::{Failure, State};
 
 use super::convert::{to_cel, to_json, word};
 use super::deep;
-use super::names::{Names, STATE};
+use super::names::{CEL_TYPES, Names, STATE};
 
 /// The standard library, built once: building it anew would cost more than most expressions.
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
@@ -60,6 +60,16 @@ impl Expression {
 
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Refuses names beside these.
+    pub(super) fn only_names(&self, known: &[&str]) -> Result<(), Failure> {
+        let mut bare = self.names.bare.iter().filter(|name| !CEL_TYPES.contains(&name.as_str()));
+        match bare.find(|name| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => Err(Failure::new("unknown_name", format!("`{}`: there is no `{name}`", self.source))
+                .hint(format!("there is {}", known.join(", ")))),
+        }
     }
 
     /// Its value over `state`, whose fields are bare names and fields of `state`.

@@ -155,11 +155,17 @@ pub(super) fn secret_faults(key: &str, sources: &BTreeMap<String, SecretSource>)
 pub struct Cel;
 
 impl Expressions for Cel {
+    fn check(&self, source: &str, names: &[&str]) -> Result<(), PortError> {
+        Expression::compile(source).and_then(|expression| expression.only_names(names)).map_err(port_error)
+    }
+
     fn value(&self, source: &str, names: &Map<String, Value>) -> Result<Value, PortError> {
         let state: State = names.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        Expression::compile(source).and_then(|expression| expression.value(&state)).map_err(|failure| {
-            let FailureDetails { code, message, cause, hint, retryable, .. } = failure.into_details();
-            PortError { code, message, cause, hint, retryable }
-        })
+        Expression::compile(source).and_then(|expression| expression.value(&state)).map_err(port_error)
     }
+}
+
+fn port_error(failure: Failure) -> PortError {
+    let FailureDetails { code, message, cause, hint, retryable, .. } = failure.into_details();
+    PortError { code, message, cause, hint, retryable }
 }

@@ -10,9 +10,10 @@ use serde_json::Value;
 use crate::graph::Failure;
 use crate::judge::answers::Answers;
 use crate::judge::{Arm, Judgement, Monitor, Report, Rule, RuleError, Sample, Verdict};
+use crate::nodes::Metrics;
 use crate::ports::{MirrorAnswer, MirrorPage, SeriesPage, WHOLE, first_of};
-use crate::release::Trial;
 use crate::release::units::duration_text;
+use crate::release::{MetricPlan, Trial};
 
 /// How far a trial has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,20 +43,23 @@ pub struct TrialState {
     /// Requests that were to be repeated and were not, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped: BTreeMap<String, u64>,
+    /// Where the user's own figures stand.
+    #[serde(default)]
+    pub metrics: Metrics,
     /// Whether all of the traffic may go to it.
     pub done: bool,
 }
 
 impl TrialState {
     /// At the beginning of a trial.
-    pub(super) fn of(trial: &Trial) -> Result<Self, Failure> {
+    pub(super) fn of(trial: &Trial, metrics: Vec<MetricPlan>) -> Result<Self, Failure> {
         let unusable = |error: String| {
             Failure::new("trial_invalid", format!("the rule of the {} cannot be used", trial.called)).because(error)
         };
         let compare = trial.shadow.as_ref().map(|shadow| Answers::new(shadow.compare.clone()));
         let answers = compare.transpose().map_err(|e| unusable(e.to_string()))?;
         let held = Self::held(trial.analysis.clone()).map_err(|e| unusable(e.to_string()))?;
-        Ok(Self { answers, ..held })
+        Ok(Self { answers, metrics: Metrics::of(metrics), ..held })
     }
 
     /// At the beginning, with a rule and nothing else.
@@ -63,8 +67,22 @@ impl TrialState {
         let (step, weight, waited_ms, seen) = (0, 0, 0, 0);
         let (paused, done, promoted, report) = (false, false, None, None);
         let (answers, compared, dropped) = (None, None, BTreeMap::new());
-        let monitor = Monitor::new(rule)?;
-        Ok(Self { step, weight, waited_ms, paused, promoted, seen, monitor, report, answers, compared, dropped, done })
+        let (monitor, metrics) = (Monitor::new(rule)?, Metrics::default());
+        Ok(Self {
+            step,
+            weight,
+            waited_ms,
+            paused,
+            promoted,
+            seen,
+            monitor,
+            report,
+            answers,
+            compared,
+            dropped,
+            metrics,
+            done,
+        })
     }
 
     /// Of a version that there is nothing to hold against.
@@ -166,15 +184,26 @@ impl TrialState {
     pub(super) fn verdict(&self) -> Verdict {
         let judged = self.report.as_ref().map_or(Verdict::Inconclusive, |report| report.judgement.verdict);
         let answers = self.answers.as_ref().map_or(Verdict::Pass, |answers| answers.report().verdict);
-        match (judged, answers) {
-            (Verdict::Pass, Verdict::Pass) => Verdict::Pass,
-            (Verdict::Fail, _) | (_, Verdict::Fail) => Verdict::Fail,
-            _ => Verdict::Inconclusive,
+        let all = [judged, answers, self.metrics.verdict()];
+        if all.contains(&Verdict::Fail) {
+            Verdict::Fail
+        } else if all.contains(&Verdict::Inconclusive) {
+            Verdict::Inconclusive
+        } else {
+            Verdict::Pass
         }
     }
 
     /// Why, with numbers.
     pub(super) fn reason(&self) -> String {
+        let judged = self.reason_of_judge();
+        match self.metrics.doubt() {
+            Some(doubt) => format!("{doubt}; {judged}"),
+            None => judged,
+        }
+    }
+
+    fn reason_of_judge(&self) -> String {
         let judged = self.report.as_ref().map_or_else(|| self.monitor.report(), Clone::clone).judgement.reason;
         let Some(answers) = &self.answers else { return judged };
         let dropped: u64 = self.dropped.values().sum();

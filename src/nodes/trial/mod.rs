@@ -23,7 +23,7 @@ use super::{LiveSlot, RouteState, Situation, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome, Until, Woken};
 use crate::judge::Verdict;
 use crate::ports::{Mirror, Sticky, WHOLE, replica_token};
-use crate::release::{CanaryStep, DeploymentPlan, PlanState, ReleaseChange, SplitBy, Trial};
+use crate::release::{CanaryStep, DeploymentPlan, During, PlanState, ReleaseChange, SplitBy, Trial};
 
 /// What a person may say to a version on trial.
 pub const TRIAL_SIGNALS: [&str; 4] = ["promote", "pause", "resume", "abort"];
@@ -91,7 +91,7 @@ async fn run(world: &World, cx: &Context, reads: Reads) -> Result<Outcome<Writes
     };
     let state = match reads.trial.clone() {
         Some(state) => state,
-        None => TrialState::of(&trial)?,
+        None => TrialState::of(&trial, reads.plan.metrics_during(During::Trial))?,
     };
     let on_trial = OnTrial { world, cx, reads: &reads, trial: &trial, live: &live };
     let state = on_trial.told(state).await?;
@@ -247,7 +247,7 @@ impl OnTrial<'_> {
             candidate: &self.reads.slot.token,
             live: self.live,
             trial: self.trial,
-            ready_timeout_ms: self.reads.plan.ready_timeout_ms,
+            plan: &self.reads.plan,
         };
         let Stretch { state, bad, lapsed } = self.cx.observe("watch", watcher.watch(state, lasts)).await?;
         if let Some(reason) = bad {
@@ -283,6 +283,7 @@ impl OnTrial<'_> {
         let answers = state.answers.as_ref().map(crate::judge::answers::Answers::report);
         let said = serde_json::json!({
             "of": self.trial.called, "verdict": verdict, "reason": state.reason(), "report": report, "answers": answers,
+            "metrics": state.metrics.all,
         });
         self.cx.emit("verdict", said);
     }

@@ -12,10 +12,11 @@ use crate::judge::Verdict;
 use crate::judge::answers::Answers;
 use crate::nodes::World;
 use crate::nodes::effects::DivideTraffic;
+use crate::nodes::metrics::{Gauge, Held};
 use crate::nodes::readiness::until_up_again;
 use crate::nodes::world::port_err;
 use crate::ports::{Fence, RenewRequest, SlotState, first_of};
-use crate::release::Trial;
+use crate::release::{DeploymentPlan, Trial};
 
 /// Pause between two looks: the gateway counts by the second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -46,19 +47,32 @@ pub(super) struct Watcher<'a> {
     /// The live version's slot.
     pub(super) live: &'a str,
     pub(super) trial: &'a Trial,
-    /// How long the new version may take to become ready, in milliseconds.
-    pub(super) ready_timeout_ms: u64,
+    pub(super) plan: &'a DeploymentPlan,
 }
 
 impl Watcher<'_> {
     /// Watches until the step has lasted `lasts` milliseconds, somebody says something, harm is found, or the stretch is long enough;
     /// behind the last step also until what is seen is enough for a pass.
-    pub(super) async fn watch(&self, mut state: TrialState, lasts: Option<u64>) -> Result<Stretch, NodeError> {
+    pub(super) async fn watch(&self, state: TrialState, lasts: Option<u64>) -> Result<Stretch, NodeError> {
+        if state.metrics.all.is_empty() {
+            return self.look_on(state, lasts, None).await;
+        }
+        let gauge = Gauge::of(self.world, self.cx, self.plan, self.candidate, Some(self.live), None).await?;
+        let held = Held::new(state.metrics.clone());
+        gauge.beside(&held, self.look_on(state, lasts, Some(&held))).await
+    }
+
+    async fn look_on(
+        &self,
+        mut state: TrialState,
+        lasts: Option<u64>,
+        held: Option<&Held>,
+    ) -> Result<Stretch, NodeError> {
         let behind_steps = state.step >= self.trial.steps.len();
         let signals = TRIAL_SIGNALS.map(str::to_owned);
         // The host may have been down; what it started anew is not judged for its start.
         for slot in self.world.pool(self.candidate).await.map_err(port_err)? {
-            until_up_again(self.world, &slot.token, self.ready_timeout_ms).await?;
+            until_up_again(self.world, &slot.token, self.plan.ready_timeout_ms).await?;
         }
         let (began, before_ms) = (Instant::now(), state.waited_ms);
         let mut unready = 0;
@@ -70,6 +84,10 @@ impl Watcher<'_> {
                 None => self.judged(&mut state).await?,
                 found => found,
             };
+            if let Some(held) = held {
+                state.metrics = held.now();
+            }
+            let found = found.or_else(|| state.metrics.failed());
             state.waited_ms = before_ms + u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             if found.is_some() {
                 return Ok(Stretch { state, bad: found, lapsed: false });
