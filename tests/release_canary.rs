@@ -32,9 +32,9 @@ fn a_version_that_is_as_good_gets_all_of_the_traffic_step_by_step() {
     let one = home.deploy(&home.hello("one"));
     let load = Load::on(&one);
     let project = judged(home.hello("two"));
-    let plan = home.json(&["plan", project.arg(), "--steps", "20%,6s,50%,8s"]);
-    assert_eq!((&plan["strategy"], &plan["canary"]["steps"][1]), (&"canary".into(), &"6s".into()), "{plan}");
-    let two = home.json(&["deploy", project.arg(), "--yes", "--steps", "20%,6s,50%,8s"]);
+    let plan = home.json(&["plan", project.arg(), "--steps", "20%,analysis,50%,8s"]);
+    assert_eq!((&plan["strategy"], &plan["canary"]["steps"][1]), (&"canary".into(), &"analysis".into()), "{plan}");
+    let two = home.json(&["deploy", project.arg(), "--yes", "--steps", "20%,analysis,50%,8s"]);
     assert_eq!((two["deployment_strategy"].as_str(), version(&two)), (Some("canary"), "two".to_owned()));
     let seen = load.end();
     seen.assert_unharmed();

@@ -169,3 +169,32 @@ fn a_metric_that_makes_no_sense_is_refused_before_anything_is_built() {
     }
     assert!(home.builds().is_empty());
 }
+
+#[test]
+fn requirements_are_measured_by_a_short_load_that_later_plans_size_replicas_by() {
+    let home = Home::new();
+    let asks = |project: Project, serving: &str| project.with(&format!("serving: {serving}"));
+    let too_much = asks(home.hello("one"), "{ throughput: 100000 rps, latency_p99: 0.01ms, availability: 99% }");
+    let refused = home.run(&["deploy", too_much.arg(), "--yes", "--json"]);
+    let error = refused.error();
+    assert_eq!(error["code"], "validation_failed", "{refused:?}");
+    let cause = error["cause"].as_str().unwrap();
+    assert!(cause.contains("latency_p99: ") && cause.contains("at 100000 requests/s"), "{cause}");
+    assert!(cause.contains("throughput: ") && cause.contains("1 of 1 replica(s) measured"), "{cause}");
+
+    let enough = asks(home.hello("one"), "{ throughput: 5 rps, latency_p99: 5s, availability: 99% }");
+    let one = home.deploy(&enough);
+    let figures = &one["metrics_baseline"];
+    assert_eq!(figures["availability"], 1.0, "{figures}");
+    let replica = figures["throughput_per_replica_rps"].as_f64().unwrap();
+    assert!(replica >= 5.0 && figures["latency_p99_ms"].as_f64().unwrap() > 0.0, "{figures}");
+
+    let more = asks(home.hello("two"), &format!("{{ throughput: {} rps }}", replica.mul_add(1.2, 1.0)));
+    let plan = home.json(&["plan", more.arg()]);
+    assert_eq!(plan["replicas"], 2, "{plan}");
+    // What the version takes that serves counts for each of them.
+    let memory = plan["memory_mb"].as_u64().unwrap();
+    assert!(memory >= 2 * 64 && memory.is_multiple_of(32), "{plan}");
+    let because = plan["reasons"].as_array().unwrap().iter().find(|reason| reason["rule"] == "memory").unwrap();
+    assert!(because["because"].as_str().unwrap().contains("what a replica takes now"), "{because}");
+}

@@ -85,7 +85,8 @@ impl App {
     pub async fn plan(&self, request: DeployRequest) -> Result<DeploymentPlan, Failure> {
         let live = self.ledger().live(request.model.as_str()).await;
         let live = live.map_err(|e| Failure::new(e.code(), e.to_string()))?.and_then(|row| row.as_live());
-        let machine = self.world.machine.facts().await.map_err(|e| Failure::new(&e.code, e.message))?;
+        let machine = crate::nodes::machine(&self.world, request.model.as_str()).await;
+        let machine = machine.map_err(|e| Failure::new(&e.code, e.message))?;
         let seen = crate::nodes::seen(&self.world, request.model.as_str()).await?;
         let input = PlanInput { request, live, machine, seen, policy: self.world.policy.clone() };
         let plan = plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))?;

@@ -9,8 +9,10 @@ use super::effects::{OpenRelease, UpdateRelease};
 use super::world::{ledger_err, port_err};
 use super::{Situation, World, check_metrics};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
+use crate::ports::PortError;
 use crate::release::{
-    DeployRequest, DeploymentPlan, PlanInput, PlanState, ReleaseChange, ReleaseKind, ReleaseRow, Seen, Strategy, plan,
+    DeployRequest, DeploymentPlan, Machine, PlanInput, PlanState, REPLICA_RPS, ReleaseChange, ReleaseKind, ReleaseRow,
+    Seen, Strategy, plan,
 };
 
 /// Reads the request, writes the plan. The planning itself is a pure function of the release room.
@@ -72,13 +74,32 @@ impl Node for DeploymentPlanner {
 pub(super) async fn look(world: &World, model: &str) -> Result<Situation, NodeError> {
     let live = world.ledger.live(model).await.map_err(ledger_err)?;
     let route = world.router.route(model).await.map_err(port_err)?;
+    let live_slot = route.as_ref().and_then(|route| route.live.clone());
     Ok(Situation {
         live: live.and_then(|row| row.as_live()),
-        machine: world.machine.facts().await.map_err(port_err)?,
+        machine: machine(world, model).await.map_err(port_err)?,
         generation: route.as_ref().map_or(0, |r| r.generation),
-        live_slot: route.and_then(|r| r.live),
+        live_slot,
         seen: seen(world, model).await?,
     })
+}
+
+/// What the machine has, and what one copy of the model takes there now.
+///
+/// # Errors
+/// When the machine cannot be asked. A host that does not answer has nothing running.
+pub async fn machine(world: &World, model: &str) -> Result<Machine, PortError> {
+    let facts = world.machine.facts().await?;
+    let live = world.router.route(model).await.ok().flatten().and_then(|route| route.live);
+    let slot = match live {
+        Some(token) => world.target.slot(&token).await.ok().flatten(),
+        None => None,
+    };
+    let memory_needed_mb = match slot.and_then(|slot| slot.pid) {
+        Some(pid) => world.machine.memory_of(pid).await?,
+        None => None,
+    };
+    Ok(Machine { memory_needed_mb, ..facts })
 }
 
 /// Seconds over which a model's traffic is averaged, and how many must have been counted to say anything.
@@ -103,5 +124,7 @@ pub async fn seen(world: &World, model: &str) -> Result<Seen, Failure> {
         let requests: u64 = seconds.map(|second| second.requests).sum();
         TRAFFIC_SECONDS.contains(&counted).then(|| requests as f64 / counted as f64)
     });
-    Ok(Seen { rps, went_bad: went_bad.map(name) })
+    let completed = rows.iter().filter(|row| row.kind == ReleaseKind::Deploy && row.status == PlanState::Completed);
+    let replica_rps = completed.take(LAST_RELEASES).find_map(|row| row.metrics_baseline.get(REPLICA_RPS).copied());
+    Ok(Seen { rps, replica_rps, went_bad: went_bad.map(name) })
 }

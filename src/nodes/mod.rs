@@ -22,7 +22,7 @@ mod world;
 
 pub use approval_gate::{ApprovalGate, ApprovalQuestion};
 pub use deployment_executor::DeploymentExecutor;
-pub use deployment_planner::{DeploymentPlanner, seen};
+pub use deployment_planner::{DeploymentPlanner, machine, seen};
 pub use finalise::Finalise;
 pub use make_room::MakeRoom;
 pub use metrics::{Metric, MetricPoint, Metrics, check_metrics};

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,23 +17,22 @@ use super::{LiveSlot, Situation, Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::ports::{PackagedModel, Secrets, ServiceAnswer, ServiceCall};
 use crate::release::{
-    AnswerDifference, CheckKind, CheckResult, DeploymentPlan, Difference, During, PlannedCheck, SmokeCase, compare,
-    metric_check, sample_request,
+    AnswerDifference, CheckKind, CheckResult, DeploymentPlan, Difference, During, PlannedCheck, REPLICA_RPS, SmokeCase,
+    compare, metric_check, replicas_for, sample_request,
 };
+use load::{Call, Load, closed, paced, warm_up};
 
-/// Calls that warm the service up before latency is measured.
-const WARM_UP_CALLS: usize = 3;
-/// Calls whose latency is measured, one after the other, where a limit rests on it.
-const LATENCY_CALLS: usize = 30;
-/// The same where it is only noted, as a baseline.
+/// Clients of each replica that ask at once for what it can do at most.
+const CLIENTS: usize = 8;
+/// Calls whose latency is only noted, as a baseline.
 const BASELINE_CALLS: usize = 10;
-/// Clients and calls of each for the throughput.
-const THROUGHPUT: (usize, usize) = (8, 10);
 /// Longest time of a liveness, readiness or load call, in milliseconds.
 const CALL_TIMEOUT_MS: u64 = 10_000;
 
 /// Name of a request that was made up from the service's schema.
 const GENERATED: &str = "generated";
+
+mod load;
 
 /// Reads plan, package and slot; writes what it found.
 pub struct Validation(pub Arc<World>);
@@ -69,7 +66,8 @@ impl Node for Validation {
             let (world, plan) = (&*self.0, &reads.plan);
             // Not as it was written down: the host may have been down since, and the slot started anew at another port.
             let slot = until_ready(world, &reads.slot.token, plan.ready_timeout_ms).await?;
-            let bench = Bench { cx, world, plan, package: &package, address: &slot.address, secrets };
+            let bench =
+                Bench { token: &reads.slot.token, cx, world, plan, package: &package, address: &slot.address, secrets };
             bench.run(&reads.slot, &reads.situation).await
         };
         let validated: Validated = cx.observe("checks", checks).await?;
@@ -94,6 +92,8 @@ async fn secrets(world: &World, env_file: Option<&str>) -> Result<Secrets, NodeE
 
 /// One version under test.
 struct Bench<'a> {
+    /// The first replica's slot.
+    token: &'a str,
     cx: &'a Context,
     world: &'a World,
     plan: &'a DeploymentPlan,
@@ -107,7 +107,7 @@ impl Bench<'_> {
         let mut checks = Vec::new();
         let mut metrics = BTreeMap::from([("ready_ms".to_owned(), millis(slot.ready_ms))]);
         let mut diff_to_live = None;
-        let load = self.load_case();
+        let mut later = Vec::new();
         let measured = self.measured(slot, situation).await?;
         for check in &self.plan.checks {
             checks.push(match check.kind {
@@ -116,8 +116,11 @@ impl Bench<'_> {
                 CheckKind::Smoke => self.smoke(check).await,
                 CheckKind::Metric => self.metric(check, &measured),
                 CheckKind::GeneratedSmoke => self.generated(check).await,
-                CheckKind::LatencyP99 => self.latency(check, load.as_ref(), &mut metrics).await,
-                CheckKind::Throughput => self.throughput(check, load.as_ref(), &mut metrics).await,
+                CheckKind::LatencyP99 | CheckKind::Throughput | CheckKind::Availability => {
+                    // The others first: a load on what answers wrongly would say nothing.
+                    later.push((checks.len(), check));
+                    CheckResult::new(&check.name, false, "there is no request to measure with")
+                }
                 CheckKind::DifferenceToLive => {
                     let differences = self.difference(situation).await?;
                     let detail = match &differences {
@@ -132,10 +135,18 @@ impl Bench<'_> {
                 }
             });
         }
-        if !metrics.contains_key("latency_p99_ms")
-            && let Some(case) = &load
-        {
-            self.measure_latency(case, BASELINE_CALLS, &mut metrics).await;
+        let good = checks.iter().enumerate().all(|(at, check)| check.passed || later.iter().any(|(nth, _)| *nth == at));
+        if let Some(case) = self.load_case().filter(|_| good) {
+            let loads = self.load(&case, &mut metrics).await?;
+            for (at, check) in later {
+                checks[at] = match check.kind {
+                    CheckKind::LatencyP99 => self.latency(check, &metrics),
+                    CheckKind::Throughput => self.throughput(check, &loads),
+                    _ => Self::availability(check, &loads),
+                };
+            }
+        } else if !good {
+            later.iter().for_each(|(at, _)| "not measured: another check failed".clone_into(&mut checks[*at].detail));
         }
         // Whatever of it the service said.
         checks.iter_mut().for_each(|check| self.secrets.clean(&mut check.detail));
@@ -263,67 +274,86 @@ impl Bench<'_> {
         self.plan.smoke.first().cloned().or_else(|| self.generated_case())
     }
 
-    async fn latency(
-        &self,
-        check: &PlannedCheck,
-        case: Option<&SmokeCase>,
-        metrics: &mut BTreeMap<String, f64>,
-    ) -> CheckResult {
-        let Some(case) = case else {
-            return CheckResult::new(&check.name, false, "there is no request to measure with");
+    /// The short load that the requirements need, if any do; else a few calls, as a baseline.
+    async fn load(&self, case: &SmokeCase, metrics: &mut BTreeMap<String, f64>) -> Result<Loads, NodeError> {
+        let serving = &self.plan.serving;
+        let pool = self.world.pool(self.token).await.map_err(port_err)?;
+        let bases: Vec<String> = pool.iter().map(|slot| format!("http://127.0.0.1:{}", slot.port)).collect();
+        let replicas = bases.len().max(1);
+        // A rolling release has one replica beside the live version's: that one is asked for its part.
+        let part = replicas as f64 / f64::from(self.plan.replicas.max(1));
+        let call = |nth: usize| {
+            let base = bases.get(nth % replicas).map_or(self.address, String::as_str);
+            async move {
+                let answer = self.call(base, case).await.ok()?;
+                counts(case, answer.status).then_some(answer.latency_ms)
+            }
         };
-        self.measure_latency(case, LATENCY_CALLS, metrics).await;
+        let mut loads = Loads { replicas, ..Loads::default() };
+        let at_once = serving.throughput_rps.is_some();
+        warm_up(&call, if at_once { CLIENTS * replicas } else { replicas }).await;
+        let paced_or_one = match serving.throughput_rps {
+            Some(rps) => paced(&call, rps * part).await,
+            None if serving.latency_p99_ms.is_some() || serving.availability.is_some() => closed(&call, 1).await,
+            None => few(&call).await,
+        };
+        for (name, share) in [("latency_p50_ms", 0.50), ("latency_p99_ms", 0.99)] {
+            if let Some(value) = quantile(&paced_or_one.latencies_ms, share) {
+                metrics.insert(name.to_owned(), value);
+            }
+        }
+        loads.count(&paced_or_one);
+        if at_once {
+            let most = closed(&call, CLIENTS * replicas).await;
+            loads.count(&most);
+            loads.rps = most.rps() / part;
+            metrics.insert("throughput_rps".to_owned(), loads.rps);
+            metrics.insert(REPLICA_RPS.to_owned(), most.rps() / replicas as f64);
+        }
+        if serving.availability.is_some() {
+            metrics.insert("availability".to_owned(), loads.availability());
+        }
+        Ok(loads)
+    }
+
+    fn latency(&self, check: &PlannedCheck, metrics: &BTreeMap<String, f64>) -> CheckResult {
         match (metrics.get("latency_p99_ms"), &check.limit) {
-            (Some(p99), Some(limit)) => CheckResult::measured(&check.name, *p99, limit.clone()),
+            (Some(p99), Some(limit)) => {
+                let result = CheckResult::measured(&check.name, *p99, limit.clone());
+                let detail = match self.plan.serving.throughput_rps {
+                    Some(rps) => format!("{} at {rps} requests/s", result.detail),
+                    None => format!("{} with one client", result.detail),
+                };
+                CheckResult { detail, ..result }
+            }
             (Some(p99), None) => CheckResult::new(&check.name, true, format!("{p99:.1} ms")),
             (None, _) => CheckResult::new(&check.name, false, "no call was answered"),
         }
     }
 
-    async fn measure_latency(&self, case: &SmokeCase, calls: usize, metrics: &mut BTreeMap<String, f64>) {
-        for _ in 0..WARM_UP_CALLS {
-            let _ = self.call(self.address, case).await;
-        }
-        let mut seen = Vec::new();
-        for _ in 0..calls {
-            if let Ok(answer) = self.call(self.address, case).await {
-                seen.push(answer.latency_ms);
-            }
-        }
-        seen.sort_by(f64::total_cmp);
-        for (name, share) in [("latency_p50_ms", 0.50), ("latency_p99_ms", 0.99)] {
-            if let Some(value) = quantile(&seen, share) {
-                metrics.insert(name.to_owned(), value);
-            }
-        }
+    fn throughput(&self, check: &PlannedCheck, loads: &Loads) -> CheckResult {
+        let Some(limit) = &check.limit else {
+            return CheckResult::new(&check.name, true, format!("{:.0} rps", loads.rps));
+        };
+        let result = CheckResult::measured(&check.name, loads.rps, limit.clone());
+        let measured = format!("{} of {} replica(s) measured", loads.replicas, self.plan.replicas);
+        let detail = if result.passed {
+            format!("{}; {measured}", result.detail)
+        } else {
+            let one = loads.rps / f64::from(self.plan.replicas.max(1));
+            let enough = replicas_for(limit.value, one);
+            let advice =
+                enough.map(|n| format!("; {n} would do where they have processors of their own: `replicas: {n}`"));
+            format!("{}; {measured}{}", result.detail, advice.unwrap_or_default())
+        };
+        CheckResult { detail, ..result }
     }
 
-    async fn throughput(
-        &self,
-        check: &PlannedCheck,
-        case: Option<&SmokeCase>,
-        metrics: &mut BTreeMap<String, f64>,
-    ) -> CheckResult {
-        let Some(case) = case else {
-            return CheckResult::new(&check.name, false, "there is no request to measure with");
-        };
-        let (clients, calls) = THROUGHPUT;
-        let began = Instant::now();
-        let client = || async {
-            let mut answered = 0_u32;
-            for _ in 0..calls {
-                let good = self.call(self.address, case).await.is_ok_and(|a| counts(case, a.status));
-                answered += u32::from(good);
-            }
-            answered
-        };
-        let answered: u32 = join_all((0..clients).map(|_| client())).await.into_iter().sum();
-        let rps = f64::from(answered) / began.elapsed().as_secs_f64();
-        metrics.insert("throughput_rps".to_owned(), rps);
-        match &check.limit {
-            Some(limit) => CheckResult::measured(&check.name, rps, limit.clone()),
-            None => CheckResult::new(&check.name, true, format!("{rps:.0} rps")),
-        }
+    fn availability(check: &PlannedCheck, loads: &Loads) -> CheckResult {
+        let Some(limit) = &check.limit else { return CheckResult::new(&check.name, true, "no limit") };
+        let result = CheckResult::measured(&check.name, loads.availability() * 100.0, limit.clone());
+        let detail = format!("{} of {} calls failed, at least {} % must not", loads.failed, loads.calls, limit.value);
+        CheckResult { detail, ..result }
     }
 
     /// How the live version answers the same golden cases; `None` where there is none to ask.
@@ -367,6 +397,42 @@ impl Bench<'_> {
             difference.expected.iter_mut().chain(&mut difference.got).for_each(|value| secrets.clean_json(value));
         }
     }
+}
+
+/// What the loads of a validation came to together.
+#[derive(Debug, Default)]
+struct Loads {
+    /// Good answers per second that all of the plan's replicas would give.
+    rps: f64,
+    calls: usize,
+    failed: usize,
+    /// How many were asked.
+    replicas: usize,
+}
+
+impl Loads {
+    fn count(&mut self, load: &Load) {
+        self.calls += load.calls();
+        self.failed += load.failed;
+    }
+
+    /// Share of calls with a good answer; none where there was no call.
+    fn availability(&self) -> f64 {
+        (self.calls - self.failed) as f64 / self.calls.max(1) as f64
+    }
+}
+
+/// A few calls, one after the other.
+async fn few<F: Future<Output = Option<f64>>>(call: &impl Call<F>) -> Load {
+    let mut load = Load::default();
+    for nth in 0..BASELINE_CALLS {
+        match call(nth).await {
+            Some(ms) => load.latencies_ms.push(ms),
+            None => load.failed += 1,
+        }
+    }
+    load.latencies_ms.sort_by(f64::total_cmp);
+    load
 }
 
 /// Whether a call under load counts: a made-up request only has to be answered, a golden case as it says.

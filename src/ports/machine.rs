@@ -10,4 +10,6 @@ use crate::release::Machine;
 pub trait MachineFacts: Send + Sync {
     /// Free memory and processors, as the planner counts them.
     async fn facts(&self) -> Result<Machine, PortError>;
+    /// Memory that a process takes with all that it has started, in MB; `None` where it is gone or the machine does not say.
+    async fn memory_of(&self, pid: u32) -> Result<Option<u64>, PortError>;
 }

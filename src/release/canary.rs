@@ -1,5 +1,5 @@
 //! The steps of a canary: how much of the traffic the new version gets, and for how long. Argo Rollouts' `setWeight` and `pause`, as short
-//! texts: `5%`, `10m`, `pause`.
+//! texts: `5%`, `10m`, `pause`, `analysis`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::trial::SplitBy;
 use super::units::{UnitError, duration_text, parse_duration_ms, parse_share};
-use crate::judge::Rule;
+use crate::judge::{DEFAULT_WINDOW_MS, Rule};
 
 /// All of the traffic: weights are parts of this.
 pub const WHOLE_WEIGHT: u32 = 100_000;
@@ -17,6 +17,8 @@ pub const WHOLE_WEIGHT: u32 = 100_000;
 const MOST_STEPS: usize = 100;
 /// The word of a step that waits for a person.
 const PAUSE: &str = "pause";
+/// The word of a step that waits for the judge.
+const ANALYSIS: &str = "analysis";
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum CanaryStep {
     Wait(u64),
     /// It stays so until somebody promotes it.
     Pause,
+    /// It stays so until the judge, who begins anew at this share, lets it pass.
+    Analysis,
 }
 
 impl CanaryStep {
@@ -37,13 +41,14 @@ impl CanaryStep {
     }
 }
 
-/// A step as text: `5%`, `10m`, `pause`.
+/// A step as text: `5%`, `10m`, `pause`, `analysis`.
 impl fmt::Display for CanaryStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Weight(weight) => write!(f, "{}%", f64::from(*weight) * 100.0 / f64::from(WHOLE_WEIGHT)),
             Self::Wait(ms) => f.write_str(&duration_text(*ms)),
             Self::Pause => f.write_str(PAUSE),
+            Self::Analysis => f.write_str(ANALYSIS),
         }
     }
 }
@@ -56,10 +61,13 @@ impl std::str::FromStr for CanaryStep {
         let wrong = || UnitError {
             value: text.to_owned(),
             what: "a canary's step",
-            accepted: "a share such as 5%, a time such as 10m, or `pause`",
+            accepted: "a share such as 5%, a time such as 10m, `pause` or `analysis`",
         };
         if text == PAUSE {
             return Ok(Self::Pause);
+        }
+        if text == ANALYSIS {
+            return Ok(Self::Analysis);
         }
         if text.ends_with('%') {
             let share = parse_share(text).map_err(|_| wrong())?;
@@ -89,8 +97,8 @@ impl JsonSchema for CanaryStep {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "A share of the traffic, a time, or `pause`: 5%, 10m, pause",
-            "examples": ["5%", "10m", PAUSE],
+            "description": "A share of the traffic, a time, `pause` or `analysis`: 5%, 10m, pause",
+            "examples": ["5%", "10m", PAUSE, ANALYSIS],
         })
     }
 }
@@ -195,7 +203,9 @@ impl CanarySpec {
     #[must_use]
     pub fn plan(&self) -> CanaryPlan {
         let steps = self.steps.clone().unwrap_or_default();
-        let watched = || Rule { window_ms: steps.watched_ms().max(1), ..Rule::default() };
+        // Steps that wait for somebody take no time of their own.
+        let window_ms = Some(steps.watched_ms()).filter(|ms| *ms > 0).unwrap_or(DEFAULT_WINDOW_MS);
+        let watched = || Rule { window_ms, ..Rule::default() };
         CanaryPlan { analysis: self.analysis.clone().unwrap_or_else(watched), steps, by: self.by.clone() }
     }
 
@@ -249,6 +259,10 @@ mod tests {
     fn the_judge_watches_as_long_as_the_steps_take() {
         let spec: CanarySpec = serde_json::from_value(json!({"steps": ["5%", "1m", "50%", "2m"]})).expect("a spec");
         assert_eq!(spec.plan().analysis.window_ms, 180_000);
+        let waits: CanarySpec =
+            serde_json::from_value(json!({"steps": ["5%", "analysis", "50%", "pause"]})).expect("a spec");
+        assert_eq!(waits.plan().analysis.window_ms, DEFAULT_WINDOW_MS);
+        assert_eq!(waits.plan().steps.steps()[1], CanaryStep::Analysis);
         let over = CanarySpec { analysis: Some(Rule { alpha: 0.05, ..Rule::default() }), ..CanarySpec::default() };
         let both = spec.overlaid(&over).plan();
         assert_eq!((both.analysis.alpha, both.steps), (0.05, spec.plan().steps));

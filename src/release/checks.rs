@@ -47,6 +47,12 @@ pub(super) fn checks(
         let limit = Limit { bound: Bound::AtLeast, value, unit: "rps".to_owned() };
         checks.push(check("throughput", CheckKind::Throughput, format!("at least {value} requests/s"), Some(limit)));
     }
+    if let Some(value) = request.serving.availability {
+        let value = (value * 1e8).round() / 1e6;
+        let limit = Limit { bound: Bound::AtLeast, value, unit: "%".to_owned() };
+        let what = format!("at least {value} % of the calls of a short load succeed");
+        checks.push(check("availability", CheckKind::Availability, what, Some(limit)));
+    }
     for metric in metrics.iter().filter(|metric| metric.during.contains(&During::Validation)) {
         checks.push(check(&metric_check(&metric.threshold.name), CheckKind::Metric, metric.line(), None));
     }

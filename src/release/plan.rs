@@ -67,6 +67,9 @@ pub struct Seen {
     /// Requests per second that its users made in the last minutes; absent: not known.
     #[serde(default)]
     pub rps: Option<f64>,
+    /// Requests per second that one replica answered when a release was last measured; absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_rps: Option<f64>,
     /// The version of the last few releases that failed after users had got to it, the newest of them.
     #[serde(default)]
     pub went_bad: Option<String>,
@@ -206,6 +209,8 @@ pub enum CheckKind {
     LatencyP99,
     /// Requests per second.
     Throughput,
+    /// The share of requests that succeed.
+    Availability,
     /// The golden cases' answers beside the live version's.
     DifferenceToLive,
 }

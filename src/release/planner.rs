@@ -23,6 +23,10 @@ pub const DEFAULT_BAKE_MS: u64 = 10_000;
 pub const DEFAULT_HOLD_MS: u64 = 60_000;
 /// Replicas of a version on one machine: as many as the gateway takes.
 pub const MOST_REPLICAS: u32 = 64;
+/// What replicas are sized for beyond what is asked for: load is never even.
+const REPLICA_HEADROOM: f64 = 1.25;
+/// The measured figure that later plans size replicas by.
+pub const REPLICA_RPS: &str = "throughput_per_replica_rps";
 /// Requests per second from which a canary's judge has something to look at.
 pub const CANARY_FROM_RPS: f64 = 1.0;
 /// Share of failed requests above which it goes back, where nobody says.
@@ -180,7 +184,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let build = build_spec(request, &mut why)?;
     check_place(request, &mut why)?;
     check_version(input, &mut why)?;
-    let replicas = replicas(request, &mut why)?;
+    let replicas = replicas(input, &mut why)?;
     let trials = trials(request, strategy.strategy(), live.is_some(), replicas, &mut why)?;
     let trial = trials.trial(replicas);
     let copies = match &trials.rolling {
@@ -320,7 +324,8 @@ fn check_version(input: &PlanInput, why: &mut Reasons) -> Result<(), PlanError> 
     Ok(())
 }
 
-fn replicas(request: &DeployRequest, why: &mut Reasons) -> Result<u32, PlanError> {
+fn replicas(input: &PlanInput, why: &mut Reasons) -> Result<u32, PlanError> {
+    let request = &input.request;
     if let Some(value) = request.infrastructure.resources.get("replicas") {
         let count = value
             .as_u64()
@@ -331,17 +336,37 @@ fn replicas(request: &DeployRequest, why: &mut Reasons) -> Result<u32, PlanError
         why.add("replicas", format!("{replicas}: as asked for, each in a slot of its own"));
         return Ok(replicas);
     }
-    why.add("replicas", "1 by default");
-    Ok(1)
+    let measured = request.serving.throughput_rps.zip(input.seen.replica_rps);
+    let Some((rps, one)) = measured.filter(|(rps, one)| rps > one) else {
+        why.add("replicas", "1 by default");
+        return Ok(1);
+    };
+    let needed = replicas_for(rps, one).unwrap_or(MOST_REPLICAS);
+    // More of them than processors would only take turns.
+    let replicas = needed.min(input.machine.cpu_count.unwrap_or(MOST_REPLICAS)).clamp(1, MOST_REPLICAS);
+    let bound = if replicas < needed { format!(", and there are {replicas} processors") } else { String::new() };
+    let because =
+        format!("{replicas}: one answered {one:.0} requests/s when it was last measured, {rps} need {needed}{bound}");
+    why.add("replicas", because);
+    Ok(replicas)
+}
+
+/// How many replicas answer so many requests per second with a fifth to spare, where one answers `one`; `None` where that cannot be said.
+pub fn replicas_for(rps: f64, one: f64) -> Option<u32> {
+    let needed = (rps * REPLICA_HEADROOM / one).ceil();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the limit")]
+    (needed.is_finite() && needed >= 1.0 && needed <= f64::from(MOST_REPLICAS)).then_some(needed as u32)
 }
 
 fn memory(input: &PlanInput, copies: u32, replicas: u32, why: &mut Reasons) -> Result<u64, PlanError> {
     let resources = &input.request.infrastructure.resources;
     let asked = resources.get("memory").map(memory_mb).transpose()?;
     let (one, source) = match (asked, input.machine.memory_needed_mb) {
-        (Some(asked), Some(measured)) if measured > asked => (measured, "as measured, more than asked for"),
+        (Some(asked), Some(measured)) if measured > asked => {
+            (measured, "what a replica takes now, more than asked for")
+        }
         (Some(asked), _) => (asked, "as the request says"),
-        (None, Some(measured)) => (measured, "as measured"),
+        (None, Some(measured)) => (measured, "what a replica takes now"),
         (None, None) => (DEFAULT_MEMORY_MB, "what a small BentoML service takes"),
     };
     let all = one.saturating_mul(u64::from(replicas));

@@ -155,7 +155,8 @@ impl DeploymentStrategy for Canary {
                 (CanaryStep::Wait(ms), Some(last)) => last.push_str(&format!(", for {}", duration_text(*ms))),
                 (CanaryStep::Pause, Some(last)) => last.push_str(", until `tidegate promote`"),
                 // The first step is a share.
-                (CanaryStep::Wait(_) | CanaryStep::Pause, None) => {}
+                (CanaryStep::Analysis, Some(last)) => last.push_str(", until the judge lets it pass"),
+                (CanaryStep::Wait(_) | CanaryStep::Pause | CanaryStep::Analysis, None) => {}
             }
         }
         if steps.is_empty() {

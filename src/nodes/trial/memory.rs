@@ -13,7 +13,7 @@ use crate::judge::{Arm, Judgement, Monitor, Report, Rule, RuleError, Sample, Ver
 use crate::nodes::Metrics;
 use crate::ports::{MirrorAnswer, MirrorPage, SeriesPage, WHOLE, first_of};
 use crate::release::units::duration_text;
-use crate::release::{MetricPlan, Trial};
+use crate::release::{CanaryStep, MetricPlan, Trial};
 
 /// How far a trial has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +94,20 @@ impl TrialState {
 
     pub(super) fn next_step(self) -> Self {
         Self { step: self.step + 1, waited_ms: 0, paused: false, ..self }
+    }
+
+    /// With a judge that has seen nothing yet.
+    pub(super) fn judged_anew(self) -> Self {
+        match Monitor::new(self.monitor.rule().clone()) {
+            Ok(monitor) => Self { monitor, report: None, ..self },
+            // It was usable before.
+            Err(_) => self,
+        }
+    }
+
+    /// Whether nothing but a pass leads on: in a step `analysis`, and behind the last one.
+    pub(super) fn needs_pass(&self, trial: &Trial) -> bool {
+        trial.steps.get(self.step).is_none_or(|step| *step == CanaryStep::Analysis)
     }
 
     /// Shows the judge all seconds that are complete and that it has not seen.

@@ -136,7 +136,7 @@ impl OnTrial<'_> {
                 // Before the first share there is nothing to hold, and a share is not skipped: it is what was asked for.
                 "promote" if state.step == 0 || matches!(at, Some(CanaryStep::Weight(_))) => state,
                 "pause" if state.step == 0 => state,
-                "promote" => state.next_step(),
+                "promote" => self.next(state),
                 "pause" => TrialState { paused: true, ..state },
                 "resume" => TrialState { paused: false, ..state },
                 _ => {
@@ -174,7 +174,7 @@ impl OnTrial<'_> {
         cx.emit("trial", serde_json::json!({"weight": weight, "step": state.step}));
         // What the candidate did before it had traffic is not the trial's.
         let seen = if state.seen == 0 { u64::try_from(at.timestamp()).unwrap_or(0) } else { state.seen };
-        let state = TrialState { weight, seen, ..state.next_step() };
+        let state = TrialState { weight, seen, ..self.next(state) };
         Ok(Outcome::update(Writes { trial: state, route: Some(route) }))
     }
 
@@ -224,6 +224,8 @@ impl OnTrial<'_> {
             _ if state.paused => None,
             Some(CanaryStep::Wait(ms)) => Some(*ms),
             Some(CanaryStep::Pause | CanaryStep::Weight(_)) => None,
+            // As long as a decision may take.
+            Some(CanaryStep::Analysis) => Some(self.reads.plan.approval.ttl_ms),
             None => match self.verdict(&state) {
                 Verdict::Pass => {
                     self.record(&state, Verdict::Pass);
@@ -257,14 +259,22 @@ impl OnTrial<'_> {
         let route = if lapsed { Some(self.divide("divide", weight, &[], None).await?) } else { None };
         let over = lasts.is_some_and(|ms| state.waited_ms >= ms);
         let behind_steps = state.step >= self.trial.steps.len();
-        if over && behind_steps && state.verdict() != Verdict::Pass {
+        let (needs_pass, passed) = (state.needs_pass(self.trial), state.verdict() == Verdict::Pass);
+        if over && needs_pass && !passed {
             self.record(&state, Verdict::Inconclusive);
             let message = format!("nobody promoted the {}, and the judge could not say", self.trial.called);
             let failure = self.ended("inconclusive", message).because(state.reason());
             return Err(failure.hint("`tidegate promote MODEL` in time, or more traffic or time for the steps").into());
         }
-        let state = if over && !behind_steps { state.next_step() } else { state };
+        let analysed = needs_pass && passed && !state.paused;
+        let state = if (over || analysed) && !behind_steps { self.next(state) } else { state };
         Ok(Outcome::update(Writes { trial: state, route }))
+    }
+
+    /// The next step; the judge of a step `analysis` knows nothing of the shares before.
+    fn next(&self, state: TrialState) -> TrialState {
+        let next = state.next_step();
+        if self.trial.steps.get(next.step) == Some(&CanaryStep::Analysis) { next.judged_anew() } else { next }
     }
 
     /// What the judge says at the end of the steps.
@@ -293,7 +303,7 @@ impl OnTrial<'_> {
 fn parts(share: f64) -> u32 {
     match CanaryStep::share(share) {
         CanaryStep::Weight(parts) => parts.min(WHOLE),
-        CanaryStep::Wait(_) | CanaryStep::Pause => WHOLE,
+        CanaryStep::Wait(_) | CanaryStep::Pause | CanaryStep::Analysis => WHOLE,
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) struct Watcher<'a> {
 
 impl Watcher<'_> {
     /// Watches until the step has lasted `lasts` milliseconds, somebody says something, harm is found, or the stretch is long enough;
-    /// behind the last step also until what is seen is enough for a pass.
+    /// where only a pass leads on also until what is seen is enough for a pass.
     pub(super) async fn watch(&self, state: TrialState, lasts: Option<u64>) -> Result<Stretch, NodeError> {
         if state.metrics.all.is_empty() {
             return self.look_on(state, lasts, None).await;
@@ -68,7 +68,7 @@ impl Watcher<'_> {
         lasts: Option<u64>,
         held: Option<&Held>,
     ) -> Result<Stretch, NodeError> {
-        let behind_steps = state.step >= self.trial.steps.len();
+        let needs_pass = state.needs_pass(self.trial);
         let signals = TRIAL_SIGNALS.map(str::to_owned);
         // The host may have been down; what it started anew is not judged for its start.
         for slot in self.world.pool(self.candidate).await.map_err(port_err)? {
@@ -92,7 +92,7 @@ impl Watcher<'_> {
             if found.is_some() {
                 return Ok(Stretch { state, bad: found, lapsed: false });
             }
-            let passed = behind_steps && !state.paused && state.verdict() == Verdict::Pass;
+            let passed = needs_pass && !state.paused && state.verdict() == Verdict::Pass;
             let over = passed || lasts.is_some_and(|ms| state.waited_ms >= ms) || began.elapsed() >= STRETCH;
             if over || self.cx.is_signalled(&signals).await? {
                 let report = state.ended(lasts);

@@ -8,7 +8,7 @@ use super::super::rolling::RollingPlan;
 use super::super::strategy::{DeploymentStrategy, Strategies, Strategy};
 use super::super::trial::{AbTestPlan, ShadowPlan, SplitBy, Trial};
 use super::super::units::duration_text;
-use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, DEFAULT_MEMORY_MB, PlanError, Reasons, left_by_live};
+use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, DEFAULT_MEMORY_MB, PlanError, Reasons, left_by_live, replicas};
 use crate::judge::{AvailabilityLimit, Check, DEFAULT_BLOCK_MS, LatencyLimit, Rule};
 
 /// Longest that the gateway lets a request wait, in milliseconds.
@@ -109,7 +109,7 @@ fn too_large(input: &PlanInput) -> Result<Option<(u64, u64)>, PlanError> {
     let resources = &input.request.infrastructure.resources;
     let asked = resources.get("memory").map(memory_mb).transpose()?;
     let one = asked.max(input.machine.memory_needed_mb).unwrap_or(DEFAULT_MEMORY_MB);
-    let replicas = resources.get("replicas").and_then(serde_json::Value::as_u64).unwrap_or(1);
+    let replicas = u64::from(replicas(input, &mut Reasons::default())?);
     let all = one.saturating_mul(replicas);
     Ok(input.machine.memory_free_mb.filter(|free| all > *free).map(|free| (all, free)))
 }

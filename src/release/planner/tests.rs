@@ -109,7 +109,11 @@ fn the_strategy_is_chosen_from_what_was_seen() {
     };
     let (strategy, why) = chosen(&|input| input.seen.rps = Some(12.0)).expect("a plan");
     assert!(strategy == Strategy::BlueGreen && why.contains("12.0 requests/s"), "{why}");
-    let bad = |rps: f64| move |input: &mut PlanInput| input.seen = Seen { rps: Some(rps), went_bad: Some("v0".into()) };
+    let bad = |rps: f64| {
+        move |input: &mut PlanInput| {
+            input.seen = Seen { rps: Some(rps), went_bad: Some("v0".into()), ..Seen::default() }
+        }
+    };
     let (strategy, why) = chosen(&bad(12.0)).expect("a plan");
     assert!(strategy == Strategy::Canary && why.contains("version v0 went bad"), "{why}");
     let (strategy, why) = chosen(&bad(0.1)).expect("a plan");
@@ -174,4 +178,25 @@ fn what_does_not_fit_even_in_the_place_of_the_other_is_refused_with_the_figures(
     assert_eq!(plan(&input).map(|plan| plan.strategy), Ok(Strategy::Recreate));
     input.request.hold_ms = Some(7_200_000);
     assert!(plan(&input).expect_err("too long").to_string().contains("1h"));
+}
+
+#[test]
+fn replicas_are_sized_from_what_one_did() {
+    let sized = |rps: f64, one: Option<f64>, cpus: Option<u32>| {
+        let mut input = input_of_iris(None);
+        input.request.serving.throughput_rps = Some(rps);
+        (input.seen.replica_rps, input.machine.cpu_count) = (one, cpus);
+        plan(&input).expect("a plan")
+    };
+    assert_eq!(sized(200.0, None, Some(8)).replicas, 1);
+    assert_eq!(sized(100.0, Some(130.0), Some(8)).replicas, 1);
+    let two = sized(200.0, Some(130.0), Some(8));
+    assert_eq!((two.replicas, two.memory_mb), (2, 2 * DEFAULT_MEMORY_MB));
+    let because = two.reasons.iter().find(|reason| reason.rule == "replicas").expect("a reason");
+    assert_eq!(because.because, "2: one answered 130 requests/s when it was last measured, 200 need 2");
+    assert_eq!(sized(10_000.0, Some(130.0), Some(2)).replicas, 2);
+    assert_eq!(
+        (replicas_for(100.0, 0.0), replicas_for(100.0, f64::NAN), replicas_for(100.0, 100.0)),
+        (None, None, Some(2))
+    );
 }
