@@ -186,7 +186,7 @@ fn requirements_are_measured_by_a_short_load_that_later_plans_size_replicas_by()
     let one = home.deploy(&enough);
     let figures = &one["metrics_baseline"];
     assert_eq!(figures["availability"], 1.0, "{figures}");
-    let replica = figures["throughput_per_replica_rps"].as_f64().unwrap();
+    let replica = figures["throughput_rps"].as_f64().unwrap();
     assert!(replica >= 5.0 && figures["latency_p99_ms"].as_f64().unwrap() > 0.0, "{figures}");
 
     let more = asks(home.hello("two"), &format!("{{ throughput: {} rps }}", replica.mul_add(1.2, 1.0)));

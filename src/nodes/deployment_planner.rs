@@ -9,9 +9,9 @@ use super::effects::{OpenRelease, UpdateRelease};
 use super::world::{ledger_err, port_err};
 use super::{Situation, World, check_metrics};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::ports::PortError;
+use crate::ports::{PortError, SlotState};
 use crate::release::{
-    DeployRequest, DeploymentPlan, Machine, PlanInput, PlanState, REPLICA_RPS, ReleaseChange, ReleaseKind, ReleaseRow,
+    DeployRequest, DeploymentPlan, MOST_RPS, Machine, PlanInput, PlanState, ReleaseChange, ReleaseKind, ReleaseRow,
     Seen, Strategy, plan,
 };
 
@@ -95,7 +95,8 @@ pub async fn machine(world: &World, model: &str) -> Result<Machine, PortError> {
         Some(token) => world.target.slot(&token).await.ok().flatten(),
         None => None,
     };
-    let memory_needed_mb = match slot.and_then(|slot| slot.pid) {
+    // One that is still starting has not loaded its model yet.
+    let memory_needed_mb = match slot.filter(|slot| slot.state == SlotState::Ready).and_then(|slot| slot.pid) {
         Some(pid) => world.machine.memory_of(pid).await?,
         None => None,
     };
@@ -125,6 +126,10 @@ pub async fn seen(world: &World, model: &str) -> Result<Seen, Failure> {
         TRAFFIC_SECONDS.contains(&counted).then(|| requests as f64 / counted as f64)
     });
     let completed = rows.iter().filter(|row| row.kind == ReleaseKind::Deploy && row.status == PlanState::Completed);
-    let replica_rps = completed.take(LAST_RELEASES).find_map(|row| row.metrics_baseline.get(REPLICA_RPS).copied());
-    Ok(Seen { rps, replica_rps, went_bad: went_bad.map(name) })
+    let measured = completed.take(LAST_RELEASES).find_map(|row| {
+        let most = row.metrics_baseline.get(MOST_RPS).copied()?;
+        Some((most, row.as_live().and_then(|live| live.replicas)?))
+    });
+    let (most_rps, replicas) = measured.unzip();
+    Ok(Seen { rps, most_rps, replicas, went_bad: went_bad.map(name) })
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +28,9 @@ mod tests;
 
 /// Measurements that are kept of a metric: as many as a plot of a terminal's width can show. When they are reached every other one goes.
 const MOST_POINTS: usize = 120;
-/// Longest text of a value that is kept.
+/// Longest text of a value that is kept, and of why there is none.
 const VALUE_CHARS: usize = 200;
+const ERROR_CHARS: usize = 400;
 
 /// Where all metrics of a watch stand. It lies in the state: a watch that is taken up again goes on counting.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +75,15 @@ impl Metrics {
             plan,
         };
         Self { watched_ms: 0, all: plans.into_iter().map(metric).collect() }
+    }
+
+    /// With another try for those that could not be measured: whoever measures may be back.
+    pub(super) fn tried_again(mut self) -> Self {
+        let lost = self.all.iter_mut().filter(|metric| metric.counted.phase == Phase::Error);
+        lost.for_each(|metric| {
+            metric.counted = ThresholdState { phase: Phase::Running, consecutive_errors: 0, ..metric.counted.clone() };
+        });
+        self
     }
 
     /// Where they stand together while the watch goes on. `None`: there are none that decide.
@@ -150,6 +161,10 @@ impl Metric {
 /// Metrics that one side measures while the other looks.
 pub(super) struct Held {
     metrics: Mutex<Metrics>,
+    /// Measurements under way.
+    busy: AtomicUsize,
+    /// Whether no more may begin.
+    resting: AtomicBool,
     before_ms: u64,
     /// Not the clock on the wall, which may jump.
     began: Instant,
@@ -158,7 +173,14 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn new(metrics: Metrics) -> Self {
         let before_ms = metrics.watched_ms;
-        Self { metrics: Mutex::new(metrics), before_ms, began: Instant::now() }
+        let (busy, resting) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { metrics: Mutex::new(metrics), busy, resting, before_ms, began: Instant::now() }
+    }
+
+    /// Lets no more measurements begin; whether none is under way any more. One that takes long must not be begun for nothing again and again.
+    pub(super) fn rests(&self) -> bool {
+        self.resting.store(true, Ordering::Relaxed);
+        self.busy.load(Ordering::Relaxed) == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Metrics> {
@@ -207,7 +229,7 @@ pub(super) struct Gauge<'a> {
 }
 
 impl<'a> Gauge<'a> {
-    /// Of a version in the slot `candidate`, beside the one in `live`; before it has an endpoint of its own `address` is that.
+    /// Of a version in the slot `candidate`; before it has an endpoint of its own `address` is that.
     ///
     /// # Errors
     /// When the host does not say what runs in the slots.
@@ -216,26 +238,22 @@ impl<'a> Gauge<'a> {
         cx: &Context,
         plan: &DeploymentPlan,
         candidate: &str,
-        live: Option<&str>,
         address: Option<&str>,
     ) -> Result<Self, NodeError> {
-        let version = async |token: &str| {
-            let slot = world.target.slot(token).await.map_err(port_err)?;
-            Ok::<_, NodeError>(slot.map(|slot| slot.version).unwrap_or_default())
-        };
+        let slot = world.target.slot(candidate).await.map_err(port_err)?;
         let endpoint = match address {
             Some(address) => address.to_owned(),
             None => world.router.endpoint_url(plan.model.as_str()).await.map_err(port_err)?,
         };
         let mut names = BTreeMap::from([
             ("model", plan.model.to_string()),
-            ("version", version(candidate).await?),
+            ("version", slot.map(|slot| slot.version).unwrap_or_default()),
             ("slot", candidate.to_owned()),
             ("endpoint", endpoint),
         ]);
-        if let Some(live) = live {
-            names.insert("live_version", version(live).await?);
-            names.insert("live_slot", live.to_owned());
+        if let Some(live) = &plan.previous {
+            names.insert("live_version", live.model_version.clone());
+            names.insert("live_slot", live.slot_token.clone().unwrap_or_default());
         }
         let folder = match &plan.build.source {
             ModelSource::Project { path } => path.clone(),
@@ -280,7 +298,12 @@ impl<'a> Gauge<'a> {
                 (metric.plan.clone(), metric.next_ms)
             };
             tokio::time::sleep(Duration::from_millis(next_ms.saturating_sub(held.now_ms()))).await;
+            if held.resting.load(Ordering::Relaxed) {
+                return pending().await;
+            }
+            held.busy.fetch_add(1, Ordering::Relaxed);
             let (value, outcome) = self.measure(&plan).await;
+            held.busy.fetch_sub(1, Ordering::Relaxed);
             let now_ms = held.now_ms();
             if let Some(metric) = held.lock().all.get_mut(index) {
                 metric.take(value, outcome, now_ms);
@@ -299,12 +322,15 @@ impl<'a> Gauge<'a> {
         };
         let value = match tokio::time::timeout(limit, asked).await {
             Ok(Ok(value)) => value,
-            Ok(Err(why)) => return (Value::Null, Outcome::Error(why)),
+            Ok(Err(why)) => return (Value::Null, Outcome::Error(cut(&why, ERROR_CHARS))),
             Err(_) => return (Value::Null, Outcome::Error(format!("nothing within {} s", limit.as_secs_f64()))),
         };
         let holds = |condition: &Option<String>| condition.as_ref().map(|source| self.holds(source, &value));
         let Threshold { success_condition, failure_condition, .. } = &plan.threshold;
-        let outcome = Outcome::of(holds(success_condition), holds(failure_condition));
+        let outcome = match Outcome::of(holds(success_condition), holds(failure_condition)) {
+            Outcome::Error(why) => Outcome::Error(cut(&why, ERROR_CHARS)),
+            outcome => outcome,
+        };
         (short(value), outcome)
     }
 
@@ -313,7 +339,9 @@ impl<'a> Gauge<'a> {
         names.insert("result".to_owned(), result.clone());
         match self.world.expressions.value(source, &names) {
             Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(other) => Err(format!("`{source}` is {other}, neither true nor false")),
+            Ok(other) => {
+                Err(format!("`{source}` is neither true nor false but {}", cut(&other.to_string(), VALUE_CHARS)))
+            }
             Err(error) => Err(said(error)),
         }
     }
@@ -384,9 +412,13 @@ fn number(body: &Value) -> Result<Value, String> {
 /// As it is kept: a long text or a large structure is cut.
 fn short(value: Value) -> Value {
     let text = value.to_string();
-    match text.char_indices().nth(VALUE_CHARS) {
-        Some((at, _)) => Value::String(format!("{}…", &text[..at])),
-        None => value,
+    if text.chars().nth(VALUE_CHARS).is_some() { Value::String(cut(&text, VALUE_CHARS)) } else { value }
+}
+
+fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
     }
 }
 

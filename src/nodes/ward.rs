@@ -60,6 +60,7 @@ impl Knock {
 /// which the version itself did not run is not counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Watched {
+    began: DateTime<Utc>,
     before_ms: u64,
     /// Not the clock on the wall, which may jump.
     here: Instant,
@@ -70,7 +71,7 @@ impl Watched {
     pub fn since(began: DateTime<Utc>, ready: Option<DateTime<Utc>>) -> Self {
         let from = ready.map_or(began, |ready| ready.max(began));
         let before_ms = u64::try_from((Utc::now() - from).num_milliseconds()).unwrap_or(0);
-        Self { before_ms, here: Instant::now() }
+        Self { began, before_ms, here: Instant::now() }
     }
 
     fn ms(self) -> u64 {
@@ -104,6 +105,8 @@ pub(super) struct Ward<'a> {
     pub slot: &'a LiveSlot,
     pub knock: Knock,
     pub time: Watched,
+    /// A person gave it all of the traffic, whatever could not be said: then only harm takes it back.
+    pub promoted: bool,
     /// The user's own figures, where there are any.
     pub held: Option<&'a Held>,
 }
@@ -142,7 +145,7 @@ impl Ward<'_> {
     }
 
     async fn look_until_clear(&self, mut knocks: watch::Receiver<Knocks>) -> Result<BakeReport, NodeError> {
-        let mut times = Times::of(self.plan);
+        let mut times = Times::of(self.plan, self.time.began);
         let report = self.look_on(&mut knocks, &mut times).await?;
         let metrics = self.held.map(|held| held.now().all).unwrap_or_default();
         Ok(BakeReport { metrics, report: times.map(|times| times.report()), ..report })
@@ -180,7 +183,7 @@ impl Ward<'_> {
             // was, it goes on.
             let settled = metrics.as_ref().is_none_or(Metrics::are_settled);
             if unready == 0 && settled && knocked.answered_since(limit) {
-                return Ok(match metrics.as_ref().and_then(Metrics::doubt) {
+                return Ok(match metrics.as_ref().filter(|_| !self.promoted).and_then(Metrics::doubt) {
                     Some(doubt) => self.report(false, doubt, traffic.as_ref()),
                     None => self.verdict(traffic.as_ref()),
                 });

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::metrics::{Gauge, Held, Metrics};
 use super::readiness::{traceback, until_up_again};
 use super::ward::{Knock, Ward, Watched};
-use super::{BakeReport, LiveSlot, RouteState, Validated, World};
+use super::{BakeReport, LiveSlot, RouteState, TrialState, Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::judge::Verdict;
 use crate::ports::replica_token;
@@ -28,6 +28,8 @@ pub struct Reads {
     route: RouteState,
     /// Absent in releases that began before the watch read it, and in workflows that do not validate.
     validated: Option<Validated>,
+    /// What came before, where there was a trial.
+    trial: Option<TrialState>,
 }
 
 /// What it writes.
@@ -84,13 +86,13 @@ impl Watch {
             slot: &reads.slot,
             knock: Knock::new(&reads.plan, &reads.route, measured_ms),
             time: Watched::since(began, slot.ready_at),
+            promoted: reads.trial.as_ref().is_some_and(|trial| trial.promoted.is_some()),
             held: Some(&held),
         };
         let report = if held.now().all.is_empty() {
             ward.watch().await?
         } else {
-            let (token, live) = (&reads.slot.token, reads.route.standby.as_deref());
-            let gauge = Gauge::of(&self.0, cx, &reads.plan, token, live, None).await?;
+            let gauge = Gauge::of(&self.0, cx, &reads.plan, &reads.slot.token, None).await?;
             gauge.beside(&held, ward.watch()).await?
         };
         let cause = if report.passed { None } else { traceback(&self.0, &reads.slot.token).await };

@@ -183,8 +183,7 @@ impl MetricPlan {
         if threshold.interval_ms.is_none() && threshold.count.is_some_and(|count| count > 1) {
             return Err("count: more than one measurement needs an interval".to_owned());
         }
-        let ends = threshold.effective_count().is_some() || threshold.consecutive_success_limit.is_some();
-        if during.contains(&During::Validation) && !ends {
+        if during.contains(&During::Validation) && threshold.effective_count().is_none() {
             return Err("during: in validation it needs a count: nothing else would end it".to_owned());
         }
         source.check()?;
@@ -229,6 +228,13 @@ impl MetricSource {
                     return Err(format!(
                         "prometheus.url: `{url}` must begin with http:// or https://, such as http://127.0.0.1:9090"
                     ));
+                }
+                // Plans are kept and shown.
+                let authority = url.split("//").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
+                if authority.is_some_and(|authority| authority.contains('@')) {
+                    return Err(
+                        "prometheus.url: no password in it: `token_env` or `token_file` say where one is".to_owned()
+                    );
                 }
                 if query.trim().is_empty() {
                     return Err("prometheus.query: PromQL that gives one number".to_owned());
@@ -329,6 +335,7 @@ mod tests {
             (json!({"count": 0}), "more than 0"),
             (asked("127.0.0.1:9090", "x"), "http://"),
             (asked("http://127.0.0.1:9090", " "), "PromQL"),
+            (asked("https://me:secret@prometheus", "x"), "no password"),
         ] {
             let error = spec(wrong.clone()).plan().expect_err(part);
             assert!(error.contains(part), "{wrong}: {error}");

@@ -67,7 +67,7 @@ pub use plan::{
 };
 pub use planner::{
     CANARY_FROM_RPS, DEFAULT_BAKE_MS, DEFAULT_HOLD_MS, DEFAULT_MAX_ERROR_RATE, DEFAULT_MEMORY_MB,
-    DEFAULT_READY_TIMEOUT_MS, PlanError, REPLICA_RPS, plan, plan_with, replicas_for,
+    DEFAULT_READY_TIMEOUT_MS, MOST_RPS, PlanError, plan, plan_with, replicas_for,
 };
 pub use policy::{ApprovalNeed, ApprovalRule, Decision, DecisionError, Policy, Verdict};
 pub use release_file::{Overlay, ReleaseFile, ReleaseFileError, Serving};

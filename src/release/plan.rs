@@ -67,9 +67,12 @@ pub struct Seen {
     /// Requests per second that its users made in the last minutes; absent: not known.
     #[serde(default)]
     pub rps: Option<f64>,
-    /// Requests per second that one replica answered when a release was last measured; absent: not known.
+    /// Requests per second that a release answered at most when one was last measured; absent: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replica_rps: Option<f64>,
+    pub most_rps: Option<f64>,
+    /// How many replicas that were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
     /// The version of the last few releases that failed after users had got to it, the newest of them.
     #[serde(default)]
     pub went_bad: Option<String>,

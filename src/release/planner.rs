@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{checks, steps};
 use super::format::Format;
-use super::metric::metric_plans;
+use super::metric::{During, MetricPlan, metric_plans};
 use super::plan::{Bake, BuildSpec, DeploymentPlan, PlanInput, Reason};
 use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
 use super::resources::{cpus, memory_mb, resource};
@@ -26,7 +26,7 @@ pub const MOST_REPLICAS: u32 = 64;
 /// What replicas are sized for beyond what is asked for: load is never even.
 const REPLICA_HEADROOM: f64 = 1.25;
 /// The measured figure that later plans size replicas by.
-pub const REPLICA_RPS: &str = "throughput_per_replica_rps";
+pub const MOST_RPS: &str = "throughput_rps";
 /// Requests per second from which a canary's judge has something to look at.
 pub const CANARY_FROM_RPS: f64 = 1.0;
 /// Share of failed requests above which it goes back, where nobody says.
@@ -209,8 +209,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     };
     let slots = strategy.slots(&situation);
     why.add("slot", slot_chosen(&slots));
-    let metrics =
-        metric_plans(&request.metrics).map_err(|(metric, message)| PlanError::MetricInvalid { metric, message })?;
+    let metrics = metrics(request, trial.is_some(), &mut why)?;
     let bake_rule = bake_rule(request, bake, &mut why);
     let checks = checks(input, ready_timeout_ms, &metrics, &mut why);
     let mut plan = DeploymentPlan {
@@ -251,6 +250,17 @@ fn slot_chosen(slots: &Slots) -> String {
         Some(live) => format!("{live} serves, so the new version goes to {}", slots.candidate),
         None => format!("nothing serves, so the new version goes to {}", slots.candidate),
     }
+}
+
+fn metrics(request: &DeployRequest, on_trial: bool, why: &mut Reasons) -> Result<Vec<MetricPlan>, PlanError> {
+    let metrics = metric_plans(&request.metrics);
+    let metrics = metrics.map_err(|(metric, message)| PlanError::MetricInvalid { metric, message })?;
+    let never = metrics.iter().filter(|metric| !on_trial && metric.during == [During::Trial]);
+    let never: Vec<&str> = never.map(|metric| metric.threshold.name.as_str()).collect();
+    if !never.is_empty() {
+        why.add("metrics", format!("{}: held on trial only, and there is no trial", never.join(", ")));
+    }
+    Ok(metrics)
 }
 
 /// Collects why.
@@ -336,17 +346,30 @@ fn replicas(input: &PlanInput, why: &mut Reasons) -> Result<u32, PlanError> {
         why.add("replicas", format!("{replicas}: as asked for, each in a slot of its own"));
         return Ok(replicas);
     }
-    let measured = request.serving.throughput_rps.zip(input.seen.replica_rps);
-    let Some((rps, one)) = measured.filter(|(rps, one)| rps > one) else {
+    let measured = request.serving.throughput_rps.zip(input.seen.most_rps);
+    let before = input.seen.replicas.unwrap_or(1).max(1);
+    let one = input.seen.most_rps.map_or(f64::NAN, |most| most / f64::from(before));
+    let Some((rps, most)) = measured.filter(|(rps, _)| *rps > one) else {
         why.add("replicas", "1 by default");
         return Ok(1);
     };
     let needed = replicas_for(rps, one).unwrap_or(MOST_REPLICAS);
+    // What was enough is enough: replicas that share processors do less each, and that is no reason for more of them.
+    let needed = if most >= rps { needed.min(before) } else { needed };
     // More of them than processors would only take turns.
-    let replicas = needed.min(input.machine.cpu_count.unwrap_or(MOST_REPLICAS)).clamp(1, MOST_REPLICAS);
-    let bound = if replicas < needed { format!(", and there are {replicas} processors") } else { String::new() };
-    let because =
-        format!("{replicas}: one answered {one:.0} requests/s when it was last measured, {rps} need {needed}{bound}");
+    let cpus = input.machine.cpu_count.unwrap_or(MOST_REPLICAS);
+    let each = one_copy_mb(input)?.0.max(1);
+    let fit =
+        input.machine.memory_free_mb.map_or(MOST_REPLICAS, |free| u32::try_from(free / each).unwrap_or(MOST_REPLICAS));
+    let replicas = needed.min(cpus).min(fit).clamp(1, MOST_REPLICAS);
+    let bound = match replicas < needed {
+        true if fit < cpus => format!(", and no more fit into memory at {each} MB each"),
+        true => format!(", and there are {cpus} processors"),
+        false => String::new(),
+    };
+    let because = format!(
+        "{replicas}: {before} answered {most:.0} requests/s at most when last measured, {rps} need {needed}{bound}"
+    );
     why.add("replicas", because);
     Ok(replicas)
 }
@@ -356,6 +379,17 @@ pub fn replicas_for(rps: f64, one: f64) -> Option<u32> {
     let needed = (rps * REPLICA_HEADROOM / one).ceil();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the limit")]
     (needed.is_finite() && needed >= 1.0 && needed <= f64::from(MOST_REPLICAS)).then_some(needed as u32)
+}
+
+/// What one copy needs, in MB, and who says so. What is asked for wins: the next version may need less than the one that serves.
+fn one_copy_mb(input: &PlanInput) -> Result<(u64, &'static str), PlanError> {
+    let asked = input.request.infrastructure.resources.get("memory").map(memory_mb).transpose()?;
+    Ok(match (asked, input.machine.memory_needed_mb) {
+        (Some(asked), Some(measured)) if measured > asked => (asked, "as the request says; a replica takes more now"),
+        (Some(asked), _) => (asked, "as the request says"),
+        (None, Some(measured)) => (measured, "what a replica takes now"),
+        (None, None) => (DEFAULT_MEMORY_MB, "what a small BentoML service takes"),
+    })
 }
 
 fn memory(input: &PlanInput, copies: u32, replicas: u32, why: &mut Reasons) -> Result<u64, PlanError> {

@@ -138,6 +138,8 @@ impl OnTrial<'_> {
                 "pause" if state.step == 0 => state,
                 "promote" => self.next(state),
                 "pause" => TrialState { paused: true, ..state },
+                // What a person takes is not the judge's time.
+                "resume" if state.needs_pass(self.trial) => TrialState { paused: false, waited_ms: 0, ..state },
                 "resume" => TrialState { paused: false, ..state },
                 _ => {
                     let why = value["reason"].as_str().unwrap_or("no reason was given").to_owned();
@@ -225,7 +227,7 @@ impl OnTrial<'_> {
             Some(CanaryStep::Wait(ms)) => Some(*ms),
             Some(CanaryStep::Pause | CanaryStep::Weight(_)) => None,
             // As long as a decision may take.
-            Some(CanaryStep::Analysis) => Some(self.reads.plan.approval.ttl_ms),
+            Some(CanaryStep::Analysis) => Some(self.patience_ms()),
             None => match self.verdict(&state) {
                 Verdict::Pass => {
                     self.record(&state, Verdict::Pass);
@@ -238,7 +240,7 @@ impl OnTrial<'_> {
                     return Err(self.ended("failed", message).into());
                 }
                 // A person must say what becomes of it, within the time that an approval has.
-                Verdict::Inconclusive => Some(self.reads.plan.approval.ttl_ms),
+                Verdict::Inconclusive => Some(self.patience_ms()),
             },
         };
         let weight = state.weight;
@@ -269,6 +271,11 @@ impl OnTrial<'_> {
         let analysed = needs_pass && passed && !state.paused;
         let state = if (over || analysed) && !behind_steps { self.next(state) } else { state };
         Ok(Outcome::update(Writes { trial: state, route }))
+    }
+
+    /// How long a pass is waited for: as long as a decision may take, but not less than the judge needs.
+    fn patience_ms(&self) -> u64 {
+        self.reads.plan.approval.ttl_ms.max(self.trial.analysis.window_ms.saturating_mul(2))
     }
 
     /// The next step; the judge of a step `analysis` knows nothing of the shares before.

@@ -54,11 +54,15 @@ impl Watcher<'_> {
     /// Watches until the step has lasted `lasts` milliseconds, somebody says something, harm is found, or the stretch is long enough;
     /// where only a pass leads on also until what is seen is enough for a pass.
     pub(super) async fn watch(&self, state: TrialState, lasts: Option<u64>) -> Result<Stretch, NodeError> {
+        // The host may have been down; what it started anew is not judged for its start.
+        for slot in self.world.pool(self.candidate).await.map_err(port_err)? {
+            until_up_again(self.world, &slot.token, self.plan.ready_timeout_ms).await?;
+        }
         if state.metrics.all.is_empty() {
             return self.look_on(state, lasts, None).await;
         }
-        let gauge = Gauge::of(self.world, self.cx, self.plan, self.candidate, Some(self.live), None).await?;
-        let held = Held::new(state.metrics.clone());
+        let gauge = Gauge::of(self.world, self.cx, self.plan, self.candidate, None).await?;
+        let held = Held::new(state.metrics.clone().tried_again());
         gauge.beside(&held, self.look_on(state, lasts, Some(&held))).await
     }
 
@@ -70,10 +74,6 @@ impl Watcher<'_> {
     ) -> Result<Stretch, NodeError> {
         let needs_pass = state.needs_pass(self.trial);
         let signals = TRIAL_SIGNALS.map(str::to_owned);
-        // The host may have been down; what it started anew is not judged for its start.
-        for slot in self.world.pool(self.candidate).await.map_err(port_err)? {
-            until_up_again(self.world, &slot.token, self.plan.ready_timeout_ms).await?;
-        }
         let (began, before_ms) = (Instant::now(), state.waited_ms);
         let mut unready = 0;
         loop {
@@ -94,7 +94,7 @@ impl Watcher<'_> {
             }
             let passed = needs_pass && !state.paused && state.verdict() == Verdict::Pass;
             let over = passed || lasts.is_some_and(|ms| state.waited_ms >= ms) || began.elapsed() >= STRETCH;
-            if over || self.cx.is_signalled(&signals).await? {
+            if (over && held.is_none_or(Held::rests)) || self.cx.is_signalled(&signals).await? {
                 let report = state.ended(lasts);
                 return Ok(Stretch { state: TrialState { report, ..state }, bad: None, lapsed: false });
             }

@@ -58,6 +58,7 @@ impl Fake {
             plan: &plan,
             slot: &slot,
             time: Watched::since(Utc::now(), None),
+            promoted: false,
             held: None,
         };
         ward.watch().await.unwrap()

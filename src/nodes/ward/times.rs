@@ -1,6 +1,6 @@
 //! How long a version's answers take while it is watched, held by the judge.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use crate::graph::NodeError;
 use crate::judge::{Arm, Monitor, Report, Sample, Verdict};
@@ -11,15 +11,17 @@ use crate::release::DeploymentPlan;
 /// The judge, and the last second that it has seen.
 pub(super) struct Times {
     monitor: Monitor,
+    /// Of the last window that is whole.
+    over: Option<Report>,
     seen: u64,
 }
 
 impl Times {
     /// Where the plan has a rule for the bake.
-    pub(super) fn of(plan: &DeploymentPlan) -> Option<Self> {
+    pub(super) fn of(plan: &DeploymentPlan, since: DateTime<Utc>) -> Option<Self> {
         // The planner has held the rule against what makes sense.
         let monitor = Monitor::new(plan.bake_rule.clone()?).ok()?;
-        Some(Self { monitor, seen: u64::try_from(Utc::now().timestamp()).unwrap_or(0) })
+        Some(Self { monitor, over: None, seen: u64::try_from(since.timestamp()).unwrap_or(0) })
     }
 
     /// Shows the judge the seconds that are new; what harm it finds.
@@ -38,8 +40,15 @@ impl Times {
             // Only the order could be wrong, and it is kept.
             let judgement = self.monitor.look(&Sample { at_ms: second * 1000, candidate, ..Sample::default() }).ok();
             self.seen = second;
-            if let Some(judgement) = judgement.filter(|judgement| judgement.verdict == Verdict::Fail) {
-                return Ok(Some(judgement.reason));
+            match judgement {
+                Some(judgement) if judgement.verdict == Verdict::Fail => return Ok(Some(judgement.reason)),
+                // The rule's window is over and the bake is not: what the judge says stands, and it goes on looking.
+                Some(judgement) if judgement.decided => {
+                    if let Ok(fresh) = Monitor::new(self.monitor.rule().clone()) {
+                        self.over = Some(std::mem::replace(&mut self.monitor, fresh).report());
+                    }
+                }
+                _ => {}
             }
         }
         Ok(None)
@@ -47,6 +56,6 @@ impl Times {
 
     /// What the judge has seen and found.
     pub(super) fn report(&self) -> Report {
-        self.monitor.report()
+        self.over.clone().unwrap_or_else(|| self.monitor.report())
     }
 }

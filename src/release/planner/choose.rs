@@ -3,12 +3,11 @@
 use super::super::canary::CanaryPlan;
 use super::super::plan::PlanInput;
 use super::super::request::DeployRequest;
-use super::super::resources::memory_mb;
 use super::super::rolling::RollingPlan;
 use super::super::strategy::{DeploymentStrategy, Strategies, Strategy};
 use super::super::trial::{AbTestPlan, ShadowPlan, SplitBy, Trial};
 use super::super::units::duration_text;
-use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, DEFAULT_MEMORY_MB, PlanError, Reasons, left_by_live, replicas};
+use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, PlanError, Reasons, left_by_live, one_copy_mb, replicas};
 use crate::judge::{AvailabilityLimit, Check, DEFAULT_BLOCK_MS, LatencyLimit, Rule};
 
 /// Longest that the gateway lets a request wait, in milliseconds.
@@ -106,9 +105,7 @@ fn described(request: &DeployRequest) -> impl Iterator<Item = Strategy> {
 
 /// What a second copy needs and what is free, in MB, where it does not fit.
 fn too_large(input: &PlanInput) -> Result<Option<(u64, u64)>, PlanError> {
-    let resources = &input.request.infrastructure.resources;
-    let asked = resources.get("memory").map(memory_mb).transpose()?;
-    let one = asked.max(input.machine.memory_needed_mb).unwrap_or(DEFAULT_MEMORY_MB);
+    let (one, _) = one_copy_mb(input)?;
     let replicas = u64::from(replicas(input, &mut Reasons::default())?);
     let all = one.saturating_mul(replicas);
     Ok(input.machine.memory_free_mb.filter(|free| all > *free).map(|free| (all, free)))

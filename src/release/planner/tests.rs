@@ -181,22 +181,27 @@ fn what_does_not_fit_even_in_the_place_of_the_other_is_refused_with_the_figures(
 }
 
 #[test]
-fn replicas_are_sized_from_what_one_did() {
-    let sized = |rps: f64, one: Option<f64>, cpus: Option<u32>| {
+fn replicas_are_sized_from_what_was_measured() {
+    let sized = |rps: f64, most: Option<f64>, before: u32, cpus: Option<u32>, free: Option<u64>| {
         let mut input = input_of_iris(None);
         input.request.serving.throughput_rps = Some(rps);
-        (input.seen.replica_rps, input.machine.cpu_count) = (one, cpus);
+        (input.seen.most_rps, input.seen.replicas) = (most, Some(before));
+        (input.machine.cpu_count, input.machine.memory_free_mb) = (cpus, free);
         plan(&input).expect("a plan")
     };
-    assert_eq!(sized(200.0, None, Some(8)).replicas, 1);
-    assert_eq!(sized(100.0, Some(130.0), Some(8)).replicas, 1);
-    let two = sized(200.0, Some(130.0), Some(8));
+    let eight = Some(8);
+    assert_eq!(sized(200.0, None, 1, eight, None).replicas, 1);
+    assert_eq!(sized(100.0, Some(130.0), 1, eight, None).replicas, 1);
+    let two = sized(200.0, Some(130.0), 1, eight, None);
     assert_eq!((two.replicas, two.memory_mb), (2, 2 * DEFAULT_MEMORY_MB));
     let because = two.reasons.iter().find(|reason| reason.rule == "replicas").expect("a reason");
-    assert_eq!(because.because, "2: one answered 130 requests/s when it was last measured, 200 need 2");
-    assert_eq!(sized(10_000.0, Some(130.0), Some(2)).replicas, 2);
-    assert_eq!(
-        (replicas_for(100.0, 0.0), replicas_for(100.0, f64::NAN), replicas_for(100.0, 100.0)),
-        (None, None, Some(2))
-    );
+    assert_eq!(because.because, "2: 1 answered 130 requests/s at most when last measured, 200 need 2");
+    // Two that share processors do less each, and were enough.
+    assert_eq!(sized(200.0, Some(210.0), 2, eight, None).replicas, 2);
+    assert_eq!(sized(200.0, Some(190.0), 2, eight, None).replicas, 3);
+    assert_eq!(sized(50.0, Some(210.0), 2, eight, None).replicas, 1);
+    assert_eq!(sized(10_000.0, Some(130.0), 1, Some(2), None).replicas, 2);
+    assert_eq!(sized(10_000.0, Some(130.0), 1, eight, Some(3 * DEFAULT_MEMORY_MB + 1)).replicas, 3);
+    let far = [replicas_for(100.0, 0.0), replicas_for(100.0, f64::NAN), replicas_for(100.0, 100.0)];
+    assert_eq!(far, [None, None, Some(2)]);
 }
