@@ -224,3 +224,18 @@ async fn websockets_of_a_drained_version_end_with_their_grace() {
     assert_eq!(stream.read(&mut buffer).await.unwrap(), 0, "the gateway has closed it");
     assert!(url(&client, "/version").await.ends_with("/iris/version"));
 }
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
+    let (home, client) = serving("{}").await;
+    for pieces in 0..4 {
+        let answer = reqwest::get(url(&client, &format!("/torn?{pieces}")).await).await;
+        let text = match answer {
+            Ok(answer) => answer.text().await,
+            Err(error) => Err(error),
+        };
+        assert!(text.is_err(), "{pieces}: {text:?}");
+    }
+    home.until("all are counted", async || (client.traffic("iris").await.unwrap()[0].errors == 4).then_some(())).await;
+    assert_eq!(get(&client, "/version").await, "v1");
+}

@@ -79,6 +79,14 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.05)
             self.chunk(b"whole")
             self.wfile.write(b"0\r\n\r\n")
+        elif path == "/torn":
+            # Breaks off after the head, or after as many pieces.
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for _ in range(int(query)):
+                self.chunk(version.encode())
+            self.close_connection = True
         elif path == "/redirect":
             self.answer("", 302, extra=[("Location", "/docs")])
         elif path == "/status":

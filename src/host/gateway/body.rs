@@ -109,7 +109,8 @@ impl Untouched {
                     begun.first = frame.into_data().ok();
                     Ok(())
                 }
-                Some(Err(_)) | None => Err(Unanswered::ByClient),
+                Some(Err(_)) => Err(Unanswered::ByClient),
+                None => Ok(()),
             })
         };
         std::future::poll_fn(poll).await

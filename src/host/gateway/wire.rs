@@ -120,21 +120,22 @@ pub(super) struct Flow {
     wire: Option<Wire>,
     pool: Arc<Pool>,
     /// What was there together with the head.
-    first: Option<Bytes>,
+    first: Option<hyper::Result<Frame<Bytes>>>,
+    /// It ended before its end.
+    torn: bool,
 }
 
 impl Flow {
     /// Takes along what has come with the head: most answers are whole by then.
     pub(super) async fn new(body: Incoming, wire: Wire, pool: &Arc<Pool>) -> Self {
-        let mut flow = Self { body, wire: Some(wire), pool: Arc::clone(pool), first: None };
+        let mut flow = Self { body, wire: Some(wire), pool: Arc::clone(pool), first: None, torn: false };
         if flow.body.is_end_stream() {
             flow.let_go();
             return flow;
         }
         std::future::poll_fn(|cx| {
-            // Trailers and errors stay where they are until they are asked for: only data is looked at here.
-            if let Poll::Ready(Some(Ok(frame))) = flow.poll_slot(cx) {
-                flow.first = frame.into_data().ok();
+            if let Poll::Ready(Some(frame)) = flow.poll_slot(cx) {
+                flow.first = Some(frame);
             }
             Poll::Ready(())
         })
@@ -148,7 +149,7 @@ impl Flow {
         match &polled {
             Some(Ok(_)) if !self.body.is_end_stream() => {}
             Some(Ok(_)) | None => self.let_go(),
-            Some(Err(_)) => self.wire = None,
+            Some(Err(_)) => (self.wire, self.torn) = (None, true),
         }
         Poll::Ready(polled)
     }
@@ -163,17 +164,19 @@ impl Body for Flow {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
-        self.poll_slot(cx).map(|frame| frame.map(|frame| frame.map_err(Broken::from)))
+        let frame = match self.first.take() {
+            Some(first) => Some(first),
+            None => ready!(self.poll_slot(cx)),
+        };
+        Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && (self.wire.is_none() || self.body.is_end_stream())
+        self.first.is_none() && !self.torn && (self.wire.is_none() || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        with_first(self.first.as_ref(), &self.body.size_hint())
+        let first = self.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref());
+        with_first(first, &self.body.size_hint())
     }
 }
