@@ -126,6 +126,8 @@ pub struct Settings {
     /// A request that is not answered completely within this time is ended: 504, or its answer breaks off. Streams of events and
     /// websockets may go on. Without it a request takes as long as its slot takes.
     pub request_timeout_ms: Option<u64>,
+    /// How long websockets, and other changes of protocol, may go on at a slot that is drained; then the gateway ends them.
+    pub websocket_grace_ms: u64,
     /// Models by host name, in lower case and without a port: `{"iris.example": "iris"}`. Their paths have no prefix. Every model is also
     /// served by path.
     pub hosts: BTreeMap<String, String>,
@@ -163,6 +165,7 @@ impl Default for Settings {
             max_headers: 100,
             max_connections: 12_000,
             request_timeout_ms: None,
+            websocket_grace_ms: 20_000,
             hosts: BTreeMap::new(),
             tls: None,
             access_log: false,

@@ -159,13 +159,18 @@ impl Host {
         state.routes.keys().filter_map(|model| routes::shown(&state, model)).collect()
     }
 
-    /// Waits until no request is under way at a slot; returns how many still are.
+    /// Waits until no request is under way at a slot; returns how many still are. Websockets end when their grace is over, if the slot
+    /// gets nothing new.
     pub(crate) async fn drain(&self, token: &str, timeout: Duration) -> Result<u64, HostError> {
         let upstream = self.core.board.upstream(token);
         let upstream = upstream.ok_or_else(|| HostError::NoSuchSlot { token: token.to_owned() })?;
-        let until = Instant::now() + timeout.min(MAX_DRAIN);
+        let (until, grace) = (Instant::now() + timeout.min(MAX_DRAIN), self.core.settings.websocket_grace_ms);
+        let grace_over = Instant::now() + Duration::from_millis(grace);
         loop {
             let in_flight = upstream.meter.in_flight();
+            if in_flight > 0 && Instant::now() >= grace_over && !routes::carries(&self.core.state(), token) {
+                upstream.tunnels.notify_waiters();
+            }
             if in_flight == 0 || Instant::now() >= until {
                 return Ok(in_flight);
             }

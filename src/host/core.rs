@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::config::{HostPaths, Settings};
 use super::gateway::Board;
 use super::lease::Leases;
@@ -21,16 +23,19 @@ pub(crate) struct Core {
     /// Of the slots, to keep their logs clean of them. Never written down.
     pub(crate) secrets: Memory,
     store: Store,
+    /// The daemon's own: what is begun by a worker of the gateway outlives the worker.
+    runtime: Handle,
 }
 
 impl Core {
-    /// Reads the home's state and settings.
+    /// Reads the home's state and settings. Inside of the daemon's runtime.
     pub(crate) fn open(paths: HostPaths) -> Result<Arc<Self>, HostError> {
         let settings = Settings::load(&paths.settings())?;
         let store = Store::open(paths.state())?;
         let board = Board::new();
         board.apply(&store.get());
-        Ok(Arc::new(Self { paths, settings, board, leases: Leases::default(), secrets: Memory::default(), store }))
+        let (leases, secrets, runtime) = (Leases::default(), Memory::default(), Handle::current());
+        Ok(Arc::new(Self { paths, settings, board, leases, secrets, store, runtime }))
     }
 
     /// The state now.
@@ -76,7 +81,7 @@ impl Core {
             return;
         }
         let (core, token, why) = (Arc::clone(self), token.to_owned(), format!("cannot be reached ({why})"));
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let moved = core.update_anyway(move |state| routes::fall_back(state, &token, &why)).await;
             tracing::warn!(?moved, "fell back to the standby");
         });

@@ -13,7 +13,7 @@ use crate::ports::{Leg, Mirror, Sticky, TrafficPlan, WHOLE};
 /// The stable leg and seven candidates: more versions of one model at once are a mistake.
 const MAX_LEGS: usize = 8;
 /// Replicas of a version on one machine.
-const MAX_POOL: usize = 64;
+pub(super) const MAX_POOL: usize = 64;
 /// Shorter leases would end by a pause of the scheduler.
 const MIN_LEASE: Duration = Duration::from_millis(100);
 /// Nobody watches what is renewed less often.

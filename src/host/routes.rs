@@ -1,8 +1,10 @@
 //! Changes of routes, as pure functions on the state.
 
-use super::state::{FenceRecord, HostState, RouteRecord};
+use std::collections::BTreeMap;
+
+use super::state::{FenceRecord, HostState, RouteRecord, SlotRecord};
 use super::{HostError, plan};
-use crate::ports::{Fence, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficPlan};
+use crate::ports::{Fence, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficPlan, first_of, number_of};
 
 /// Threads whose epochs are remembered. A release touches its thread's fence for minutes; 4096 later releases, none can be under way.
 const MAX_FENCES: usize = 4096;
@@ -142,17 +144,44 @@ pub(crate) fn fall_back(state: &mut HostState, token: &str, why: &str) -> Vec<St
         if stable.slots.iter().any(|slot| slot != token && routable(slot)) {
             continue;
         }
-        let Some(standby) = route.traffic.standby.clone().filter(routable) else { continue };
-        let version = slots.get(&standby).map_or_else(String::new, |slot| slot.request.version.clone());
+        let Some(standby) = &route.traffic.standby else { continue };
+        let (version, pool) = standby_pool(slots, standby, &stable.slots);
+        if !pool.iter().any(routable) {
+            continue;
+        }
+        let to = if pool.len() == 1 { "slot" } else { "slots" };
         *route = RouteRecord {
             generation: route.generation + 1,
-            changed_by_gateway: Some(format!("slot {token}: {why}; fell back to slot {standby}")),
-            traffic: TrafficPlan::all_to(version, vec![standby], None),
+            changed_by_gateway: Some(format!("slot {token}: {why}; fell back to {to} {}", pool.join(", "))),
+            traffic: TrafficPlan::all_to(version, pool, None),
             by: None,
         };
         moved.push(model.clone());
     }
     moved
+}
+
+/// The version of a standby and all of its replicas that run or will run again, the named one first: whoever is not ready joins the others
+/// when it is. `not`: what has just failed.
+fn standby_pool(slots: &BTreeMap<String, SlotRecord>, standby: &str, not: &[String]) -> (String, Vec<String>) {
+    let Some(named) = slots.get(standby) else { return (String::new(), Vec::new()) };
+    let (model, version) = (&named.request.model, &named.request.version);
+    let is_one = |(token, slot): &(&String, &SlotRecord)| {
+        first_of(token) == first_of(standby)
+            && (&slot.request.model, &slot.request.version) == (model, version)
+            && !slot.life.is_over()
+            && !not.contains(token)
+    };
+    let mut pool: Vec<String> = slots.iter().filter(is_one).map(|(token, _)| token.clone()).collect();
+    pool.sort_by_key(|token| (token != standby, number_of(token)));
+    pool.truncate(plan::MAX_POOL);
+    (version.clone(), pool)
+}
+
+/// Whether new requests may come to this slot.
+pub(crate) fn carries(state: &HostState, token: &str) -> bool {
+    let routes = state.routes.values().filter(|route| route.traffic.hold.is_none());
+    routes.flat_map(|route| &route.traffic.legs).any(|leg| leg.slots.iter().any(|slot| slot == token))
 }
 
 /// The model that the slot serves or stands by for, and as what.

@@ -69,6 +69,24 @@ class Handler(BaseHTTPRequestHandler):
                 self.chunk(b"data: %d\n\n" % i)
                 time.sleep(0.3)
             self.wfile.write(b"0\r\n\r\n")
+        elif path == "/stream":
+            # As many pieces, one every 50 ms; the last one says that nothing is missing.
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for _ in range(int(query)):
+                self.chunk(version.encode())
+                time.sleep(0.05)
+            self.chunk(b"whole")
+            self.wfile.write(b"0\r\n\r\n")
+        elif path == "/torn":
+            # Breaks off after the head, or after as many pieces.
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for _ in range(int(query)):
+                self.chunk(version.encode())
+            self.close_connection = True
         elif path == "/redirect":
             self.answer("", 302, extra=[("Location", "/docs")])
         elif path == "/status":

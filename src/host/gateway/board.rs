@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::health::Health;
 use super::meter::{Meter, Metrics};
@@ -33,6 +33,8 @@ pub(crate) struct Upstream {
     /// From the answers.
     pub(super) health: Health,
     pub(crate) meter: Meter,
+    /// Wakes what goes on after a change of protocol, to end it.
+    pub(crate) tunnels: Notify,
 }
 
 impl Upstream {
@@ -68,6 +70,7 @@ impl Upstream {
             fitness: AtomicU8::new(UNROUTABLE),
             health: Health::default(),
             meter,
+            tunnels: Notify::new(),
         }
     }
 }

@@ -13,6 +13,11 @@ use super::access::Entry;
 use super::copy::RequestCopy;
 use super::mirror::Exchange;
 use super::ticket::Ticket;
+use super::upstream_error::Unanswered;
+use super::wire::Flow;
+
+/// Bodies up to this are sent to a slot together with their heads, if they come together: as much as arrives in one read.
+const SMALL: u64 = 64 * 1024;
 
 /// Why a body did not pass to its end.
 #[derive(Debug, thiserror::Error)]
@@ -40,16 +45,75 @@ pub(crate) struct Untouched {
 
 #[derive(Debug)]
 struct Shared {
-    body: Mutex<Option<Incoming>>,
+    body: Mutex<Option<Begun>>,
     too_large: AtomicBool,
+}
+
+/// A body, and what of it has been read from the client.
+#[derive(Debug)]
+struct Begun {
+    first: Option<Bytes>,
+    rest: Incoming,
+}
+
+impl Begun {
+    fn is_end(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        with_first(self.first.as_ref(), &self.rest.size_hint())
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+}
+
+/// The size of a body whose first piece was taken from it.
+pub(super) fn with_first(first: Option<&Bytes>, rest: &SizeHint) -> SizeHint {
+    let first = first.map_or(0, |first| first.len() as u64);
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower() + first);
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper + first);
+    }
+    hint
 }
 
 impl Untouched {
     /// At most `most` bytes of it are let through.
     pub(crate) fn new(body: Incoming, most: u64) -> Self {
         let (empty, too_large) = (body.is_end_stream(), AtomicBool::new(body.size_hint().lower() > most));
-        let shared = Arc::new(Shared { body: Mutex::new(Some(body)), too_large });
-        Self { shared, empty, most, copy: None }
+        let body = Mutex::new(Some(Begun { first: None, rest: body }));
+        Self { shared: Arc::new(Shared { body, too_large }), empty, most, copy: None }
+    }
+
+    /// Waits for the first piece of a body that is small, by what it says of itself: so head and body leave together. Who sends more, or
+    /// does not know how much, is not waited for.
+    pub(super) async fn begin(&self) -> Result<(), Unanswered> {
+        if self.empty {
+            return Ok(());
+        }
+        let poll = |cx: &mut Context<'_>| {
+            let mut guard = self.shared.body.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(begun) = guard.as_mut().filter(|begun| begun.first.is_none()) else { return Poll::Ready(Ok(())) };
+            if begun.rest.size_hint().exact().is_none_or(|size| size > SMALL) {
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(match ready!(Pin::new(&mut begun.rest).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    begun.first = frame.into_data().ok();
+                    Ok(())
+                }
+                Some(Err(_)) => Err(Unanswered::ByClient),
+                None => Ok(()),
+            })
+        };
+        std::future::poll_fn(poll).await
     }
 
     /// Copies it while it passes.
@@ -67,15 +131,10 @@ impl Untouched {
         self.shared.too_large.load(Ordering::Relaxed)
     }
 
-    /// Whether nobody has begun to read it.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.shared.body.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
     /// A body for one attempt.
     pub(crate) fn lend(&self) -> Lent {
         let guard = self.shared.body.lock().unwrap_or_else(PoisonError::into_inner);
-        let hint = guard.as_ref().map_or_else(SizeHint::default, Body::size_hint);
+        let hint = guard.as_ref().map_or_else(SizeHint::default, Begun::size_hint);
         Lent { from: self.clone(), taken: None, hint, passed: 0 }
     }
 }
@@ -84,7 +143,7 @@ impl Untouched {
 #[derive(Debug)]
 pub(crate) struct Lent {
     from: Untouched,
-    taken: Option<Incoming>,
+    taken: Option<Begun>,
     hint: SizeHint,
     passed: u64,
 }
@@ -99,7 +158,7 @@ impl Lent {
         }
         if let Some(copy) = &self.from.copy {
             copy.push(data);
-            if self.taken.as_ref().is_some_and(Body::is_end_stream) {
+            if self.taken.as_ref().is_some_and(Begun::is_end) {
                 copy.end();
             }
         }
@@ -117,7 +176,7 @@ impl Body for Lent {
             self.taken = body;
         }
         let Some(body) = &mut self.taken else { return Poll::Ready(None) };
-        let polled = ready!(Pin::new(body).poll_frame(cx));
+        let polled = ready!(body.poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -134,11 +193,11 @@ impl Body for Lent {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.taken.as_ref().map_or(self.from.empty, Body::is_end_stream)
+        self.taken.as_ref().map_or(self.from.empty, Begun::is_end)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.taken.as_ref().map_or(self.hint, Body::size_hint)
+        self.taken.as_ref().map_or(self.hint, Begun::size_hint)
     }
 }
 
@@ -159,7 +218,7 @@ enum Source {
 /// A slot's answer, with the ticket that counts it.
 #[derive(Debug)]
 pub(super) struct Passing {
-    pub(super) body: Incoming,
+    pub(super) body: Flow,
     pub(super) ticket: Ticket,
     /// To be repeated at a candidate when it is complete.
     pub(super) exchange: Option<Box<Exchange>>,
@@ -206,7 +265,7 @@ impl Passing {
             }
             Some(Err(error)) => {
                 self.ticket.broke_off();
-                Some(Err(error.into()))
+                Some(Err(error))
             }
             None => {
                 self.end();

@@ -2,7 +2,7 @@
 //!
 //! `Host` goes through as the client sent it; `X-Forwarded-For` is appended to, `X-Forwarded-Proto` and `-Host` are set where nobody in
 //! front of us has, `X-Forwarded-Prefix` gets our prefix appended. `Expect` ends here: hyper answers `100 Continue` itself as soon as
-//! the slot begins to read the body.
+//! the body is read, which is when a slot was found for the request.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,12 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Takes out what belongs to one connection only, and puts an agreed change of protocol back in.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
+    let is_one =
+        |name: &HeaderName| *name == header::CONNECTION || *name == header::UPGRADE || HOP_BY_HOP.contains(name);
+    // Most messages have none of them, and one look at the names is cheaper than nine searches.
+    if !headers.keys().any(is_one) {
+        return;
+    }
     let named: Vec<HeaderName> = connection_tokens(headers).filter_map(|token| token.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -60,21 +66,21 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, uri: &Uri, version: Version
     {
         headers.insert(header::HOST, host);
     }
-    append(headers, FOR, ", ", &peer.ip.to_string());
+    append(headers, FOR, ", ", peer.ip.to_string());
     headers.entry(PROTO).or_insert(HeaderValue::from_static(if peer.secure { "https" } else { "http" }));
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(HOST).or_insert(host);
     }
     if !prefix.is_empty() {
-        append(headers, PREFIX, "", prefix);
+        append(headers, PREFIX, "", prefix.to_owned());
     }
     headers.remove(header::EXPECT);
 }
 
-fn append(headers: &mut HeaderMap, name: HeaderName, separator: &str, value: &str) {
+fn append(headers: &mut HeaderMap, name: HeaderName, separator: &str, value: String) {
     let before: Vec<&str> = headers.get_all(&name).iter().filter_map(|v| v.to_str().ok()).collect();
-    let joined = if before.is_empty() { value.to_owned() } else { before.join(", ") + separator + value };
-    if let Ok(value) = HeaderValue::from_str(&joined) {
+    let joined = if before.is_empty() { value } else { before.join(", ") + separator + &value };
+    if let Ok(value) = HeaderValue::try_from(joined) {
         headers.insert(name, value);
     }
 }

@@ -1,5 +1,6 @@
 //! A request on its way through: its head made ready for the slot, and the slot's answer made ours.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use super::sticky::Caller;
 use super::table::{Choice, RouteNow, Wish};
 use super::ticket::Ticket;
 use super::version::Asked;
+use super::wire::{Flow, Wire};
+use super::workers::Local;
 use super::{draw, headers, version};
 use crate::host::Settings;
 
@@ -154,17 +157,35 @@ impl Job {
         self.head.method.is_safe() && self.body.was_empty()
     }
 
-    /// The request for one attempt.
-    pub(super) fn request_to(&self, port: u16) -> Option<Request<Lent>> {
+    /// The request for one attempt. What can be asked twice is kept; anything else goes along, and comes back by [`Job::take_back`] only.
+    pub(super) fn request_to(&mut self, port: u16) -> Request<Lent> {
+        let headers = if self.is_safe() { self.head.headers.clone() } else { mem::take(&mut self.head.headers) };
         let mut request = Request::new(self.body.lend());
-        *request.uri_mut() = slot_uri(port, &self.path)?;
+        *request.uri_mut() = Uri::from(self.path.clone());
         *request.method_mut() = self.head.method.clone();
-        *request.headers_mut() = self.head.headers.clone();
-        Some(request)
+        *request.headers_mut() = headers;
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(&format!("127.0.0.1:{port}"))
+        {
+            // A client of HTTP/1.0 may leave it out, we may not.
+            request.headers_mut().insert(header::HOST, host);
+        }
+        request
+    }
+
+    /// Nothing of this request was sent.
+    pub(super) fn take_back(&mut self, request: Request<Lent>) {
+        self.head.headers = request.into_parts().0.headers;
     }
 
     /// Makes the slot's answer ours.
-    pub(super) fn answer(&mut self, mut response: Response<Incoming>, mut ticket: Ticket) -> Response<Answer> {
+    pub(super) async fn answer(
+        &mut self,
+        mut response: Response<Incoming>,
+        wire: Wire,
+        mut ticket: Ticket,
+        local: &Local,
+    ) -> Response<Answer> {
         let status = response.status();
         let switching = status == StatusCode::SWITCHING_PROTOCOLS;
         let streams = switching || is_event_stream(response.headers());
@@ -182,13 +203,15 @@ impl Job {
         }
         match (slot_side, self.upgrade.take()) {
             (Some(slot_side), Some(client_side)) => {
-                tokio::spawn(tunnel(client_side, slot_side, ticket));
+                wire.hand_over();
+                local.tasks.spawn(tunnel(client_side, slot_side, ticket));
                 Response::from_parts(head, Answer::own(Bytes::new()))
             }
             _ => {
                 // A stream lasts as long as its client likes.
                 let deadline = self.deadline.filter(|_| !streams);
                 let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+                let body = Flow::new(body, wire, &local.pool).await;
                 Response::from_parts(head, Answer::slot(Passing { body, ticket, exchange, deadline }))
             }
         }
@@ -209,11 +232,18 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-/// Carries bytes both ways after a change of protocol (websockets) until both sides are done; counts as under way until then.
+/// Carries bytes both ways after a change of protocol (websockets) until both sides are done, or the slot is drained and its grace over;
+/// counts as under way until then.
 async fn tunnel(client_side: OnUpgrade, slot_side: OnUpgrade, ticket: Ticket) {
-    if let (Ok(client), Ok(slot)) = tokio::join!(client_side, slot_side) {
-        // How such a connection ends is the business of its two ends.
-        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(slot)).await;
+    let both = async {
+        if let (Ok(client), Ok(slot)) = tokio::join!(client_side, slot_side) {
+            // How such a connection ends is the business of its two ends.
+            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(slot)).await;
+        }
+    };
+    tokio::select! {
+        () = both => {}
+        () = ticket.upstream().tunnels.notified() => tracing::debug!(slot = ticket.upstream().token, "drained: tunnel ended"),
     }
     drop(ticket);
 }

@@ -12,6 +12,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::board::Upstream;
@@ -20,7 +21,7 @@ use super::job::slot_uri;
 use super::meter::Metrics;
 use super::pairs::Pairs;
 use super::ticket::Ticket;
-use super::{draw, version};
+use super::{CONNECT_TIMEOUT, UPSTREAM_IDLE, draw, version};
 use crate::host::core::Core;
 use crate::ports::{Mirror, MirrorAnswer, MirrorBody, MirrorPair};
 
@@ -152,7 +153,7 @@ impl Mirrors {
 pub(crate) async fn run(core: Arc<Core>) {
     let waiting = core.board.mirrors.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut waiting) = waiting else { return };
-    let client = super::client();
+    let client = client();
     let places = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(exchange) = waiting.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -169,6 +170,14 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 type Repeater = Client<HttpConnector, Full<Bytes>>;
+
+fn client() -> Repeater {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let mut client = Client::builder(TokioExecutor::new());
+    client.pool_timer(TokioTimer::new()).pool_idle_timeout(UPSTREAM_IDLE).build(connector)
+}
 
 /// Asks the candidate the same; says why not.
 async fn repeat(core: &Core, client: &Repeater, exchange: Exchange) -> Result<MirrorPair, &'static str> {

@@ -14,6 +14,7 @@ mod job;
 mod meter;
 mod mirror;
 mod pairs;
+mod pool;
 mod proxy;
 mod series;
 mod sticky;
@@ -22,6 +23,8 @@ mod ticket;
 mod tls;
 mod upstream_error;
 mod version;
+mod wire;
+mod workers;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -30,11 +33,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,7 @@ use connections::{Connections, Peer};
 pub(crate) use mirror::run as mirror;
 use proxy::Proxy;
 use tls::{Begun, Tls};
+use workers::{Local, Workers};
 
 use super::core::Core;
 use super::{HostError, Settings};
@@ -79,60 +81,55 @@ pub(crate) async fn serve(
     }
     let server = server(&core.settings);
     let connections = Connections::new(listener, &core);
-    let proxy = Arc::new(Proxy::new(core, client()));
-    let serving = Arc::new(Serving { server, proxy, tls, stop: stop.clone() });
-    let graceful = GracefulShutdown::new();
+    let proxy = Proxy::new(core);
+    let workers = Workers::start(&Arc::new(Serving { server, proxy, tls, stop: stop.clone() }), grace)?;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = connections.accept() => accepted,
         };
-        let Some((stream, ip, place)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (serving, watcher) = (Arc::clone(&serving), graceful.watcher());
-        tokio::spawn(async move {
-            serving.begin(stream, ip, watcher).await;
-            drop(place);
-        });
+        match accepted {
+            Some((stream, ip, place)) => workers.give(stream, ip, place).await,
+            None => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
     }
     drop(connections);
-    // Whoever has not ended by then goes on beside us, and ends with its slot.
-    let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+    workers.end().await;
     Ok(())
 }
 
 /// What every connection shares.
 struct Serving {
     server: auto::Builder<TokioExecutor>,
-    proxy: Arc<Proxy>,
+    proxy: Proxy,
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 }
 
 impl Serving {
-    async fn begin(&self, stream: TcpStream, ip: IpAddr, watcher: Watcher) {
-        let Some(tls) = &self.tls else { return self.carry(stream, Peer { ip, secure: false }, watcher).await };
+    async fn begin(self: &Arc<Self>, stream: TcpStream, ip: IpAddr, watcher: Watcher, local: Local) {
+        let plain = Peer { ip, secure: false };
+        let Some(tls) = &self.tls else { return self.carry(stream, plain, watcher, local).await };
         let begun = tokio::select! {
             () = self.stop.cancelled() => return,
             begun = tls.begin(stream) => begun,
         };
         match begun {
-            Begun::Plain(stream) => self.carry(stream, Peer { ip, secure: false }, watcher).await,
-            Begun::Secure(stream) => self.carry(*stream, Peer { ip, secure: true }, watcher).await,
+            Begun::Plain(stream) => self.carry(stream, plain, watcher, local).await,
+            Begun::Secure(stream) => self.carry(*stream, Peer { ip, secure: true }, watcher, local).await,
             Begun::Gone => {}
         }
     }
 
-    async fn carry<S>(&self, stream: S, peer: Peer, watcher: Watcher)
+    async fn carry<S>(self: &Arc<Self>, stream: S, peer: Peer, watcher: Watcher, local: Local)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let proxy = Arc::clone(&self.proxy);
+        let serving = Arc::clone(self);
         let service = service_fn(move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
+            let (serving, local) = (Arc::clone(&serving), local.clone());
+            // Boxed: what a request needs is some kilobytes, which would be moved about several times otherwise.
+            Box::pin(async move { Ok::<_, Infallible>(serving.proxy.handle(request, peer, &local).await) })
         });
         let connection = self.server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         // How a client's connection ends is its own business.
@@ -151,18 +148,4 @@ fn server(settings: &Settings) -> auto::Builder<TokioExecutor> {
     let list = u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX);
     server.http2().timer(TokioTimer::new()).max_header_list_size(list).max_concurrent_streams(MAX_STREAMS);
     server
-}
-
-fn client<B>() -> Client<HttpConnector, B>
-where
-    B: hyper::body::Body + Send,
-    B::Data: Send,
-{
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(UPSTREAM_IDLE)
-        .build(connector)
 }

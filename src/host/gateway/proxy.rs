@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Request, Response};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::access::{AccessLog, Entry, Line};
 use super::board::Upstream;
-use super::body::{Answer, Lent};
+use super::body::Answer;
 use super::connections::Peer;
 use super::ids::{self, REQUEST_ID};
 use super::job::{Job, Way};
 use super::table::RouteNow;
 use super::ticket::Ticket;
-use super::upstream_error::{self, Failure};
+use super::upstream_error::{self, Failure, Unanswered};
+use super::wire::Wire;
+use super::workers::Local;
 use super::{answers, headers, health};
 use crate::host::core::Core;
 
@@ -31,14 +31,13 @@ const MAX_TRIES: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     core: Arc<Core>,
-    client: Client<HttpConnector, Lent>,
     hold_timeout: Duration,
     hold_places: Semaphore,
     access: Option<Arc<AccessLog>>,
 }
 
 impl Proxy {
-    pub(crate) fn new(core: Arc<Core>, client: Client<HttpConnector, Lent>) -> Self {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
         let settings = &core.settings;
         let hold_timeout = Duration::from_millis(settings.hold_timeout_ms);
         let hold_places = Semaphore::new(settings.hold_max.min(Semaphore::MAX_PERMITS));
@@ -48,15 +47,15 @@ impl Proxy {
             log.inspect_err(|error| tracing::error!(%error, "cannot open the access log; serving without it")).ok()
         });
         let access = access.flatten();
-        Self { core, client, hold_timeout, hold_places, access }
+        Self { core, hold_timeout, hold_places, access }
     }
 
     /// Answers a request.
-    pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Answer> {
+    pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: Peer, local: &Local) -> Response<Answer> {
         let id = ids::ensure(request.headers_mut());
         // From here on: a client that goes away before its answer has a line, too.
         let entry = self.access.as_ref().map(|log| Entry::new(log, line(&request, &id, peer)));
-        let mut response = self.answer(request, peer).await;
+        let mut response = self.answer(request, peer, local).await;
         response.headers_mut().insert(REQUEST_ID, id);
         if let Some(mut entry) = entry {
             entry.line.status = response.status().as_u16();
@@ -65,7 +64,7 @@ impl Proxy {
         response
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer, local: &Local) -> Response<Answer> {
         if self.core.settings.tls.is_some() && !peer.secure && !peer.is_this_machine() {
             return answers::tls_required();
         }
@@ -78,7 +77,7 @@ impl Proxy {
         if job.body.is_too_large() {
             return self.too_large();
         }
-        self.forward(job).await
+        self.forward(job, local).await
     }
 
     fn too_large(&self) -> Response<Answer> {
@@ -95,7 +94,7 @@ impl Proxy {
     }
 
     /// Sends to a slot of the route; while there is none that can take it, waits.
-    async fn forward(&self, mut job: Job) -> Response<Answer> {
+    async fn forward(&self, mut job: Job, local: &Local) -> Response<Answer> {
         let started = Instant::now();
         let mut waiting = Waiting::default();
         let (mut tries, mut in_vain): (usize, Option<Arc<Upstream>>) = (0, None);
@@ -109,7 +108,8 @@ impl Proxy {
                         continue;
                     }
                     job.consider_mirror(&route, upstream, &self.core.board.mirrors);
-                    match self.attempt(&mut job, upstream.port(), Ticket::new(Arc::clone(upstream), started)).await {
+                    let ticket = Ticket::new(Arc::clone(upstream), started);
+                    match self.attempt(&mut job, upstream.port(), ticket, local).await {
                         Ok(response) => return response,
                         Err(Failure::Lost) => return answers::upstream_died(&job.model),
                         Err(Failure::Client) => return answers::client_broke_off(),
@@ -164,14 +164,16 @@ impl Proxy {
         Ok(())
     }
 
-    async fn attempt(&self, job: &mut Job, port: u16, mut ticket: Ticket) -> Result<Response<Answer>, Failure> {
-        let Some(request) = job.request_to(port) else {
-            ticket.broke_off();
-            return Err(Failure::Lost);
-        };
+    async fn attempt(
+        &self,
+        job: &mut Job,
+        port: u16,
+        mut ticket: Ticket,
+        local: &Local,
+    ) -> Result<Response<Answer>, Failure> {
         let answered = match job.deadline() {
-            None => self.client.request(request).await,
-            Some(deadline) => match tokio::time::timeout_at(deadline, self.client.request(request)).await {
+            None => ask(job, port, local).await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, ask(job, port, local)).await {
                 Ok(answered) => answered,
                 Err(_) => {
                     ticket.broke_off();
@@ -180,7 +182,7 @@ impl Proxy {
             },
         };
         match answered {
-            Ok(response) => Ok(job.answer(response, ticket)),
+            Ok((response, wire)) => Ok(job.answer(response, wire, ticket, local).await),
             Err(error) => {
                 let failure = upstream_error::read(&error, job);
                 match failure {
@@ -190,6 +192,27 @@ impl Proxy {
                 }
                 Err(failure)
             }
+        }
+    }
+}
+
+/// Sends to a slot, over a connection that is there or a new one, and waits for the head of its answer.
+async fn ask(job: &mut Job, port: u16, local: &Local) -> Result<(Response<Incoming>, Wire), Unanswered> {
+    job.body.begin().await?;
+    if let Some(mut wire) = local.pool.take(port) {
+        match wire.send(job.request_to(port)).await {
+            Ok(response) => return Ok((response, wire)),
+            // The slot closed it in this moment.
+            Err((Unanswered::NotSent, Some(request))) => job.take_back(request),
+            Err((error, _)) => return Err(error),
+        }
+    }
+    let mut wire = Wire::connect(port).await?;
+    match wire.send(job.request_to(port)).await {
+        Ok(response) => Ok((response, wire)),
+        Err((error, request)) => {
+            request.into_iter().for_each(|request| job.take_back(request));
+            Err(error)
         }
     }
 }

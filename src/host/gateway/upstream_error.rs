@@ -1,8 +1,6 @@
-//! What an error of hyper's client says about whether the slot has seen the request.
+//! What an attempt that brought no answer says about whether the slot has seen the request.
 
 use std::io::ErrorKind;
-
-use hyper_util::client::legacy::Error;
 
 use super::job::Job;
 
@@ -23,16 +21,38 @@ pub(super) enum Failure {
     TooLong,
 }
 
+/// What happened to an attempt.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// There is none to be had.
+    #[error("no connection to the slot")]
+    NoConnection(#[source] std::io::Error),
+    /// The connection ended before anything was sent.
+    #[error("the connection was closed before the request")]
+    NotSent,
+    /// The connection ended, or what came was no answer.
+    #[error("no answer")]
+    Broke(#[source] hyper::Error),
+    /// The connection ended without a word.
+    #[error("the connection ended without an answer")]
+    Gone,
+    /// The client's body ended before its end.
+    #[error("the client broke off")]
+    ByClient,
+}
+
 /// Reads an error together with what is left of the request.
-pub(super) fn read(error: &Error, job: &Job) -> Failure {
-    let unsent = error.is_connect() || any_source(error, hyper::Error::is_canceled);
-    if unsent && job.body.is_whole() {
-        return if has_io_error(error, ErrorKind::ConnectionRefused) {
-            Failure::Refused(innermost(error))
-        } else {
-            Failure::Unsent
-        };
+pub(super) fn read(error: &Unanswered, job: &Job) -> Failure {
+    match error {
+        Unanswered::NoConnection(io) if io.kind() == ErrorKind::ConnectionRefused => Failure::Refused(io.to_string()),
+        Unanswered::NoConnection(_) | Unanswered::NotSent => Failure::Unsent,
+        Unanswered::ByClient => Failure::Client,
+        Unanswered::Gone => Failure::Lost,
+        Unanswered::Broke(error) => read_broken(error, job),
     }
+}
+
+fn read_broken(error: &hyper::Error, job: &Job) -> Failure {
     if job.is_safe() && has_io_error(error, ErrorKind::ConnectionReset) {
         // Reset, not closed: the kernel says that it threw away bytes which the process had not read. It died with
         // our request still in its socket's queue, so nobody saw the request; a safe one may be sent again.
@@ -41,7 +61,7 @@ pub(super) fn read(error: &Error, job: &Job) -> Failure {
     if job.body.is_too_large() {
         return Failure::TooLarge;
     }
-    if any_source(error, hyper::Error::is_user) {
+    if error.is_user() {
         return Failure::Client;
     }
     tracing::debug!(model = job.model, error = innermost(error), "no answer");
@@ -55,17 +75,12 @@ fn sources<'a>(
     std::iter::successors(error.source(), |error| error.source())
 }
 
-/// Whether one of hyper's errors behind this one says so.
-fn any_source(error: &Error, says: impl Fn(&hyper::Error) -> bool) -> bool {
-    sources(error).filter_map(|source| source.downcast_ref::<hyper::Error>()).any(says)
-}
-
-fn has_io_error(error: &Error, kind: ErrorKind) -> bool {
+fn has_io_error(error: &hyper::Error, kind: ErrorKind) -> bool {
     let mut io = sources(error).filter_map(|source| source.downcast_ref::<std::io::Error>());
     io.any(|error| error.kind() == kind)
 }
 
 /// The cause of all causes.
-pub(super) fn innermost(error: &Error) -> String {
+fn innermost(error: &hyper::Error) -> String {
     sources(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }

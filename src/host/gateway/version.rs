@@ -8,6 +8,9 @@ use crate::ports::VersionHeader;
 const VERSION: HeaderName = HeaderName::from_static("x-tidegate-version");
 const TOKEN: HeaderName = HeaderName::from_static("x-tidegate-token");
 
+/// How they all begin.
+const OURS: &str = "x-tidegate-";
+
 /// Towards a candidate: this request repeats one that another version has answered.
 pub(super) const MIRROR: HeaderName = HeaderName::from_static("x-tidegate-mirror");
 
@@ -24,6 +27,10 @@ pub(super) struct Asked {
 
 /// Takes the gateway's own headers out of a request: no slot sees them, and nobody outside says what is a mirror.
 pub(super) fn take(headers: &mut HeaderMap) -> Option<Asked> {
+    // Hardly a request has one, and one look at the names is cheaper than three searches.
+    if !headers.keys().any(|name| name.as_str().starts_with(OURS)) {
+        return None;
+    }
     headers.remove(MIRROR);
     let token = headers.remove(TOKEN);
     let version = headers.remove(VERSION)?;

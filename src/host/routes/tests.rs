@@ -197,6 +197,34 @@ fn a_pool_falls_back_with_its_last_slot_and_takes_the_candidates_along() {
 }
 
 #[test]
+fn all_replicas_of_a_standby_take_over() {
+    let mut state = state_with_candidate();
+    let lives =
+        [("warm", Life::Unready), ("warm-r2", Life::Ready), ("warm-r3", Life::Restarting), ("warm-r4", Life::Exited)];
+    state.slots.extend(lives.map(|(token, life)| slot(token, "iris", life)));
+    // Of another version, though its token looks as if it were one of them.
+    let (token, mut other) = slot("warm-r5", "iris", Life::Ready);
+    other.request.version = "v2".to_owned();
+    state.slots.insert(token, other);
+    put(&mut state, &divide(TrafficPlan { standby: Some("warm".to_owned()), ..canary(0) }, 0, 1)).unwrap();
+    let all_down = |state: &mut HostState| {
+        for token in ["warm", "warm-r2"] {
+            state.slots.get_mut(token).unwrap().life = Life::Restarting;
+        }
+    };
+    state.slots.get_mut("a").unwrap().life = Life::Restarting;
+    let mut nobody = state.clone();
+    all_down(&mut nobody);
+    assert!(fall_back(&mut nobody, "b", "gone").is_empty(), "nobody of them can take it");
+    assert_eq!(fall_back(&mut state, "b", "gone"), ["iris"]);
+    let pool = ["warm", "warm-r2", "warm-r3"].map(str::to_owned).to_vec();
+    let route = &state.routes["iris"];
+    assert_eq!(route.traffic, TrafficPlan::all_to("v", pool, None));
+    assert_eq!(route.changed_by_gateway.as_deref(), Some("slot b: gone; fell back to slots warm, warm-r2, warm-r3"));
+    assert!(carries(&state, "warm-r3") && !carries(&state, "b"));
+}
+
+#[test]
 fn a_lease_is_renewed_by_its_owner_only_and_otherwise_returns_everything() {
     let mut state = state_with_candidate();
     let leased = TrafficPlan { renew_within_ms: Some(1_000), ..canary(5_000) };
