@@ -76,9 +76,6 @@ const PRAGMAS: &[(&str, &str)] = &[
     ("trusted_schema", "OFF"),
     // 8 MiB of pages per connection hold the hot end of every table.
     ("cache_size", "-8192"),
-    // Taking the log into the file costs two syncs and a copy of every page that changed: at SQLite's 1,000 pages that was an eighth of
-    // all commits' time. 16 MiB are read in some ten milliseconds after a crash.
-    ("wal_autocheckpoint", "4096"),
 ];
 
 /// Opens the writer's connection: creates directory and file where they are missing and brings the schema up to date.
