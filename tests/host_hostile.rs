@@ -4,23 +4,11 @@ mod host_support;
 
 use std::time::{Duration, Instant};
 
-use host_support::{Home, get, switch_to, url};
+use host_support::{connect, get, serving, switch_to, url};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate::host::HostClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-async fn serving(settings: &str) -> (Home, HostClient) {
-    let home = Home::with_settings(settings);
-    let client = home.start().await;
-    home.ready_slot(&client, "a", "v1").await;
-    client.switch(&switch_to("a", None, 0)).await.unwrap();
-    (home, client)
-}
-
-async fn connect(client: &HostClient) -> TcpStream {
-    TcpStream::connect(client.status().await.unwrap().public_addr.unwrap()).await.unwrap()
-}
 
 /// Sends bytes and reads until the other side closes, or is silent for long enough that it will say nothing more.
 async fn exchange(client: &HostClient, bytes: &[u8]) -> String {

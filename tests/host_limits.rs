@@ -2,22 +2,9 @@
 
 mod host_support;
 
-use host_support::{Home, get, switch_to, url};
+use host_support::{Home, connect, get, serving, url};
 use tidegate::host::HostClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-async fn serving(settings: &str) -> (Home, HostClient) {
-    let home = Home::with_settings(settings);
-    let client = home.start().await;
-    home.ready_slot(&client, "a", "v1").await;
-    client.switch(&switch_to("a", None, 0)).await.unwrap();
-    (home, client)
-}
-
-async fn connect(client: &HostClient) -> TcpStream {
-    TcpStream::connect(client.status().await.unwrap().public_addr.unwrap()).await.unwrap()
-}
 
 /// Sends bytes and reads until the other side closes, bounded.
 async fn exchange(client: &HostClient, bytes: &[u8]) -> String {

@@ -160,3 +160,17 @@ impl Drop for Home {
         }
     }
 }
+
+/// A home with these settings, whose gateway answers for a ready slot `a` of version `v1`.
+pub async fn serving(settings: &str) -> (Home, HostClient) {
+    let home = Home::with_settings(settings);
+    let client = home.start().await;
+    home.ready_slot(&client, "a", "v1").await;
+    client.switch(&switch_to("a", None, 0)).await.unwrap();
+    (home, client)
+}
+
+/// A connection to the gateway.
+pub async fn connect(client: &HostClient) -> tokio::net::TcpStream {
+    tokio::net::TcpStream::connect(client.status().await.unwrap().public_addr.unwrap()).await.unwrap()
+}
