@@ -415,7 +415,8 @@ fn short(value: Value) -> Value {
     if text.chars().nth(VALUE_CHARS).is_some() { Value::String(cut(&text, VALUE_CHARS)) } else { value }
 }
 
-fn cut(text: &str, chars: usize) -> String {
+/// A text with at most so many characters, and an ellipsis where there were more.
+pub(super) fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::deployment_executor::package;
-use super::metrics::{Gauge, Metric, Metrics};
+use super::metrics::{Gauge, Metric, Metrics, cut};
 use super::readiness::{until_ready, until_up_again};
 use super::world::{ledger_err, port_err};
 use super::{LiveSlot, Situation, Validated, World};
@@ -113,13 +113,9 @@ impl Bench<'_> {
                 CheckKind::Liveness => self.answers(check, "/livez").await,
                 CheckKind::Readiness => self.answers(check, "/readyz").await,
                 CheckKind::Smoke => self.smoke(check).await,
-                CheckKind::Metric => {
-                    later.push((checks.len(), check));
-                    CheckResult::new(&check.name, false, "not measured")
-                }
                 CheckKind::GeneratedSmoke => self.generated(check).await,
-                CheckKind::LatencyP99 | CheckKind::Throughput | CheckKind::Availability => {
-                    // The others first: a load on what answers wrongly would say nothing.
+                CheckKind::LatencyP99 | CheckKind::Throughput | CheckKind::Availability | CheckKind::Metric => {
+                    // The others first: what is measured of a version that answers wrongly would say nothing.
                     later.push((checks.len(), check));
                     CheckResult::new(&check.name, false, "there is no request to measure with")
                 }
@@ -180,11 +176,7 @@ impl Bench<'_> {
         let mut body = body.clone();
         // Before it is cut: half a secret would not be known for one.
         self.secrets.clean_json(&mut body);
-        let text = body.to_string();
-        match text.char_indices().nth(200) {
-            Some((at, _)) => format!("{}…", &text[..at]),
-            None => text,
-        }
+        cut(&body.to_string(), 200)
     }
 
     async fn call(&self, base: &str, case: &SmokeCase) -> Result<ServiceAnswer, String> {
