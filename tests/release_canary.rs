@@ -4,7 +4,7 @@ mod release_support;
 
 use std::fs;
 
-use release_support::{Home, Load, Project, version};
+use release_support::{Home, Load, Project, Running, version};
 use serde_json::Value;
 
 /// Judged by errors alone: on a laden machine two versions are seldom equally fast.
@@ -96,4 +96,55 @@ fn people_pause_promote_and_abort() {
     let seen = load.end();
     seen.assert_unharmed();
     assert_eq!(version(&one), "two");
+}
+
+/// A canary at its step `approval`, and the question that it asks.
+fn asked(home: &Home, project: &Project) -> (Running, Value) {
+    let deploy = home.start(&["deploy", project.arg(), "--yes", "--json", "--steps", "25%,approval,50%,4s"]);
+    assert!((weight(home) - 25.0).abs() < 1e-9);
+    let question = home.until("somebody is asked", || home.json(&["approvals"]).as_array()?.first().cloned());
+    (deploy, question)
+}
+
+#[test]
+fn a_step_that_needs_an_approval_is_watched_until_there_is_one() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let project = judged(home.hello("two"));
+    let (deploy, question) = asked(&home, &project);
+    let evidence = &question["value"]["evidence"];
+    let traffic = evidence["traffic_plan"].to_string();
+    assert!(traffic.contains("50% of /hello goes to green, for 4s") && !traffic.contains("25%"), "{evidence}");
+    let checks = evidence["checks"].as_array().unwrap();
+    assert!(checks.iter().any(|check| check["name"] == "canary"), "{evidence}");
+    // Nothing but a decision leads on.
+    for promote in [&["promote", "hello", "--json"][..], &["promote", "hello", "--full", "--json"]] {
+        assert_eq!(home.run(promote).error_code(), "approval_needed");
+    }
+    home.until("the new version answers", || load.has_seen("two").then_some(()));
+    assert!((weight(&home) - 25.0).abs() < 1e-9);
+    home.ok(&["approve", "hello", "--reason", "looks well"]);
+    let ran = deploy.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    load.end().assert_unharmed();
+    let thread = question["thread"].as_str().unwrap();
+    home.ok(&["run", "replay", thread]);
+}
+
+#[test]
+fn a_rejection_in_the_middle_gives_all_of_the_traffic_back() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let project = judged(home.hello("two"));
+    // The command dies; what goes on with it keeps the question and the share.
+    let (deploy, question) = asked(&home, &project);
+    deploy.kill9();
+    home.ok(&["reject", "hello", "--reason", "labels moved"]);
+    home.until("it has ended", || (home.history("hello")[0]["status"] == "FAILED").then_some(()));
+    assert!(stable_alone(&home));
+    load.end().assert_unharmed();
+    assert_eq!(home.json(&["approvals"]), serde_json::json!([]), "{question}");
+    assert_eq!(home.slots().len(), 1);
 }

@@ -179,3 +179,26 @@ fn a_version_that_cannot_take_the_place_gives_it_back() {
     let two = home.json(&["deploy", home.hello("two").arg(), "--yes", "--strategy", "recreate"]);
     assert_eq!(version(&two), "two");
 }
+
+#[test]
+fn a_standby_is_kept_as_long_as_was_asked() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let plan = home.json(&["plan", with(home.hello("two"), "standby: 2s").arg()]);
+    assert!(plan["traffic"].to_string().contains("stays warm for 2s"), "{plan}");
+    home.deploy(&with(home.hello("two"), "standby: 2s"));
+    home.until("the standby is gone", || (home.slots().len() == 1).then_some(()));
+    let status = home.host();
+    assert_eq!(
+        (&status["routes"][0]["standby"], &status["routes"][0]["live"].is_string()),
+        (&Value::Null, &true),
+        "{status}"
+    );
+    // The next release finds the route as the host has left it, and going back starts the version anew.
+    home.deploy(&home.hello("three"));
+    let history = home.history("hello");
+    let back = home.json(&["rollback", "hello", "--to", history[2]["model_version"].as_str().unwrap()]);
+    assert_eq!(version(&back), "one");
+    load.end().assert_unharmed();
+}

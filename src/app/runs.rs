@@ -398,11 +398,16 @@ impl App {
         let attended_by = self.other_attendant(&thread).map(ToString::to_string);
         let claims = self.claims(vec![(asked.clone(), to_value(&decision)?)], &decide.by, &decide.via).await?;
         self.answer_all(claims).await?;
-        if attended_by.is_none() {
+        if attended_by.is_none() && !self.is_advanced(&thread) {
             // Only the one whose decision counts goes on with it.
             self.store.attend(&asked.thread, Some(&self.owner)).await.map_err(|e| e.failure())?;
         }
         Ok(Decided { thread: thread.id, attended_by })
+    }
+
+    /// Whether a living process advances it.
+    pub fn is_advanced(&self, thread: &Thread) -> bool {
+        thread.owner.as_ref().is_some_and(|owner| self.is_alive(owner))
     }
 
     /// Waits until whoever attends the thread has taken it. False: nobody did in time.

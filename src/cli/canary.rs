@@ -7,7 +7,7 @@ use super::out::Out;
 use super::run_args::CancelArgs;
 use super::{Exit, Failed, plain, prompt, runs};
 use crate::app::App;
-use crate::graph::Failure;
+use crate::graph::{Failure, ThreadId};
 
 /// The next step now; with `full` all of the traffic, whatever the judge says.
 pub async fn promote(app: App, args: PromoteArgs, out: &Out) -> Result<Exit, Failed> {
@@ -42,8 +42,27 @@ async fn tell(app: App, model: &str, name: &str, value: Value, does: &str, out: 
         let hint = "`tidegate deploy PATH --strategy canary` begins one; `tidegate runs` shows what is under way";
         return Err(plain(Failure::new("no_trial", what).hint(hint)));
     }
+    if name == "promote" {
+        not_decided(&app, &thread.id, &plan, value["full"] == true).await?;
+    }
     let seq = app.signal(&thread.id, name, value, &prompt::user()).await.map_err(|f| (f, Some(thread.id.clone())))?;
     let said = json!({"thread": thread.id, "signal": name, "seq": seq});
     out.data_of(&thread.id, &said, || format!("the new version of {model} {does}"))?;
     Ok(Exit::Done)
+}
+
+/// Nothing but a decision leads past a step `approval`.
+async fn not_decided(app: &App, thread: &ThreadId, plan: &Value, full: bool) -> Result<(), Failed> {
+    let open = app.questions(Some(thread)).await.map_err(plain)?;
+    let steps = plan["canary"]["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let refused = match open.first() {
+        Some(asked) => Failure::new("approval_needed", "it stands at a step that needs a decision")
+            .hint(format!("`tidegate approve {}` or `tidegate reject {0} --reason TEXT`", asked.interrupt.id)),
+        None if full && steps.iter().any(|step| step == "approval") => {
+            Failure::new("approval_needed", "one of its steps needs a decision, which `--full` would pass by")
+                .hint("`tidegate promote MODEL` leads on step by step")
+        }
+        None => return Ok(()),
+    };
+    Err(plain(refused))
 }

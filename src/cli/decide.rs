@@ -78,7 +78,8 @@ async fn decide(
         return Ok(Exit::Done);
     }
     let thread = app.thread(&id).await.map_err(plain)?;
-    if thread.status != ThreadStatus::Interrupted || thread.owner.is_some() {
+    let waits = matches!(thread.status, ThreadStatus::Interrupted | ThreadStatus::Running);
+    if !waits || app.is_advanced(&thread) {
         out.data_of(&id, &json!({"thread": id, "question": question.interrupt.id}), || "decided".to_owned())?;
         return Ok(Exit::Done);
     }

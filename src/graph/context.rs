@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::effect::{decode, encode};
 use super::items::Shared;
 use super::journal::EntryKind;
+use super::question::Posed;
 use super::scope::Scope;
 use super::{Checkpoint, Effect, Event, Failure, JournalKey, Name, NodeError, Task, TaskPath, ThreadId, Until, Woken};
 
@@ -130,9 +131,32 @@ impl Context {
         self.ask(question, Some(ttl)).await
     }
 
+    /// Asks a human and goes on meanwhile: for a node that watches something as long as the question stands.
+    pub async fn pose<T: Serialize>(&self, question: &T, ttl: Duration) -> Result<Posed<'_>, NodeError> {
+        let value = encode(question, "interrupt")?;
+        let key = self.key("interrupt");
+        self.scope.pose(key.clone(), value.clone(), ttl).await?;
+        Ok(Posed { cx: self, key, value, ttl })
+    }
+
     async fn ask<T: Serialize>(&self, question: &T, ttl: Option<Duration>) -> Result<Value, NodeError> {
         let value = encode(question, "interrupt")?;
-        let answer = self.scope.ask(self.key("interrupt"), value, ttl).await;
+        self.scope_answer(self.key("interrupt"), value, ttl).await
+    }
+
+    /// The answer to a question that was posed.
+    pub(super) async fn answer_to(
+        &self,
+        key: JournalKey,
+        value: Value,
+        ttl: Option<Duration>,
+    ) -> Result<Value, NodeError> {
+        self.scope.learn(&key).await?;
+        self.scope_answer(key, value, ttl).await
+    }
+
+    async fn scope_answer(&self, key: JournalKey, value: Value, ttl: Option<Duration>) -> Result<Value, NodeError> {
+        let answer = self.scope.ask(key, value, ttl).await;
         if matches!(answer, Err(NodeError::Suspended)) {
             self.suspended.store(true, Ordering::Relaxed);
         }

@@ -70,6 +70,7 @@ pub use node::{
     RetryPolicy, Typed, View,
 };
 pub use path::{Step, Visit, VisitState, path};
+pub use question::Posed;
 pub use replay::{replay, replay_with};
 pub use scope::Stop;
 pub use state::State;

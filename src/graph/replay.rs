@@ -297,8 +297,8 @@ impl Recorded {
         last.then(|| failure.clone())
     }
 
-    /// The recorded answer to a question.
-    pub fn answer(&self, id: &InterruptId, key: &JournalKey, value: &Value) -> Result<Value, NodeError> {
+    /// The recorded question, which must be the same.
+    pub fn asked(&self, id: &InterruptId, key: &JournalKey, value: &Value) -> Result<&Interrupt, NodeError> {
         let Some(asked) = self.interrupts.get(id) else { return Err(self.beyond(key, value)) };
         if asked.value != *value {
             return Err(diverged(&key.place(), &asked.value, value));
@@ -306,6 +306,12 @@ impl Recorded {
         if asked.digest != digest(value) {
             return Err(diverged(&key.place(), &json!({"digest": asked.digest}), &json!({"digest": digest(value)})));
         }
+        Ok(asked)
+    }
+
+    /// The recorded answer to a question.
+    pub fn answer(&self, id: &InterruptId, key: &JournalKey, value: &Value) -> Result<Value, NodeError> {
+        let asked = self.asked(id, key, value)?;
         match &asked.answer {
             Some(answer) => Ok(answer.value.clone()),
             None if asked.expired => Err(NodeError::Failed(asked.expiry())),

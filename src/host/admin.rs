@@ -20,7 +20,8 @@ use super::control::Host;
 use super::slot::log;
 use super::{HostError, routes};
 use crate::ports::{
-    MirrorPage, RenewRequest, Route, RouteRequest, SeriesPage, Slot, SlotRequest, SwitchRequest, VersionTraffic,
+    MirrorPage, RenewRequest, Route, RouteRequest, SeriesPage, Slot, SlotRequest, StandbyRequest, SwitchRequest,
+    VersionTraffic,
 };
 
 type Answer<T> = Result<Json<T>, HostError>;
@@ -85,6 +86,7 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/routes/{model}", get(route))
         .route("/v1/route", post(put_route))
         .route("/v1/renew", post(renew))
+        .route("/v1/standby", post(keep_standby))
         .route("/v1/endpoint/{model}", get(endpoint))
         .route("/v1/switch", post(switch))
         .route("/v1/drain", post(drain))
@@ -146,6 +148,11 @@ async fn secrets(State(host): Shared, Json(request): Json<SecretsRequest>) -> Js
     let state = host.core.state();
     let requests = state.slots.values().map(|slot| &slot.request);
     Json(KnownSecrets { vars: host.core.secrets.of_file(&request.env_file, requests).into_vars() })
+}
+
+async fn keep_standby(State(host): Shared, Json(request): Json<StandbyRequest>) -> Answer<()> {
+    let now = chrono::Utc::now();
+    host.core.update(move |state| routes::keep_standby(state, &request, now)).await.map(Json)
 }
 
 async fn all_routes(State(host): Shared) -> Json<Vec<Route>> {

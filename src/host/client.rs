@@ -15,8 +15,8 @@ use super::api::{DrainRequest, Drained, ErrorBody, HostStatus, KnownSecrets, Sec
 use super::config::HostPaths;
 use super::{HostError, socket};
 use crate::ports::{
-    MirrorPage, PortError, RenewRequest, Route, RouteRequest, Secrets, SeriesPage, Slot, SlotRequest, SwitchRequest,
-    VersionTraffic,
+    MirrorPage, PortError, RenewRequest, Route, RouteRequest, Secrets, SeriesPage, Slot, SlotRequest, StandbyRequest,
+    SwitchRequest, VersionTraffic,
 };
 
 /// Every call that does not wait for something longer by its nature ends within this.
@@ -158,6 +158,11 @@ impl HostClient {
     /// Renews the lease of a route.
     pub async fn renew(&self, request: &RenewRequest) -> Result<Route, HostError> {
         self.call(Call::post("/v1/renew", request)?.repeatable()).await
+    }
+
+    /// Says how long the standby of a route is kept.
+    pub async fn keep_standby(&self, request: &StandbyRequest) -> Result<(), HostError> {
+        self.call(Call::post("/v1/standby", request)?.repeatable()).await
     }
 
     /// Waits until no request is under way at a slot; returns how many still are after `timeout_ms`.

@@ -15,7 +15,7 @@ use super::control::Host;
 use super::core::Core;
 use super::link::{Link, spawn_other};
 use super::slot::log;
-use super::{HostError, admin, gateway, lease, socket};
+use super::{HostError, admin, gateway, lease, socket, standby};
 
 /// The daemon before us has been killed; its lock goes with it, within moments.
 const LOCK_WITHIN: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ async fn run(paths: HostPaths) -> Result<(), HostError> {
     tokio::spawn(keep_keeper(Arc::clone(&host), link, None));
     tokio::spawn(housekeeping(Arc::clone(&host)));
     tokio::spawn(lease::watch(Arc::clone(&host.core)));
+    tokio::spawn(standby::watch(Arc::clone(&host)));
     tokio::spawn(gateway::mirror(Arc::clone(&host.core)));
     host.begin().await?;
     tracing::info!(pid = std::process::id(), home = %host.core.paths.home.display(), "serving");

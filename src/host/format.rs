@@ -54,7 +54,7 @@ impl From<StateV1> for HostState {
                 None => TrafficPlan { standby: old.standby, ..TrafficPlan::default() },
             };
             let RouteV1 { generation, changed_by_gateway, by, .. } = old;
-            (model, RouteRecord { generation, traffic, changed_by_gateway, by })
+            (model, RouteRecord { generation, traffic, changed_by_gateway, by, standby: None })
         };
         let routes = routes.into_iter().map(route).collect();
         Self { format: FORMAT, public_addr, down, slots, routes, fences, fence_count }

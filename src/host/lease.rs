@@ -92,7 +92,7 @@ mod tests {
 
     fn state(generation: u64, renew_within_ms: Option<u64>) -> HostState {
         let traffic = TrafficPlan { renew_within_ms, ..TrafficPlan::default() };
-        let route = RouteRecord { generation, traffic, changed_by_gateway: None, by: None };
+        let route = RouteRecord { generation, traffic, changed_by_gateway: None, by: None, standby: None };
         HostState { routes: [("iris".to_owned(), route)].into(), ..HostState::default() }
     }
 

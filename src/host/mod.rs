@@ -29,6 +29,7 @@ mod public;
 mod routes;
 mod slot;
 mod socket;
+mod standby;
 mod start;
 mod state;
 mod store;

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::state::{FenceRecord, HostState, RouteRecord, SlotRecord};
+use chrono::{DateTime, Utc};
+
+use super::state::{FenceRecord, HostState, RouteRecord, SlotRecord, StandbyTerm};
 use super::{HostError, plan};
-use crate::ports::{Fence, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficPlan, first_of, number_of};
+use crate::ports::{
+    Fence, RenewRequest, Route, RouteRequest, StandbyRequest, SwitchRequest, TrafficPlan, first_of, number_of,
+};
 
 /// Threads whose epochs are remembered. A release touches its thread's fence for minutes; 4096 later releases, none can be under way.
 const MAX_FENCES: usize = 4096;
@@ -42,7 +46,7 @@ pub(crate) fn put(state: &mut HostState, request: &RouteRequest) -> Result<(), H
     plan::check(state, &request.model, &request.traffic)?;
     note_fence(state, &request.fence);
     let (traffic, by) = (request.traffic.clone(), Some(request.fence.clone()));
-    let record = RouteRecord { generation: actual + 1, traffic, changed_by_gateway: None, by };
+    let record = RouteRecord { generation: actual + 1, traffic, changed_by_gateway: None, by, standby: None };
     state.routes.insert(request.model.clone(), record);
     Ok(())
 }
@@ -80,6 +84,42 @@ pub(crate) fn renew(state: &mut HostState, request: &RenewRequest) -> Result<u64
     Ok(within_ms)
 }
 
+/// Notes how long the standby of a route is kept. The route stays as it is.
+pub(crate) fn keep_standby(
+    state: &mut HostState,
+    request: &StandbyRequest,
+    since: DateTime<Utc>,
+) -> Result<(), HostError> {
+    check_fence(state, &request.fence)?;
+    if state.down {
+        return Err(HostError::Down);
+    }
+    let route = state.routes.get_mut(&request.model);
+    let actual = route.as_ref().map_or(0, |route| route.generation);
+    let Some(route) = route.filter(|route| route.generation == request.generation) else {
+        let (model, expected) = (request.model.clone(), request.generation);
+        return Err(HostError::GenerationConflict { model, expected, actual });
+    };
+    route.standby = Some(StandbyTerm { since, keep_ms: request.keep_ms });
+    note_fence(state, &request.fence);
+    Ok(())
+}
+
+/// Takes the standby out of a route whose time for it is over; its replicas, which nobody needs then. Nothing where the route has changed
+/// since, or where they carry traffic.
+pub(crate) fn standby_over(state: &mut HostState, model: &str, generation: u64) -> Vec<String> {
+    let HostState { slots, routes, .. } = state;
+    let Some(route) = routes.get_mut(model).filter(|route| route.generation == generation) else { return Vec::new() };
+    let (Some(standby), Some(term)) = (route.traffic.standby.clone(), route.standby.clone()) else { return Vec::new() };
+    let why = format!("the standby {standby} was kept for {} s, as was asked", term.keep_ms / 1000);
+    let traffic = TrafficPlan { standby: None, ..route.traffic.clone() };
+    *route =
+        RouteRecord { generation: generation + 1, traffic, changed_by_gateway: Some(why), by: None, standby: None };
+    let traffic = &route.traffic;
+    let carries = |token: &&String| traffic.legs.iter().any(|leg| leg.slots.contains(token));
+    slots.keys().filter(|token| first_of(token) == first_of(&standby) && !carries(token)).cloned().collect()
+}
+
 /// Returns everything to the stable leg because the lease was not renewed; false when the route has changed since.
 pub(crate) fn lease_over(state: &mut HostState, model: &str, generation: u64) -> bool {
     let Some(route) = state.routes.get_mut(model).filter(|route| route.generation == generation) else { return false };
@@ -94,6 +134,7 @@ pub(crate) fn lease_over(state: &mut HostState, model: &str, generation: u64) ->
         traffic: route.traffic.back_to_stable(),
         changed_by_gateway: Some(why),
         by: None,
+        standby: None,
     };
     true
 }
@@ -155,6 +196,7 @@ pub(crate) fn fall_back(state: &mut HostState, token: &str, why: &str) -> Vec<St
             changed_by_gateway: Some(format!("slot {token}: {why}; fell back to {to} {}", pool.join(", "))),
             traffic: TrafficPlan::all_to(version, pool, None),
             by: None,
+            standby: None,
         };
         moved.push(model.clone());
     }

@@ -110,6 +110,17 @@ pub(crate) struct RouteRecord {
     pub(crate) changed_by_gateway: Option<String>,
     /// Who changed it last, to recognise a repeated request; `None` when the gateway did.
     pub(crate) by: Option<Fence>,
+    /// How long its standby is kept, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) standby: Option<StandbyTerm>,
+}
+
+/// Until when a standby is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StandbyTerm {
+    pub(crate) since: DateTime<Utc>,
+    pub(crate) keep_ms: u64,
 }
 
 /// The highest epoch seen of a thread.

@@ -48,6 +48,36 @@ pub struct ApprovalQuestion {
     pub digest: String,
 }
 
+impl ApprovalQuestion {
+    /// What a human is asked about this evidence.
+    pub(super) fn about(evidence: &Evidence) -> Self {
+        Self {
+            kind: "approval".into(),
+            model: evidence.model.clone(),
+            version: evidence.version.clone(),
+            digest: evidence.digest(),
+            evidence: evidence.clone(),
+        }
+    }
+
+    /// The decision in an answer, where it is a yes about what was shown.
+    ///
+    /// # Errors
+    /// `rejected`; or why it does not count.
+    pub(super) fn approved(&self, answer: Value) -> Result<Decision, Failure> {
+        let decision: Decision = serde_json::from_value(answer)
+            .map_err(|e| Failure::new("decision_unreadable", "the answer is no decision").because(e.to_string()))?;
+        decision.check(&self.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;
+        match decision.verdict {
+            Verdict::Approve => Ok(decision),
+            Verdict::Reject => {
+                let reason = decision.reason.unwrap_or_default();
+                Err(Failure::new("rejected", format!("{} rejected the release: {reason}", decision.by)))
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Node for ApprovalGate {
     const KIND: &'static str = "approval_gate";
@@ -71,22 +101,7 @@ impl Node for ApprovalGate {
 }
 
 async fn ask(cx: &Context, plan: &DeploymentPlan, evidence: &Evidence) -> Result<Decision, NodeError> {
-    let question = ApprovalQuestion {
-        kind: "approval".into(),
-        model: evidence.model.clone(),
-        version: evidence.version.clone(),
-        digest: evidence.digest(),
-        evidence: evidence.clone(),
-    };
+    let question = ApprovalQuestion::about(evidence);
     let answer = cx.interrupt_within(&question, Duration::from_millis(plan.approval.ttl_ms)).await?;
-    let decision: Decision = serde_json::from_value(answer)
-        .map_err(|e| Failure::new("decision_unreadable", "the answer is no decision").because(e.to_string()))?;
-    decision.check(&question.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;
-    match decision.verdict {
-        Verdict::Approve => Ok(decision),
-        Verdict::Reject => {
-            let reason = decision.reason.unwrap_or_default();
-            Err(Failure::new("rejected", format!("{} rejected the release: {reason}", decision.by)).into())
-        }
-    }
+    Ok(question.approved(answer)?)
 }

@@ -1,4 +1,4 @@
-//! Removes the slots of a model that neither answer nor stand by. Switch first, terminate second.
+//! Removes the slots of a model that neither answer nor stand by, and says how long the standby is kept. Switch first, terminate second.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::effects::RemoveSlots;
+use super::effects::{KeepStandby, RemoveSlots};
 use super::world::{ledger_err, port_err};
 use super::{RouteState, World};
 use crate::graph::{Context, Node, NodeError, Outcome};
 use crate::ports::first_of;
-use crate::release::ReleaseRow;
+use crate::release::{DeploymentPlan, ReleaseRow};
 
 /// Reads the route, writes which slots are gone.
 pub struct Retire(pub Arc<World>);
@@ -20,6 +20,8 @@ pub struct Retire(pub Arc<World>);
 #[derive(Deserialize, JsonSchema)]
 pub struct Reads {
     route: RouteState,
+    /// Absent behind a rollback.
+    plan: Option<DeploymentPlan>,
 }
 
 /// What it writes.
@@ -36,6 +38,11 @@ impl Node for Retire {
     type Writes = Writes;
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        let keep_ms = reads.plan.as_ref().and_then(|plan| plan.standby_ms).filter(|_| reads.route.standby.is_some());
+        if let Some(keep_ms) = keep_ms {
+            let (model, generation) = (reads.route.model.clone(), reads.route.generation);
+            cx.effect("standby", KeepStandby { model, generation, keep_ms }).await?;
+        }
         let old: Vec<String> = cx.pin("slots", superfluous(&self.0, &reads.route)).await?;
         if old.is_empty() {
             return Ok(Outcome::update(Writes { retired: old }));

@@ -37,7 +37,8 @@ pub use pool::{first_of, number_of, replica_token};
 pub use progress::{Progress, Quiet};
 pub use registry::{ModelRegistry, RegisteredModel};
 pub use router::{
-    Fence, LatencySummary, RenewRequest, Route, RouteRequest, SwitchRequest, TrafficRouter, VersionTraffic, together,
+    Fence, LatencySummary, RenewRequest, Route, RouteRequest, StandbyRequest, SwitchRequest, TrafficRouter,
+    VersionTraffic, together,
 };
 pub use secret_source::SecretSource;
 pub use secrets::{SecretFiles, Secrets, parse_env_file};

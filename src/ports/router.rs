@@ -57,6 +57,20 @@ pub struct RenewRequest {
     pub fence: Fence,
 }
 
+/// How long the standby of a route is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandbyRequest {
+    /// The model's name.
+    pub model: String,
+    /// The route's generation that the caller has seen; another one is refused. It stays as it is.
+    pub generation: u64,
+    /// From now on, in milliseconds; then its replicas are drained and removed, unless the route has changed.
+    pub keep_ms: u64,
+    /// On whose behalf.
+    pub fence: Fence,
+}
+
 /// Where a model's traffic goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
@@ -152,6 +166,10 @@ pub trait TrafficRouter: Send + Sync {
     /// Renews the lease of a route.
     async fn renew(&self, request: &RenewRequest) -> Result<Route, PortError> {
         Err(cannot(&format!("lease the traffic of {}", request.model)))
+    }
+    /// Says how long the standby of a route is kept; without that as long as the route stays as it is.
+    async fn keep_standby(&self, request: &StandbyRequest) -> Result<(), PortError> {
+        Err(cannot(&format!("retire the standby of {}", request.model)))
     }
     /// Waits until no request is under way at `token`, at most `timeout_ms`; returns how many still are.
     async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError>;

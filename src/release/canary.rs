@@ -1,5 +1,5 @@
 //! The steps of a canary: how much of the traffic the new version gets, and for how long. Argo Rollouts' `setWeight` and `pause`, as short
-//! texts: `5%`, `10m`, `pause`, `analysis`.
+//! texts: `5%`, `10m`, `pause`, `analysis`, `approval`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,6 +19,8 @@ const MOST_STEPS: usize = 100;
 const PAUSE: &str = "pause";
 /// The word of a step that waits for the judge.
 const ANALYSIS: &str = "analysis";
+/// The word of a step that needs a decision.
+const APPROVAL: &str = "approval";
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum CanaryStep {
     Pause,
     /// It stays so until the judge, who begins anew at this share, lets it pass.
     Analysis,
+    /// It stays so, watched, until somebody has approved what was shown; a rejection, or none in time, ends the release.
+    Approval,
 }
 
 impl CanaryStep {
@@ -41,7 +45,7 @@ impl CanaryStep {
     }
 }
 
-/// A step as text: `5%`, `10m`, `pause`, `analysis`.
+/// A step as text: `5%`, `10m`, `pause`, `analysis`, `approval`.
 impl fmt::Display for CanaryStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -49,6 +53,7 @@ impl fmt::Display for CanaryStep {
             Self::Wait(ms) => f.write_str(&duration_text(*ms)),
             Self::Pause => f.write_str(PAUSE),
             Self::Analysis => f.write_str(ANALYSIS),
+            Self::Approval => f.write_str(APPROVAL),
         }
     }
 }
@@ -61,13 +66,16 @@ impl std::str::FromStr for CanaryStep {
         let wrong = || UnitError {
             value: text.to_owned(),
             what: "a canary's step",
-            accepted: "a share such as 5%, a time such as 10m, `pause` or `analysis`",
+            accepted: "a share such as 5%, a time such as 10m, `pause`, `analysis` or `approval`",
         };
         if text == PAUSE {
             return Ok(Self::Pause);
         }
         if text == ANALYSIS {
             return Ok(Self::Analysis);
+        }
+        if text == APPROVAL {
+            return Ok(Self::Approval);
         }
         if text.ends_with('%') {
             let share = parse_share(text).map_err(|_| wrong())?;
@@ -97,8 +105,8 @@ impl JsonSchema for CanaryStep {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "A share of the traffic, a time, `pause` or `analysis`: 5%, 10m, pause",
-            "examples": ["5%", "10m", PAUSE, ANALYSIS],
+            "description": "A share of the traffic, a time, `pause`, `analysis` or `approval`: 5%, 10m, pause",
+            "examples": ["5%", "10m", PAUSE, ANALYSIS, APPROVAL],
         })
     }
 }

@@ -80,5 +80,6 @@ pub use spec::{ApprovalMode, ApprovalSpec, BakeSpec};
 pub use state::{IllegalTransition, PlanEvent, PlanState, transition};
 pub use strategy::{
     AbTest, BlueGreen, Canary, DeploymentStrategy, Recreate, Rolling, Shadow, Situation, Slots, Strategies, Strategy,
+    step_words,
 };
 pub use trial::{AbTestPlan, AbTestSpec, ShadowPlan, ShadowSpec, SplitBy, Trial};

@@ -127,6 +127,9 @@ pub struct DeploymentPlan {
     /// How long requests may wait while one version stops and the next one starts, in milliseconds; absent where they never have to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
+    /// How long the version before stays warm behind a release that went well, in milliseconds; absent: until another one takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_ms: Option<u64>,
     /// How many copies of the new version run.
     pub replicas: u32,
     /// Memory counted for the new version, in MB, over all replicas.

@@ -199,6 +199,10 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     why.add("approval", approval.because.clone());
     let recreated = strategy.strategy() == Strategy::Recreate && live.is_some();
     let hold_ms = recreated.then(|| hold(request, &mut why)).transpose()?;
+    let standby_ms = request.standby_ms.filter(|_| live.is_some() && !recreated);
+    if let Some(ms) = standby_ms {
+        why.add("standby", format!("the version before stays warm for {}, as the request says", duration_text(ms)));
+    }
     let situation = Situation {
         model: request.model.as_str(),
         live_version: live.as_ref().map(|live| live.model_version.as_str()),
@@ -206,6 +210,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         bake_ms: bake.for_ms,
         trial: trial.as_ref(),
         hold_ms: hold_ms.unwrap_or_default(),
+        standby_ms,
     };
     let slots = strategy.slots(&situation);
     why.add("slot", slot_chosen(&slots));
@@ -224,6 +229,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         shadow: trials.shadow,
         rolling: trials.rolling,
         hold_ms,
+        standby_ms,
         replicas,
         memory_mb,
         traffic: strategy.traffic(&situation),

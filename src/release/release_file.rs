@@ -73,6 +73,9 @@ pub struct ReleaseFile {
     /// How long a request may wait while a version is recreated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Millis>,
+    /// How long the version before stays warm behind a release that went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Millis>,
     /// How long it may take to become ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_timeout: Option<Millis>,
@@ -149,6 +152,9 @@ pub struct Overlay {
     /// See [`ReleaseFile::hold`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Millis>,
+    /// See [`ReleaseFile::standby`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Millis>,
     /// See [`ReleaseFile::ready_timeout`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_timeout: Option<Millis>,
@@ -284,6 +290,7 @@ impl ReleaseFile {
         file.replicas = over.replicas.or(file.replicas);
         file.memory = over.memory.or(file.memory);
         file.hold = over.hold.or(file.hold);
+        file.standby = over.standby.or(file.standby);
         file.ready_timeout = over.ready_timeout.or(file.ready_timeout);
         file.bake = file.bake.overlaid(over.bake);
         file.metrics = over.metrics.unwrap_or(file.metrics);

@@ -72,6 +72,9 @@ pub struct DeployRequest {
     /// How long requests may wait while a version is recreated, in milliseconds; absent: the planner's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
+    /// How long the version before stays warm behind a release that went well, in milliseconds; absent: until another one takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_ms: Option<u64>,
     /// Where it shall run.
     #[serde(default)]
     pub infrastructure: Infrastructure,
@@ -264,6 +267,7 @@ impl DeployRequest {
             shadow: None,
             rolling: None,
             hold_ms: None,
+            standby_ms: None,
             infrastructure: Infrastructure::default(),
             ready_timeout_ms: None,
             bake: BakeSpec::default(),
@@ -305,6 +309,7 @@ impl DeployRequest {
             rolling: file.rolling.clone(),
             infrastructure: file.infrastructure(),
             hold_ms: file.hold.map(|hold| hold.0),
+            standby_ms: file.standby.map(|standby| standby.0),
             ready_timeout_ms: file.ready_timeout.map(|timeout| timeout.0),
             bake: file.bake,
             metrics: file.metrics.clone(),

@@ -84,6 +84,8 @@ pub struct Situation<'a> {
     pub trial: Option<&'a Trial>,
     /// How long requests may wait while it is recreated, in milliseconds.
     pub hold_ms: u64,
+    /// How long the version before stays warm, in milliseconds; absent: until another one takes its place.
+    pub standby_ms: Option<u64>,
 }
 
 /// A way to bring a version to its traffic. Implementations are pure: they say what will be done, nodes do it.
@@ -122,7 +124,8 @@ impl DeploymentStrategy for BlueGreen {
 /// What happens behind the last step of the traffic: the version before stays warm, the new one is watched.
 fn ended(mut steps: Vec<String>, slots: &Slots, situation: &Situation<'_>) -> Vec<String> {
     if let (Some(slot), Some(version)) = (&slots.live, situation.live_version) {
-        steps.push(format!("requests under way in {slot} end there; {slot} (version {version}) stays warm"));
+        let time = situation.standby_ms.map(|ms| format!(" for {}", duration_text(ms))).unwrap_or_default();
+        steps.push(format!("requests under way in {slot} end there; {slot} (version {version}) stays warm{time}"));
     }
     if situation.bake_ms > 0 {
         let back = if slots.live.is_some() { "the traffic goes back" } else { "the endpoint is closed again" };
@@ -146,19 +149,8 @@ impl DeploymentStrategy for Canary {
 
     fn traffic(&self, situation: &Situation<'_>) -> Vec<String> {
         let slots = self.slots(situation);
-        let mut steps: Vec<String> = Vec::new();
-        for step in situation.trial.map(|trial| trial.steps.as_slice()).unwrap_or_default() {
-            match (step, steps.last_mut()) {
-                (CanaryStep::Weight(_), _) => {
-                    steps.push(format!("{step} of /{} goes to {}", situation.model, slots.candidate))
-                }
-                (CanaryStep::Wait(ms), Some(last)) => last.push_str(&format!(", for {}", duration_text(*ms))),
-                (CanaryStep::Pause, Some(last)) => last.push_str(", until `tidegate promote`"),
-                // The first step is a share.
-                (CanaryStep::Analysis, Some(last)) => last.push_str(", until the judge lets it pass"),
-                (CanaryStep::Wait(_) | CanaryStep::Pause | CanaryStep::Analysis, None) => {}
-            }
-        }
+        let planned = situation.trial.map(|trial| trial.steps.as_slice()).unwrap_or_default();
+        let mut steps = step_words(planned, situation.model, &slots.candidate);
         if steps.is_empty() {
             return BlueGreen.traffic(situation);
         }
@@ -168,6 +160,29 @@ impl DeploymentStrategy for Canary {
         steps.push(format!("if the judge found no harm all of /{} goes to {}", situation.model, slots.candidate));
         ended(steps, &slots, situation)
     }
+}
+
+/// What a canary's steps do, a sentence for each share; steps before the first share say what happens at the one before.
+#[must_use]
+pub fn step_words(planned: &[CanaryStep], model: &str, candidate: &str) -> Vec<String> {
+    let mut steps: Vec<String> = Vec::new();
+    for step in planned {
+        let stays = match step {
+            CanaryStep::Weight(_) => {
+                steps.push(format!("{step} of /{model} goes to {candidate}"));
+                continue;
+            }
+            CanaryStep::Wait(ms) => format!("for {}", duration_text(*ms)),
+            CanaryStep::Pause => "until `tidegate promote`".to_owned(),
+            CanaryStep::Analysis => "until the judge lets it pass".to_owned(),
+            CanaryStep::Approval => "until somebody approves it".to_owned(),
+        };
+        match steps.last_mut() {
+            Some(last) => last.push_str(&format!(", {stays}")),
+            None => steps.push(format!("it stays so {stays}")),
+        }
+    }
+    steps
 }
 
 fn by_words(by: &SplitBy) -> String {
@@ -364,6 +379,7 @@ mod tests {
                 bake_ms: 0,
                 trial: None,
                 hold_ms: 0,
+                standby_ms: None,
             };
             BlueGreen.slots(&situation).candidate
         };
@@ -397,6 +413,7 @@ mod tests {
             bake_ms: 0,
             trial: Some(&trial),
             hold_ms: 0,
+            standby_ms: None,
         };
         let told = Canary.traffic(&situation);
         assert_eq!(told[0], "5% of /iris goes to green, for 10m");
@@ -405,5 +422,7 @@ mod tests {
         assert!(told[4].contains("stays warm"), "{told:?}");
         let first = Situation { live_version: None, live_slot: None, trial: None, ..situation };
         assert_eq!(Canary.traffic(&first), BlueGreen.traffic(&first));
+        let kept = Situation { standby_ms: Some(3_600_000), ..situation };
+        assert!(BlueGreen.traffic(&kept)[1].ends_with("stays warm for 1h"), "{:?}", BlueGreen.traffic(&kept));
     }
 }

@@ -134,6 +134,20 @@ pub struct Trial {
     pub shadow: Option<ShadowPlan>,
 }
 
+impl Trial {
+    /// Whether a person must decide on the way.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.steps.contains(&CanaryStep::Approval)
+    }
+
+    /// How many shares of the traffic it gives, one after the other.
+    #[must_use]
+    pub fn shares(&self) -> usize {
+        self.steps.iter().filter(|step| matches!(step, CanaryStep::Weight(_))).count()
+    }
+}
+
 fn watched(analysis: Option<&Rule>, for_ms: u64) -> Rule {
     analysis.cloned().unwrap_or_else(|| Rule { window_ms: for_ms.max(1), ..Rule::default() })
 }

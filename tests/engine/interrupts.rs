@@ -1,8 +1,10 @@
 //! Questions: asked once, claimed once, never lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tidegate::graph::{Answer, NodeError, NodePolicy, Outcome, START, StoreError, ThreadStatus};
 
@@ -267,6 +269,95 @@ async fn whoever_caught_the_expiry_replays_it() {
         wait_until(asked.expires_at.unwrap()).await;
         assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
         assert_eq!(rig.log(&graph, &id).await, json!(["expired"]));
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+/// Asks and looks around until the question is settled, at most three times. `at_look` happens between two looks.
+fn watchful(
+    ttl: Duration,
+    at_look: impl Fn(usize) -> BoxFuture<'static, Result<(), NodeError>> + Send + Sync + 'static,
+) -> Step {
+    let at_look = Arc::new(at_look);
+    step(move |cx, _| {
+        let at_look = at_look.clone();
+        Box::pin(async move {
+            cx.effect("make", Make::of(cx.node())).await?;
+            let posed = cx.pose(&"go on?", ttl).await?;
+            for look in 1..=3 {
+                if cx.pin("look", posed.is_settled()).await? {
+                    let answer = posed.answer().await?;
+                    return Ok(Outcome::update(says(format!("{answer} at look {look}"))));
+                }
+                at_look(look).await?;
+            }
+            Ok(Outcome::update(says(posed.answer().await?.to_string())))
+        })
+    })
+}
+
+#[tokio::test]
+async fn a_node_goes_on_while_its_question_stands() {
+    each(async |rig| {
+        // Dies after the first look, and is answered after the second one.
+        let (store, died) = (rig.engine.store().clone(), Arc::new(AtomicBool::new(false)));
+        let node = watchful(Duration::from_secs(60), move |look| {
+            let (store, died) = (store.clone(), died.clone());
+            Box::pin(async move {
+                if !died.swap(true, Ordering::Relaxed) {
+                    return Err(NodeError::Drained);
+                }
+                // A replay comes by here too, and finds it answered.
+                if look == 2
+                    && let Some(open) = store.interrupts(None, true).await?.pop()
+                {
+                    store.answer(&open.id, &by("ada", json!("yes")), None).await?;
+                }
+                Ok(())
+            })
+        });
+        let graph = chain("posed", vec![("ask", node)]);
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Running, "drained");
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.log(&graph, &id).await, json!(["\"yes\" at look 3"]));
+        assert_eq!(rig.world.count("perform"), 1);
+        assert_eq!(rig.engine.store().interrupts(Some(&id), false).await.unwrap().len(), 1, "asked once");
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_posed_question_whose_time_is_over_fails_its_node() {
+    each(async |rig| {
+        let node = watchful(Duration::from_millis(30), |_| {
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                Ok(())
+            })
+        });
+        let graph = chain("posed late", vec![("ask", node)]);
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!((end.status, code(&end)), (ThreadStatus::Failed, "expired"));
+        assert_eq!(rig.world.things(), Vec::<String>::new(), "what was made is undone");
+        assert_eq!(rig.engine.store().interrupts(Some(&id), true).await.unwrap(), Vec::new());
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_may_stop_looking_and_wait() {
+    each(async |rig| {
+        let node = watchful(Duration::from_secs(60), |_| Box::pin(async { Ok(()) }));
+        let graph = chain("posed and left", vec![("ask", node)]);
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Interrupted);
+        rig.answer(&id, "ask", json!(3)).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.log(&graph, &id).await, json!(["3"]));
         rig.replays(&graph, &id).await;
     })
     .await;

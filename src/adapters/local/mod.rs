@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::host::{HostClient, HostConfig, HostError, ensure_started, secrets};
 use crate::ports::{
     MirrorPage, PortError, RenewRequest, Route, RouteRequest, SecretFiles, Secrets, SeriesPage, Slot, SlotRequest,
-    SwitchRequest, Target, TrafficRouter, VersionTraffic,
+    StandbyRequest, SwitchRequest, Target, TrafficRouter, VersionTraffic,
 };
 
 /// This machine as a target and as a router. Starts the host daemon when it is first needed, and again when it is gone.
@@ -84,6 +84,10 @@ impl TrafficRouter for LocalHost {
 
     async fn renew(&self, request: &RenewRequest) -> Result<Route, PortError> {
         Ok(self.client().await?.renew(request).await?)
+    }
+
+    async fn keep_standby(&self, request: &StandbyRequest) -> Result<(), PortError> {
+        Ok(self.client().await?.keep_standby(request).await?)
     }
 
     async fn drain(&self, token: &str, timeout_ms: u64) -> Result<u64, PortError> {

@@ -21,7 +21,7 @@ pub use http::{HttpWorld, LaterCall, SendHttp, expected, query_of, result, url_o
 pub use ledger::{CompleteRelease, OpenRelease, UpdateRelease};
 pub use registry::RegisterModel;
 pub use replicas::{GiveUpReplicas, StartReplicas};
-pub use retire::RemoveSlots;
+pub use retire::{KeepStandby, RemoveSlots};
 pub use slot::StartSlot;
 pub use switch::SwitchTraffic;
 pub use vacate::{HoldRequests, VacateSlot};
@@ -48,4 +48,5 @@ pub fn effects(world: &Arc<World>) -> Effects {
         .with::<GiveUpReplicas>(world.clone())
         .with::<VacateSlot>(world.clone())
         .with::<RemoveSlots>(world.clone())
+        .with::<KeepStandby>(world.clone())
 }

@@ -226,12 +226,12 @@ impl TrialState {
     }
 
     /// One line for whoever looks on.
-    pub(super) fn line(&self, called: &str, lasts: Option<u64>) -> String {
+    pub(super) fn line(&self, called: &str, lasts: Option<u64>, until: &str) -> String {
         let report = self.monitor.report();
         let share = f64::from(self.weight) * 100.0 / f64::from(WHOLE);
         let time = match lasts {
             Some(ms) => format!("{} of {}", duration_text(self.waited_ms / 1000 * 1000), duration_text(ms)),
-            None => "until it is promoted".to_owned(),
+            None => until.to_owned(),
         };
         let [requests, errors] = report.candidate;
         match &self.answers {

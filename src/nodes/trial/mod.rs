@@ -1,6 +1,7 @@
 //! A new version on trial: one step of a canary, an A/B test, a shadow or a rolling release, or a stretch of it. Sets what the new version
 //! gets, or watches it for a while. The graph comes back here until the steps are done, so that what the judge has seen is durable every few minutes.
 
+mod decision;
 mod memory;
 mod roll;
 mod watch;
@@ -19,8 +20,8 @@ use watch::{Stretch, Watcher};
 use super::effects::{DivideTraffic, Side, UpdateRelease};
 use super::readiness::all_ready;
 use super::world::port_err;
-use super::{LiveSlot, RouteState, Situation, World};
-use crate::graph::{Context, Failure, Node, NodeError, Outcome, Until, Woken};
+use super::{LiveSlot, RouteState, Situation, Validated, World};
+use crate::graph::{Context, Failure, Node, NodeError, Outcome, Posed, Until, Woken};
 use crate::judge::Verdict;
 use crate::ports::{Mirror, Sticky, WHOLE, replica_token};
 use crate::release::{CanaryStep, DeploymentPlan, During, PlanState, ReleaseChange, SplitBy, Trial};
@@ -43,6 +44,8 @@ pub struct Reads {
     /// What further replicas are started from; not needed where there are none.
     #[serde(default)]
     package: Value,
+    /// What validation found: what a person is shown again in a step `approval`.
+    validated: Option<Validated>,
 }
 
 /// What it writes.
@@ -105,6 +108,7 @@ async fn run(world: &World, cx: &Context, reads: Reads) -> Result<Outcome<Writes
     }
     match trial.steps.get(state.step) {
         Some(CanaryStep::Weight(weight)) if !state.paused => on_trial.weigh(state, *weight).await,
+        Some(CanaryStep::Approval) => on_trial.decide(state).await,
         _ => on_trial.stretch(state).await,
     }
 }
@@ -130,6 +134,9 @@ impl OnTrial<'_> {
             self.cx.emit("trial", serde_json::json!({"told": name, "by": by}));
             let at = self.trial.steps.get(state.step);
             state = match name.as_str() {
+                // Nothing but a decision leads past it.
+                "promote" if at == Some(&CanaryStep::Approval) => state,
+                "promote" if value["full"] == true && self.trial.asks() => state,
                 "promote" if value["full"] == true || state.step >= self.trial.steps.len() => {
                     TrialState { promoted: Some(by), done: true, ..state }
                 }
@@ -225,7 +232,7 @@ impl OnTrial<'_> {
         let lasts = match self.trial.steps.get(state.step) {
             _ if state.paused => None,
             Some(CanaryStep::Wait(ms)) => Some(*ms),
-            Some(CanaryStep::Pause | CanaryStep::Weight(_)) => None,
+            Some(CanaryStep::Pause | CanaryStep::Weight(_) | CanaryStep::Approval) => None,
             // As long as a decision may take.
             Some(CanaryStep::Analysis) => Some(self.patience_ms()),
             None => match self.verdict(&state) {
@@ -244,20 +251,9 @@ impl OnTrial<'_> {
             },
         };
         let weight = state.weight;
-        let watcher = Watcher {
-            world: self.world,
-            cx: self.cx,
-            model: self.reads.plan.model.as_str(),
-            candidate: &self.reads.slot.token,
-            live: self.live,
-            trial: self.trial,
-            plan: &self.reads.plan,
-        };
-        let Stretch { state, bad, lapsed } = self.cx.observe("watch", watcher.watch(state, lasts)).await?;
-        if let Some(reason) = bad {
-            self.record(&state, Verdict::Fail);
-            return Err(self.ended("failed", format!("the {} was stopped: {reason}", self.trial.called)).into());
-        }
+        let watcher = self.watcher(None);
+        let Stretch { state, bad, lapsed, .. } = self.cx.observe("watch", watcher.watch(state, lasts)).await?;
+        self.unharmed(&state, bad)?;
         let route = if lapsed { Some(self.divide("divide", weight, &[], None).await?) } else { None };
         let over = lasts.is_some_and(|ms| state.waited_ms >= ms);
         let behind_steps = state.step >= self.trial.steps.len();
@@ -271,6 +267,27 @@ impl OnTrial<'_> {
         let analysed = needs_pass && passed && !state.paused;
         let state = if (over || analysed) && !behind_steps { self.next(state) } else { state };
         Ok(Outcome::update(Writes { trial: state, route }))
+    }
+
+    /// Whoever looks at it; while a question stands, until it is settled.
+    fn watcher<'w>(&'w self, posed: Option<&'w Posed<'w>>) -> Watcher<'w> {
+        Watcher {
+            world: self.world,
+            cx: self.cx,
+            model: self.reads.plan.model.as_str(),
+            candidate: &self.reads.slot.token,
+            live: self.live,
+            trial: self.trial,
+            plan: &self.reads.plan,
+            posed,
+        }
+    }
+
+    /// Ends the trial where something bad was found.
+    fn unharmed(&self, state: &TrialState, bad: Option<String>) -> Result<(), NodeError> {
+        let Some(reason) = bad else { return Ok(()) };
+        self.record(state, Verdict::Fail);
+        Err(self.ended("failed", format!("the {} was stopped: {reason}", self.trial.called)).into())
     }
 
     /// How long a pass is waited for: as long as a decision may take, but not less than the judge needs.
@@ -310,7 +327,7 @@ impl OnTrial<'_> {
 fn parts(share: f64) -> u32 {
     match CanaryStep::share(share) {
         CanaryStep::Weight(parts) => parts.min(WHOLE),
-        CanaryStep::Wait(_) | CanaryStep::Pause | CanaryStep::Analysis => WHOLE,
+        CanaryStep::Wait(_) | CanaryStep::Pause | CanaryStep::Analysis | CanaryStep::Approval => WHOLE,
     }
 }
 

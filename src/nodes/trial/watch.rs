@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::TRIAL_SIGNALS;
 use super::memory::TrialState;
-use crate::graph::{Context, NodeError};
+use crate::graph::{Context, NodeError, Posed};
 use crate::judge::Verdict;
 use crate::judge::answers::Answers;
 use crate::nodes::World;
@@ -35,6 +35,15 @@ pub(super) struct Stretch {
     pub(super) bad: Option<String>,
     /// The gateway has given the traffic back; it is divided anew.
     pub(super) lapsed: bool,
+    /// The question that stands has an answer, or gets none any more.
+    #[serde(default)]
+    pub(super) settled: bool,
+}
+
+impl Stretch {
+    fn of(state: TrialState) -> Self {
+        Self { state, bad: None, lapsed: false, settled: false }
+    }
 }
 
 /// Who watches whom.
@@ -48,6 +57,8 @@ pub(super) struct Watcher<'a> {
     pub(super) live: &'a str,
     pub(super) trial: &'a Trial,
     pub(super) plan: &'a DeploymentPlan,
+    /// A question that stands meanwhile.
+    pub(super) posed: Option<&'a Posed<'a>>,
 }
 
 impl Watcher<'_> {
@@ -78,7 +89,7 @@ impl Watcher<'_> {
         let mut unready = 0;
         loop {
             if !self.renewed().await? {
-                return Ok(Stretch { state, bad: None, lapsed: true });
+                return Ok(Stretch { lapsed: true, ..Stretch::of(state) });
             }
             let found = match self.of_slot(&mut unready).await? {
                 None => self.judged(&mut state).await?,
@@ -90,15 +101,21 @@ impl Watcher<'_> {
             let found = found.or_else(|| state.metrics.failed());
             state.waited_ms = before_ms + u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             if found.is_some() {
-                return Ok(Stretch { state, bad: found, lapsed: false });
+                return Ok(Stretch { bad: found, ..Stretch::of(state) });
             }
             let passed = needs_pass && !state.paused && state.verdict() == Verdict::Pass;
             let over = passed || lasts.is_some_and(|ms| state.waited_ms >= ms) || began.elapsed() >= STRETCH;
-            if (over && held.is_none_or(Held::rests)) || self.cx.is_signalled(&signals).await? {
+            let settled = match self.posed {
+                Some(posed) => posed.is_settled().await?,
+                None => false,
+            };
+            let rests = (over || settled) && held.is_none_or(Held::rests);
+            if rests || self.cx.is_signalled(&signals).await? {
                 let report = state.ended(lasts);
-                return Ok(Stretch { state: TrialState { report, ..state }, bad: None, lapsed: false });
+                return Ok(Stretch { settled, ..Stretch::of(TrialState { report, ..state }) });
             }
-            self.cx.progress(&state.line(self.trial.called, lasts));
+            let until = if self.posed.is_some() { "until it is approved" } else { "until it is promoted" };
+            self.cx.progress(&state.line(self.trial.called, lasts, until));
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
