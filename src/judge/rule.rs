@@ -224,6 +224,23 @@ impl Rule {
         self.checks.iter().try_for_each(Check::validate)
     }
 
+    /// The same for a short watch: no block is longer than `most_ms`.
+    #[must_use]
+    pub fn with_blocks_within(mut self, most_ms: u64) -> Self {
+        for check in &mut self.checks {
+            let block_ms = match check {
+                Check::ErrorRatio(check) => &mut check.block_ms,
+                Check::LatencyRatio(check) => &mut check.block_ms,
+                Check::ErrorLimit(check) => &mut check.block_ms,
+                Check::AvailabilityLimit(check) => &mut check.block_ms,
+                Check::LatencyLimit(check) => &mut check.block_ms,
+                Check::ThroughputLimit(check) => &mut check.block_ms,
+            };
+            *block_ms = (*block_ms).min(most_ms);
+        }
+        self
+    }
+
     /// Evidence that a check needs for an alarm, as `1 : this`.
     pub fn needed(&self) -> f64 {
         self.checks.len() as f64 / self.alpha

@@ -215,7 +215,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let slots = strategy.slots(&situation);
     why.add("slot", slot_chosen(&slots));
     let metrics = metrics(request, trial.is_some(), &mut why)?;
-    let bake_rule = bake_rule(request, bake, &mut why);
+    let bake_rule = bake_rule(request, bake, &mut why)?;
     let checks = checks(input, ready_timeout_ms, &metrics, &mut why);
     let mut plan = DeploymentPlan {
         format: Format,
@@ -478,14 +478,36 @@ fn bake(request: &DeployRequest, why: &mut Reasons) -> Bake {
     Bake { for_ms, max_error_rate }
 }
 
-/// What the judge holds during the bake: p99, as it takes time to say something of it. How many may fail is the bake's own limit.
-fn bake_rule(request: &DeployRequest, bake: Bake, why: &mut Reasons) -> Option<Rule> {
-    let at_most_ms = request.serving.latency_p99_ms.filter(|_| bake.for_ms > 0)?;
-    why.add("bake", format!("the judge looks whether p99 stays at most {at_most_ms} ms meanwhile"));
+/// What the judge holds during the bake: the request's own rule; else p99, as it takes time to say something of it. How many may fail is
+/// the bake's own limit.
+fn bake_rule(request: &DeployRequest, bake: Bake, why: &mut Reasons) -> Result<Option<Rule>, PlanError> {
     // A short bake has short blocks: with less than about ten of them nothing can be said.
     let block_ms = (bake.for_ms / 20).clamp(1_000, DEFAULT_BLOCK_MS);
-    let limit = LatencyLimit { quantile: 0.99, at_most_ms, block_ms };
-    Some(Rule { window_ms: bake.for_ms, checks: vec![Check::LatencyLimit(limit)], ..Rule::default() })
+    let rule = match (&request.bake.analysis, request.serving.latency_p99_ms.filter(|_| bake.for_ms > 0)) {
+        (Some(asked), _) => {
+            let invalid = |message| PlanError::TrialInvalid { key: "bake".to_owned(), message };
+            asked.validate().map_err(|e| invalid(format!("analysis: {e}")))?;
+            if bake.for_ms == 0 {
+                return Err(invalid("analysis: without a time (`for`) there is nothing to look at".to_owned()));
+            }
+            if let Some(check) = asked.checks.iter().find(|check| check.compares()) {
+                let name = check.name();
+                let message =
+                    format!("analysis: {name} needs the version before beside it, which gets no traffic then");
+                return Err(invalid(message));
+            }
+            let names: Vec<_> = asked.checks.iter().map(Check::name).collect();
+            why.add("bake", format!("the judge looks at {} meanwhile, as the request says", names.join(", ")));
+            asked.clone().with_blocks_within(block_ms)
+        }
+        (None, Some(at_most_ms)) => {
+            why.add("bake", format!("the judge looks whether p99 stays at most {at_most_ms} ms meanwhile"));
+            let limit = LatencyLimit { quantile: 0.99, at_most_ms, block_ms };
+            Rule { checks: vec![Check::LatencyLimit(limit)], ..Rule::default() }
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Rule { window_ms: bake.for_ms, ..rule }))
 }
 
 mod choose;

@@ -311,7 +311,7 @@ impl DeployRequest {
             hold_ms: file.hold.map(|hold| hold.0),
             standby_ms: file.standby.map(|standby| standby.0),
             ready_timeout_ms: file.ready_timeout.map(|timeout| timeout.0),
-            bake: file.bake,
+            bake: file.bake.clone(),
             metrics: file.metrics.clone(),
             approval: file.approval,
             environment: environment.map(str::to_owned),

@@ -10,9 +10,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::units::{Millis, Share};
+use crate::judge::Rule;
 
 /// How the new version is watched after it got the traffic: `10s`, or `{ for: 10s, max_error_rate: 0.01 }`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct BakeSpec {
     /// How long.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
@@ -20,6 +21,9 @@ pub struct BakeSpec {
     /// Share of failed requests above which it goes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_error_rate: Option<Share>,
+    /// What the judge holds meanwhile; absent: `serving`'s p99.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Rule>,
 }
 
 /// Whether a human decides: `required`, `none`, or `{ mode: required, ttl: 24h }`.
@@ -51,6 +55,8 @@ struct BakeMap {
     duration: Option<Millis>,
     #[serde(default)]
     max_error_rate: Option<Share>,
+    #[serde(default)]
+    analysis: Option<Rule>,
 }
 
 /// The map form of [`ApprovalSpec`].
@@ -67,7 +73,11 @@ impl BakeSpec {
     /// `over` where it says something, else `self`.
     #[must_use]
     pub fn overlaid(self, over: Self) -> Self {
-        Self { duration: over.duration.or(self.duration), max_error_rate: over.max_error_rate.or(self.max_error_rate) }
+        Self {
+            duration: over.duration.or(self.duration),
+            max_error_rate: over.max_error_rate.or(self.max_error_rate),
+            analysis: over.analysis.or(self.analysis),
+        }
     }
 }
 
@@ -89,11 +99,12 @@ impl<'de> Deserialize<'de> for BakeSpec {
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<BakeSpec, E> {
                 let ms = super::units::parse_duration_ms(text).map_err(E::custom)?;
-                Ok(BakeSpec { duration: Some(Millis(ms)), max_error_rate: None })
+                Ok(BakeSpec { duration: Some(Millis(ms)), ..BakeSpec::default() })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<BakeSpec, A::Error> {
-                let map = BakeMap::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(BakeSpec { duration: map.duration, max_error_rate: map.max_error_rate })
+                let BakeMap { duration, max_error_rate, analysis } =
+                    BakeMap::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(BakeSpec { duration, max_error_rate, analysis })
             }
         }
         deserializer.deserialize_any(Bake)
@@ -186,8 +197,9 @@ mod tests {
 
     #[test]
     fn an_overlay_keeps_what_it_does_not_name() {
-        let base = BakeSpec { duration: Some(Millis(10_000)), max_error_rate: Some(Share(0.02)) };
+        let base = BakeSpec { duration: Some(Millis(10_000)), max_error_rate: Some(Share(0.02)), analysis: None };
         let over = base.overlaid(serde_json::from_value(json!("5m")).expect("short"));
-        assert_eq!(over, BakeSpec { duration: Some(Millis(300_000)), max_error_rate: Some(Share(0.02)) });
+        let expected = BakeSpec { duration: Some(Millis(300_000)), max_error_rate: Some(Share(0.02)), analysis: None };
+        assert_eq!(over, expected);
     }
 }

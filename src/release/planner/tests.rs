@@ -163,6 +163,28 @@ fn what_it_must_be_able_to_do_is_held_while_it_is_on_trial() {
 }
 
 #[test]
+fn limits_of_the_user_s_own_are_held_during_the_bake() {
+    let mut input = input_of_iris(Some("v1"));
+    let limit = |analysis: serde_json::Value| {
+        let bake = json!({"for": "1m", "analysis": {"alpha": 0.02, "checks": [analysis]}});
+        serde_json::from_value::<super::super::BakeSpec>(bake).expect("a bake")
+    };
+    input.request.serving.latency_p99_ms = Some(80.0);
+    input.request.bake = limit(json!({"latency_limit": {"quantile": 0.5, "at_most_ms": 20}}));
+    let rule = plan(&input).expect("a plan").bake_rule.expect("a rule");
+    assert_eq!((rule.window_ms, rule.alpha, rule.checks.len()), (60_000, 0.02, 1));
+    let Check::LatencyLimit(held) = &rule.checks[0] else { panic!("{rule:?}") };
+    assert_eq!((held.quantile, held.at_most_ms, held.block_ms), (0.5, 20.0, 3_000), "short blocks for a short bake");
+    for (check, part) in
+        [(json!({"error_ratio": {}}), "no traffic then"), (json!({"error_limit": {"at_most": 2}}), "at_most")]
+    {
+        input.request.bake = limit(check);
+        let error = plan(&input).expect_err(part);
+        assert!(error.code() == "trial_invalid" && error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_even_in_the_place_of_the_other_is_refused_with_the_figures() {
     let mut input = input_of_iris(Some("v1"));
     input.machine.memory_free_mb = Some(1000);
