@@ -438,3 +438,41 @@ fn an_expression_that_takes_for_ever_is_ended_by_its_time() {
     let few = home.ok(&["run", "start", &file, "--input", "{\"l\": [1, 2]}", "--json"]).json();
     assert_eq!(few["values"]["a"], 2);
 }
+
+#[test]
+fn the_audit_is_proven_in_its_home_and_as_a_file_without_one() {
+    let home = Home::bare();
+    let ask = "name: ask\nchannels: { ok: { type: boolean } }\nnodes: { ask: { type: ask, prompt: \"'go?'\", into: ok } }\nedges: [{ from: START, to: ask }, { from: ask, to: END }]\n";
+    let file = workflow(&home, "ask.yaml", ask);
+    for thread in ["a", "b"] {
+        home.run(&["run", "start", &file, "--thread", thread]);
+    }
+    home.ok(&["run", "resume", "a", "--value", "true"]);
+    let proven = home.json(&["audit", "verify"]);
+    assert!(proven["rows"].as_u64() > Some(4) && proven["rows"] == proven["seq"], "{proven}");
+    let (head, whole) = (proven["hash"].as_str().unwrap(), home.json(&["audit", "export"]));
+    let bare = Home::bare();
+    let named = |name: &str, export: &Value| workflow(&bare, name, &export.to_string());
+    let verify = |file: &str, more: &[&str]| bare.run(&[&["audit", "verify", file, "--json"], more].concat());
+    let ran = verify(&named("whole.json", &whole), &["--head", head]);
+    assert_eq!((ran.code, &ran.json()["hash"]), (Some(0), &json!(head)), "{ran:?}");
+    let own = home.json(&["audit", "export", "a"]);
+    let ran = verify(&named("a.json", &own), &[]);
+    assert_eq!((ran.code, &ran.json()["thread"]), (Some(0), &json!("a")), "{ran:?}");
+    assert!(ran.json()["rows"].as_u64() < proven["rows"].as_u64());
+
+    // Who answered is put in another's name; the last row is left out; another kind of file.
+    let mut changed = whole.clone();
+    let rows = changed["rows"].as_array_mut().unwrap();
+    let answered = rows.iter_mut().find(|row| row["event"]["by"].is_string()).unwrap();
+    answered["event"]["by"] = "eve".into();
+    let ran = verify(&named("changed.json", &changed), &[]);
+    assert_eq!((ran.code, ran.error_code().as_str()), (Some(1), "audit_broken"), "{ran:?}");
+    let mut cut = whole.clone();
+    cut["rows"].as_array_mut().unwrap().pop();
+    let cut = named("cut.json", &cut);
+    assert_eq!(verify(&cut, &[]).code, Some(0), "what is there fits");
+    assert_eq!(verify(&cut, &["--head", head]).error_code(), "audit_broken");
+    assert_eq!(verify(&file, &[]).error_code(), "export_damaged");
+    assert!(fs::read_dir(bare.path()).unwrap().all(|entry| entry.unwrap().file_name() != "home"), "no home was made");
+}

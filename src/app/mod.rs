@@ -3,6 +3,7 @@
 //! Level one is [`deploy`]: one call that does the job. Level two are the methods of [`App`]: plan, start, advance, decide, roll back,
 //! look. Level three are the rooms below: ports, adapters, the engine itself.
 
+mod audit;
 mod crash;
 mod database;
 mod home;
@@ -21,6 +22,7 @@ mod wiring;
 mod workflows;
 
 pub use crate::adapters::machine::ends_well;
+pub use audit::{AUDIT_FORMAT, AuditExport, AuditHead, verify_audit_export};
 pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, repair_database, salvage_database};
 pub use home::Home;
 pub use levels::deploy;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::audit::AuditCommand;
 use super::run_args::RunCommand;
 use crate::release::{CanarySteps, Strategy};
 
@@ -118,6 +119,15 @@ pub enum Command {
     /// What is missing on this machine, and how to get it
     #[command(after_help = "Example:\n  tidegate doctor --db")]
     Doctor(DoctorArgs),
+    /// Prove that nobody has changed what happened
+    #[command(
+        after_help = "Examples:\n  tidegate audit verify\n  tidegate audit export > audit.json\n  tidegate audit verify audit.json"
+    )]
+    Audit {
+        /// What to do with it
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// A verdict on recorded traffic of two versions, with its reason
     #[command(after_help = "Example:\n  tidegate judge --baseline v1.jsonl --candidate v2.jsonl")]
     Judge(JudgeArgs),
@@ -153,6 +163,7 @@ impl Command {
             | Self::Up
             | Self::Down
             | Self::Doctor(_)
+            | Self::Audit { .. }
             | Self::Promote(_)
             | Self::Pause(_)
             | Self::Resume(_)

@@ -2,6 +2,7 @@
 
 mod answers;
 mod args;
+mod audit;
 mod bench;
 mod canary;
 mod decide;
@@ -103,6 +104,10 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Up => hosts::up(home().map_err(plain)?, cli.public_addr, out).await,
         Command::Down => hosts::down(home().map_err(plain)?, cli.public_addr, out).await,
         Command::Doctor(args) => doctor::run(home().map_err(plain)?, args, out).await,
+        Command::Audit { command } => match audit::is_offline(&command) {
+            Some((file, head)) => audit::verify_export(file, head, out),
+            None => audit::run(open().await?, command, out).await,
+        },
         Command::Judge(args) => judge::run(&args, out),
         Command::Bench => bench::run(home().map_err(plain)?, out).await,
         Command::Runner => deploy::runner(open().await?).await,

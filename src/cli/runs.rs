@@ -27,7 +27,7 @@ use crate::graph::{Advance, Export, Failure, RunEnd, StateSnapshot, ThreadFilter
 /// Largest `@FILE`, in bytes: an input is kept in the database with every run.
 const MAX_ARGUMENT_BYTES: u64 = 1024 * 1024;
 /// Largest export that is replayed, in bytes; it is held in memory a few times over.
-const MAX_EXPORT_BYTES: u64 = 256 * 1024 * 1024;
+pub(super) const MAX_EXPORT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// All runs.
 pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::fault::{Done, count, decode, uncount};
@@ -9,6 +11,98 @@ use crate::graph::{Event, EventRow, StoreError, ThreadId};
 
 /// What stands before the first row.
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The document's format; counted up when its meaning changes.
+pub const AUDIT_FORMAT: &str = "tidegate-audit/1";
+
+/// The audit as a document, whole or of one thread: enough to prove it anywhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditExport {
+    /// [`AUDIT_FORMAT`].
+    pub format: String,
+    /// Whose rows; `None`: all.
+    pub thread: Option<String>,
+    /// Oldest first.
+    pub rows: Vec<AuditRow>,
+}
+
+/// One row of the audit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditRow {
+    /// Its number in the whole audit, from 1 without a gap.
+    pub seq: u64,
+    /// Whose event it is.
+    pub thread: String,
+    /// When, as it was hashed.
+    pub at: String,
+    /// The event; hashed as canonical JSON (keys sorted, no spaces).
+    pub event: Value,
+    /// The hash of the row before.
+    pub prev_hash: String,
+    /// SHA-256 over `prev_hash`, event, time and thread, each followed by a zero byte; hex.
+    pub hash: String,
+}
+
+/// How far a proven audit goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditHead {
+    /// How many rows were looked at.
+    pub rows: u64,
+    /// The number of the newest; 0: there is none.
+    pub seq: u64,
+    /// Its hash: whoever notes it can later tell whether anything before it was changed.
+    pub hash: String,
+}
+
+impl AuditExport {
+    /// Holds each row against its hash and the row before it. All rows: none is missing from the first one on. Those of one thread: what
+    /// lies between them is not in the document.
+    ///
+    /// # Errors
+    /// The first row that does not fit.
+    pub fn verify(&self) -> Result<AuditHead, AuditError> {
+        let mut head = AuditHead { rows: 0, seq: 0, hash: GENESIS.to_owned() };
+        for row in &self.rows {
+            let broken = |seq, why: &str| Err(AuditError::Broken { seq, why: why.to_owned() });
+            let AuditRow { seq, thread, at, event, prev_hash, hash } = row;
+            match &self.thread {
+                None if *seq != head.seq + 1 => return broken(head.seq + 1, "the row is missing"),
+                Some(_) if *seq <= head.seq => return broken(*seq, "it is not behind the row before"),
+                Some(of) if of != thread => return broken(*seq, "it is another thread's"),
+                _ => {}
+            }
+            if *seq == head.seq + 1 && *prev_hash != head.hash {
+                return broken(*seq, "it does not follow the row before");
+            }
+            if *hash != chain(prev_hash, &event.to_string(), at, thread) {
+                return broken(*seq, "its content is not what was written");
+            }
+            head = AuditHead { rows: head.rows + 1, seq: *seq, hash: hash.clone() };
+        }
+        Ok(head)
+    }
+}
+
+/// Rows as they were hashed, oldest first.
+pub(super) fn export(conn: &Connection, thread: Option<&ThreadId>) -> Done<AuditExport> {
+    let of = thread.map(ThreadId::as_str);
+    let mut select = conn.prepare_cached(
+        "SELECT seq, thread, at, body, prev_hash, hash FROM audit WHERE ?1 IS NULL OR thread = ?1 ORDER BY seq",
+    )?;
+    let rows = select.query_map([of], |row| {
+        let [thread, at, body, prev_hash, hash] = [1, 2, 3, 4, 5].map(|column| row.get::<_, String>(column));
+        Ok((row.get::<_, i64>(0)?, thread?, at?, body?, prev_hash?, hash?))
+    })?;
+    let rows: Done<Vec<AuditRow>> = rows
+        .map(|row| {
+            let (seq, thread, at, body, prev_hash, hash) = row?;
+            Ok(AuditRow { seq: uncount(seq)?, thread, at, event: decode(&body, "an audit row")?, prev_hash, hash })
+        })
+        .collect();
+    Ok(AuditExport { format: AUDIT_FORMAT.to_owned(), thread: of.map(str::to_owned), rows: rows? })
+}
 
 /// Why the audit is not what was written.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -68,8 +162,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Walks the whole chain: the number of rows, or the first broken one.
-pub(super) fn verify(conn: &Connection) -> Done<Result<u64, AuditError>> {
+/// Walks the whole chain: how far it goes, or the first broken row.
+pub(super) fn verify(conn: &Connection) -> Done<Result<AuditHead, AuditError>> {
     let broken = |seq: i64, why: &str| {
         let seq = u64::try_from(seq).unwrap_or(0);
         Ok(Err(AuditError::Broken { seq, why: why.to_owned() }))
@@ -98,7 +192,8 @@ pub(super) fn verify(conn: &Connection) -> Done<Result<u64, AuditError>> {
     if given.unwrap_or(0) != last {
         return broken(last + 1, "rows are missing at the end");
     }
-    Ok(Ok(uncount(last)?))
+    let seq = uncount(last)?;
+    Ok(Ok(AuditHead { rows: seq, seq, hash: prev }))
 }
 
 /// Audit rows of one thread as they were hashed: (number, time, canonical JSON), oldest first.

@@ -125,7 +125,7 @@ pub(super) fn look(conn: &Connection, liveness: &dyn Liveness, now: DateTime<Utc
         Ok(format!("{child}{which} without its row in {parent}"))
     };
     let audit = match audit::verify(conn) {
-        Ok(Ok(rows)) => Ok(rows),
+        Ok(Ok(head)) => Ok(head.rows),
         Ok(Err(broken @ AuditError::Broken { .. })) => Err(broken.to_string()),
         Ok(Err(AuditError::Store(error))) => Err(error.to_string()),
         Err(fault) => Err(sentence(fault)),

@@ -33,7 +33,7 @@ mod sqlite;
 mod threads;
 mod writer;
 
-pub use audit::AuditError;
+pub use audit::{AUDIT_FORMAT, AuditError, AuditExport, AuditHead, AuditRow};
 pub use checkup::{Checkup, TableState, examine};
 pub use conformance::{Harness, StoreViolation, store_conformance};
 pub use floor::Floor;

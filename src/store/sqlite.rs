@@ -15,7 +15,9 @@ use super::prune::{self, Prune, Pruned};
 use super::readers::Readers;
 use super::records;
 use super::writer::Writer;
-use super::{AuditError, audit, cache, checkpoints, events, inbox, interrupts, items, journal, threads};
+use super::{
+    AuditError, AuditExport, AuditHead, audit, cache, checkpoints, events, inbox, interrupts, items, journal, threads,
+};
 use crate::graph::{
     Checkpoint, CheckpointId, Claim, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Liveness, Name, Opening,
     Owner, Partial, Produced, Recall, Record, Signal, StopAsk, Store, StoreError, Thread, ThreadFilter, ThreadId,
@@ -77,8 +79,14 @@ impl SqliteStore {
         vacuumed.map_err(|e| StoreError::Failed(e.to_string()))?
     }
 
-    /// Holds the whole audit against its hashes: the number of rows, or the first broken one.
-    pub async fn verify_audit(&self) -> Result<u64, AuditError> {
+    /// The audit as a document: all of it, or the rows of one thread.
+    pub async fn audit_export(&self, thread: Option<&ThreadId>) -> Result<AuditExport, StoreError> {
+        let thread = thread.cloned();
+        self.readers.read(move |conn| audit::export(conn, thread.as_ref())).await
+    }
+
+    /// Holds the whole audit against its hashes: how far it goes, or the first broken row.
+    pub async fn verify_audit(&self) -> Result<AuditHead, AuditError> {
         self.readers.read(audit::verify).await?
     }
 

@@ -153,7 +153,7 @@ async fn what_a_killed_process_was_told_is_there() -> Tested {
         let items = newest.values.get("items").and_then(|v| v.as_array()).map(Vec::len);
         assert_eq!(items.map(|n| n as i64), Some(newest.step));
     }
-    assert_eq!(store.verify_audit().await?, 1);
+    assert_eq!(store.verify_audit().await?.rows, 1);
     Ok(())
 }
 

@@ -73,7 +73,7 @@ async fn a_full_file_refuses_and_recovers() -> Tested {
     let store = SqliteStore::open_with(&path, normal())?;
     store.commit(transaction(&id, 1, vec![large()])).await?;
     assert_eq!(store.events(&id, 20, 9).await?.len(), 1);
-    assert_eq!(store.verify_audit().await?, 1);
+    assert_eq!(store.verify_audit().await?.rows, 1);
     Ok(())
 }
 
