@@ -17,7 +17,6 @@ impl OnTrial<'_> {
     pub(super) async fn decide(&self, state: TrialState) -> Result<Outcome<Writes>, NodeError> {
         let question = ApprovalQuestion::about(&self.shown(&state)?);
         let posed = self.cx.pose(&question, Duration::from_millis(self.reads.plan.approval.ttl_ms)).await?;
-        self.cx.progress(&format!("`tidegate approve {}` lets it go on", question.model));
         let (mut state, mut route) = (state, None);
         loop {
             let watcher = self.watcher(Some(&posed));

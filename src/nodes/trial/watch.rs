@@ -114,8 +114,9 @@ impl Watcher<'_> {
                 let report = state.ended(lasts);
                 return Ok(Stretch { settled, ..Stretch::of(TrialState { report, ..state }) });
             }
-            let until = if self.posed.is_some() { "until it is approved" } else { "until it is promoted" };
-            self.cx.progress(&state.line(self.trial.called, lasts, until));
+            let word = if self.posed.is_some() { "approve" } else { "promote" };
+            let until = format!("until `tidegate {word} {}`", self.model);
+            self.cx.progress(&state.line(self.trial.called, lasts, &until));
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
