@@ -96,6 +96,16 @@ pub async fn run_detached(app: Arc<App>, stop: watch::Receiver<Stop>) -> Result<
     Ok(())
 }
 
+/// A runner that stays for as long as its process: whenever another one has taken the home for a while, it takes it back.
+pub async fn keep_running(app: Arc<App>, stop: watch::Receiver<Stop>) {
+    while *stop.borrow() == Stop::No {
+        if let Err(failure) = run_detached(app.clone(), stop.clone()).await {
+            tracing::error!(code = failure.code, "the runner begins again: {failure}");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 /// One runner per home. The one before may be about to end, after its last look: whoever was started for something new waits for it.
 async fn lock(path: &Path) -> Result<Option<File>, Failure> {
     let open = File::options().create(true).append(true).open(path);
