@@ -21,6 +21,7 @@ use crate::workflow::ResolvedWorkflow;
 /// A graph that the server offers.
 pub struct Entry {
     workflow: ResolvedWorkflow,
+    built_in: bool,
     /// The graph.
     pub graph: Arc<CompiledGraph>,
 }
@@ -43,7 +44,7 @@ impl Catalogue {
             let workflow = app.workflow(name)?;
             // Some are only parts of others: what they read, only the graph around them writes.
             if let Ok(graph) = app.build(&workflow) {
-                all.insert(name.to_owned(), Entry { workflow, graph });
+                all.insert(name.to_owned(), Entry { workflow, built_in: true, graph });
             }
         }
         for path in folder.map_or_else(|| Ok(Vec::new()), files)? {
@@ -55,7 +56,7 @@ impl Catalogue {
                 Err(failure) => return Err(failure),
             };
             let graph = app.build(&workflow)?;
-            all.insert(name, Entry { workflow, graph });
+            all.insert(name, Entry { workflow, built_in: false, graph });
         }
         Ok(Self(all))
     }
@@ -63,6 +64,11 @@ impl Catalogue {
     /// The graph of that name.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.0.get(name)
+    }
+
+    /// Whether it is the binary's own.
+    pub fn is_built_in(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|entry| entry.built_in)
     }
 
     /// All names, sorted.

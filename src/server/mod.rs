@@ -99,7 +99,9 @@ pub async fn serve(
 
 /// Each graph has an assistant of its own from the beginning.
 async fn offer(app: &App, graphs: &Catalogue) -> Result<(), Failure> {
-    for name in graphs.names() {
+    // The newest come first in lists: those of the folder.
+    let (own, folder): (Vec<&str>, Vec<&str>) = graphs.names().partition(|name| graphs.is_built_in(name));
+    for name in own.into_iter().chain(folder) {
         let metadata = serde_json::Map::from_iter([("created_by".to_owned(), "system".into())]);
         let text = AssistantText { name: name.to_owned(), metadata, ..AssistantText::default() };
         let id = ids::assistant(name).to_string();

@@ -71,8 +71,8 @@ pub(super) struct Projection {
 }
 
 impl Projection {
-    /// Of a run, from its beginning. `standing`: the root's checkpoint before it.
-    pub fn new(run: ServedRun, wanted: Wanted, standing: Option<Checkpoint>) -> Self {
+    /// Of a run, from its beginning. `standing`: the checkpoints before it, of the root and inside the tasks that were due.
+    pub fn new(run: ServedRun, wanted: Wanted, standing: Vec<Checkpoint>) -> Self {
         let at = standing.into_iter().map(|c| (c.ns.clone(), c)).collect();
         let (begun, seen) = (BTreeSet::new(), BTreeMap::new());
         Self { run, wanted, at, begun, seen, stands: false, parts: Vec::new(), id: (0, 0) }

@@ -271,8 +271,11 @@ pub(super) async fn rejoin(
 ) -> Answer {
     let run = known(&server, &thread, &run, "Run not found").await?;
     let kwargs = &run.body.kwargs;
-    let given: Vec<String> =
-        query.iter().filter(|(key, _)| key == "stream_mode").map(|(_, mode)| mode.clone()).collect();
+    let given: Vec<String> = query
+        .iter()
+        .filter(|(key, mode)| key == "stream_mode" && !mode.is_empty())
+        .map(|(_, mode)| mode.clone())
+        .collect();
     let modes = match given.is_empty() {
         true => kwargs["stream_mode"]
             .as_array()

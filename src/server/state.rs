@@ -148,10 +148,9 @@ impl<'s> Chronicle<'s> {
             }));
         }
         next.sort();
-        let values = if newest && !partial.is_empty() { json!(of.values) } else { json!(of.values) };
         let parent = of.parent.as_ref().map(|id| shapes::pointer(&self.thread.id, of.fork, &of.ns, id.as_str()));
         Ok(json!({
-            "values": values, "next": next, "tasks": tasks, "metadata": self.metadata(of, &root),
+            "values": of.values, "next": next, "tasks": tasks, "metadata": self.metadata(of, &root),
             "created_at": shapes::time(of.at), "checkpoint": shapes::pointer(&self.thread.id, of.fork, &of.ns, of.id.as_str()),
             "parent_checkpoint": parent, "interrupts": asked_all, "checkpoint_id": of.id, "parent_checkpoint_id": of.parent,
         }))
@@ -187,9 +186,10 @@ fn graph_at(root: &Arc<CompiledGraph>, ns: &str) -> Option<Arc<CompiledGraph>> {
 }
 
 /// The state of a thread that has none yet.
-fn nothing() -> Value {
+fn nothing(thread: &ThreadId) -> Value {
     json!({
-        "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": null, "checkpoint": null,
+        "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": null,
+        "checkpoint": {"checkpoint_id": null, "thread_id": thread, "checkpoint_ns": ""},
         "parent_checkpoint": null, "interrupts": [], "checkpoint_id": null, "parent_checkpoint_id": null,
     })
 }
@@ -223,7 +223,7 @@ pub(super) async fn at_checkpoint(State(server): State<Arc<Server>>, Path(thread
 }
 
 async fn look(server: &Server, id: &ThreadId, checkpoint: Option<&str>, ns: Option<&str>, deep: bool) -> Answer {
-    let Some(thread) = server.app.store().thread(id).await? else { return Ok(Json(nothing()).into_response()) };
+    let Some(thread) = server.app.store().thread(id).await? else { return Ok(Json(nothing(id)).into_response()) };
     let of = Chronicle::of(server, thread).await?;
     let line = line(server, id, ns.unwrap_or_default()).await?;
     let newest = server.app.store().latest(id, &line).await?;

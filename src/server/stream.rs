@@ -1,6 +1,6 @@
 //! Streams of server-sent events: read from the record at the reader's pace, woken by the thread's bell. Nothing of a run waits for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,7 +169,7 @@ impl Follower {
 
     async fn begin(&mut self, run: &ServedRun) -> Answer<()> {
         let first = run.first.unwrap_or(0);
-        let standing = if first == 0 { None } else { self.standing(run, first).await? };
+        let standing = if first == 0 { Vec::new() } else { self.standing(run, first).await? };
         let projection = Projection::new(run.clone(), self.told.wanted.clone(), standing);
         if self.told.after.is_none() {
             let beginning = self.text(&projection.beginning());
@@ -180,22 +180,32 @@ impl Follower {
         Ok(())
     }
 
-    /// Where the root stood when the run began.
-    async fn standing(&self, run: &ServedRun, first: u64) -> Answer<Option<Checkpoint>> {
+    /// Where the root stood when the run began, and the graphs inside the tasks that were due there.
+    async fn standing(&self, run: &ServedRun, first: u64) -> Answer<Vec<Checkpoint>> {
         let store = self.server.app.store();
         let events = match store.events(&run.thread, 0, usize::try_from(first).unwrap_or(usize::MAX)).await {
-            Err(StoreError::NoThread(_)) => return Ok(None),
+            Err(StoreError::NoThread(_)) => return Ok(Vec::new()),
             events => events?,
         };
-        let spoken =
-            events.iter().rev().filter(|row| row.seq <= first).filter_map(speaks_of).find(|of| of.ns.is_empty());
-        let Some(spoken) = spoken else { return Ok(None) };
-        if let Some(latest) = store.latest(&run.thread, "").await?
-            && spoken.find(std::slice::from_ref(&latest)).is_some()
-        {
-            return Ok(Some(latest));
+        let mut newest: BTreeMap<Name, Spoken> = BTreeMap::new();
+        for spoken in events.iter().filter(|row| row.seq <= first).filter_map(speaks_of) {
+            newest.insert(spoken.ns.clone(), spoken);
         }
-        Ok(spoken.find(&store.history(&run.thread, "").await?))
+        let mut standing: Vec<Checkpoint> = Vec::new();
+        // The root's name is empty: it comes first.
+        for (ns, spoken) in newest {
+            let due = |root: &Checkpoint| root.frontier.iter().any(|task| ns.starts_with(&format!("{}:", task.node)));
+            if !ns.is_empty() && !standing.first().is_some_and(due) {
+                continue;
+            }
+            let latest = store.latest(&run.thread, &ns).await?;
+            let found = match latest.as_ref().and_then(|latest| spoken.find(std::slice::from_ref(latest))) {
+                Some(found) => Some(found),
+                None => spoken.find(&store.history(&run.thread, &ns).await?),
+            };
+            standing.extend(found);
+        }
+        Ok(standing)
     }
 
     async fn hear(&mut self, events: &[EventRow], asked: &[Interrupt]) -> Answer<()> {
