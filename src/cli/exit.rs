@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 47] = [
+const USAGE: [&str; 49] = [
+    "listen_not_local",
+    "listen_refused",
     "recording_invalid",
     "rule_invalid",
     "usage",

@@ -76,6 +76,10 @@ impl Executor {
     /// Goes on with everything that was accepted before.
     pub async fn recover(self: &Arc<Self>) -> Result<(), Failure> {
         for thread in self.app.database().threads_with_open_runs().await.map_err(|e| e.failure())? {
+            // Before a runner looks: they are ours to go on with.
+            if self.app.store().thread(&thread).await.map_err(|e| e.failure())?.is_some() {
+                self.app.attend(&thread).await?;
+            }
             self.kick(&thread);
         }
         for thread in self.app.database().left_over_threads().await.map_err(|e| e.failure())? {
@@ -322,6 +326,8 @@ impl Executor {
     fn clear_later(self: &Arc<Self>, thread: ThreadId) {
         let this = self.clone();
         tokio::spawn(async move {
+            // Whoever asked for the run may just be about to listen.
+            tokio::time::sleep(LOOK_EVERY).await;
             let mut waited = Duration::ZERO;
             while this.bell.is_heard(&thread) && waited < LINGER_AT_MOST {
                 tokio::time::sleep(LOOK_EVERY).await;

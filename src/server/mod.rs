@@ -76,6 +76,8 @@ pub async fn serve(
             .hint("listen on this machine alone, e.g. --listen 127.0.0.1:7310, and forward the port by ssh"));
     }
     let bell = Arc::new(Bell::default());
+    // Two owners of threads: what the runner advances, the runs of clients must not take at the same time.
+    let runner = Arc::new(App::open(home.clone(), "tidegate serve", None).await?.with_sink(bell.clone()));
     let app = Arc::new(App::open(home, "tidegate serve", None).await?.with_sink(bell.clone()));
     let graphs = Arc::new(Catalogue::of(&app, options.workflows.as_deref())?);
     offer(&app, &graphs).await?;
@@ -87,8 +89,8 @@ pub async fn serve(
     let address = listener.local_addr().unwrap_or(options.listen);
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
-    let server = Arc::new(Server { app: app.clone(), graphs, bell, executor: executor.clone(), stop: stop.clone() });
-    let runner = tokio::spawn(keep_running(app, stop.clone()));
+    let server = Arc::new(Server { app, graphs, bell, executor: executor.clone(), stop: stop.clone() });
+    let runner = tokio::spawn(keep_running(runner, stop.clone()));
     ready(address);
     connections::accept(listener, routes::router(server), stop).await;
     executor.drain(DRAIN_WITHIN).await;

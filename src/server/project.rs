@@ -119,13 +119,7 @@ impl Projection {
                 self.checkpoint(ns, row.at, &[]);
                 self.starts(ns);
             }
-            Event::Advancing { .. } => {
-                if !std::mem::replace(&mut self.stands, true) && self.at.contains_key("") {
-                    self.starts("");
-                    let open: Vec<&Interrupt> = asked.iter().filter(|asked| self.was_open(asked)).collect();
-                    self.checkpoint("", row.at, &open);
-                }
-            }
+            Event::Advancing { .. } => self.stand(row.at, asked),
             Event::NodeStarted { ns, node, .. } => self.started(ns, node, row.at),
             Event::Wrote { ns, node, path, writes } => self.wrote(ns, node, path, writes, row.at),
             Event::NodeFailed { ns, node, failure, retry_in_ms: None, handler: None, .. } => {
@@ -134,6 +128,16 @@ impl Projection {
             Event::Custom { ns, name, data, .. } if name != MESSAGE => self.tell("custom", ns, |_| data.clone()),
             _ => {}
         }
+    }
+
+    /// A run that goes on with what it finds tells that first.
+    fn stand(&mut self, at: DateTime<Utc>, asked: &[Interrupt]) {
+        if std::mem::replace(&mut self.stands, true) || !self.at.contains_key("") {
+            return;
+        }
+        self.starts("");
+        let open: Vec<&Interrupt> = asked.iter().filter(|asked| self.was_open(asked)).collect();
+        self.checkpoint("", at, &open);
     }
 
     /// Whether a question was open when the run began.

@@ -153,10 +153,11 @@ fn command(fields: &Fields) -> Answer<Value> {
     })?;
     let mut command = Map::new();
     command.extend(of.get("resume").map(|resume| ("resume".to_owned(), resume.clone())));
-    if of.get("update").is_some() {
+    // Clients send all keys, also those that say nothing.
+    if !update.is_empty() {
         command.insert("update".to_owned(), Value::Object(update));
     }
-    if let Some(goto) = goto {
+    if let Some(goto) = goto.filter(|goto| !goto.is_empty()) {
         let nodes: Vec<&str> = goto.iter().map(|node| names::node(node)).collect();
         command.insert("goto".to_owned(), json!(nodes));
     }
