@@ -7,7 +7,8 @@ import operator
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel.remote import RemoteGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
+from langgraph.errors import GraphInterrupt
 from langgraph_sdk import get_sync_client
 
 URL = sys.argv[1]
@@ -42,17 +43,45 @@ class Outer(TypedDict, total=False):
     decision: Any
 
 
+inside = {"configurable": {"thread_id": client.threads.create()["thread_id"]}}
+
+
+def release(state):
+    """Asks in the outer graph what the remote graph asks. A bare `RemoteGraph` node would send its input again when it is resumed."""
+    if not remote.get_state(inside).next:
+        try:
+            remote.invoke({"model": state["model"]}, inside)
+        except GraphInterrupt:
+            pass
+    question = remote.get_state(inside).tasks[0].interrupts[0].value
+    ended = remote.invoke(Command(resume=interrupt(question)), inside)
+    return {"log": ended["log"], "decision": ended["decision"]}
+
+
 graph = StateGraph(Outer)
 graph.add_node("before", lambda state: {"log": ["before"]})
-graph.add_node("release", RemoteGraph("approval", url=URL, name="release"))
+graph.add_node("release", release)
 graph.add_edge(START, "before")
 graph.add_edge("before", "release")
 graph.add_edge("release", END)
 outer = graph.compile(checkpointer=InMemorySaver())
-config = {"configurable": {"thread_id": client.threads.create()["thread_id"]}}
+config = {"configurable": {"thread_id": "outer"}}
 paused = outer.invoke({"model": "m"}, config)
 same("paused", [i.value["question"] for i in paused["__interrupt__"]], ["Deploy?"])
+same("the remote one waits", client.threads.get(inside["configurable"]["thread_id"])["status"], "interrupted")
 ended = outer.invoke(Command(resume="yes"), config)
 same("went on", ended["decision"], "yes")
-same("all of it", ended["log"][-3:], ["prepare", "approve", "deploy"])
+same("all of it", ended["log"], ["before", "prepare", "approve", "deploy"])
+
+# As a node by itself: the outer graph is given what the remote one leaves, and pauses where it pauses.
+graph = StateGraph(Outer)
+graph.add_node("release", RemoteGraph("approval", url=URL, name="release"))
+graph.add_edge(START, "release")
+graph.add_edge("release", END)
+bare = graph.compile(checkpointer=InMemorySaver())
+thread = client.threads.create()["thread_id"]
+paused = bare.invoke({"model": "m"}, {"configurable": {"thread_id": thread}})
+same("pauses by itself", [i.value["question"] for i in paused["__interrupt__"]], ["Deploy?"])
+client.runs.wait(thread, "approval", command={"resume": "yes"})
+same("answered beside it", remote.get_state({"configurable": {"thread_id": thread}}).values["decision"], "yes")
 print("remote ok")
