@@ -21,6 +21,18 @@ fn other_machines_are_not_served_without_keys() {
 }
 
 #[test]
+fn a_home_has_one_server() {
+    let mut server = Serve::start();
+    let second = || tidegate(server.home.path()).args(["serve", "--listen", "127.0.0.1:0"]).output().unwrap();
+    let ended = second();
+    assert_eq!(ended.status.code(), Some(4), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("(server_running)"));
+    server.kill();
+    let again = Serve::start_in(server.home.clone(), &server_support::workflows(), "127.0.0.1:0");
+    drop(again);
+}
+
+#[test]
 fn a_workflow_with_a_mistake_is_told_at_the_start() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("flows");
@@ -50,6 +62,27 @@ fn pages_of_other_machines_may_not_ask() {
     assert!(ask("localhost", "http://localhost:3000").starts_with("HTTP/1.1 200"));
     assert!(ask("localhost", "https://example.org").starts_with("HTTP/1.1 403"));
     assert!(ask("example.org", "http://localhost:3000").starts_with("HTTP/1.1 403"), "a name that leads here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_says_what_there_is() {
+    let server = Serve::start();
+    let document = server.get("/openapi.json").await;
+    let thread = server.thread().await;
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 25, "{}", paths.len());
+    for (path, operations) in paths {
+        let nowhere = "00000000-0000-4000-8000-000000000000";
+        let path = path.replace("{thread}", &thread).replace("{assistant}", "trivial");
+        let path = path.replace("{run}", nowhere).replace("{checkpoint}", nowhere).replace("{namespace}", "x");
+        for method in operations.as_object().unwrap().keys().filter(|method| *method != "delete") {
+            let answer = server.request(&method.to_uppercase(), &path, Some(json!({}))).await;
+            let (status, said) = (answer.status().as_u16(), answer.text().await.unwrap());
+            assert!(status < 500 && status != 405, "{method} {path}: {status} {said}");
+            let unknown = status == 404 && said.contains("\"Not Found\"") && !path.contains(nowhere);
+            assert!(!unknown, "{method} {path}: {said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

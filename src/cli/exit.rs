@@ -150,7 +150,8 @@ impl Exit {
             | "release_thread"
             | "release_over"
             | "route_generation_conflict"
-            | "host_is_down" => Self::Refused,
+            | "host_is_down"
+            | "server_running" => Self::Refused,
             "store_cannot_write" | "disk_full" => Self::Resumable,
             "effect_unknown" | "undo_failed" => Self::Stuck,
             code if USAGE.contains(&code) || WORKFLOW.contains(&code) => Self::Usage,

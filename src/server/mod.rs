@@ -15,6 +15,7 @@ mod error;
 mod execute;
 mod ids;
 mod names;
+mod openapi;
 mod origin;
 mod project;
 mod resume;
@@ -75,6 +76,7 @@ pub async fn serve(
             .because("no keys are configured: whoever reaches that address could release and roll back")
             .hint("listen on this machine alone, e.g. --listen 127.0.0.1:7310, and forward the port by ssh"));
     }
+    let _alone = home.hold_for_server()?;
     let bell = Arc::new(Bell::default());
     // Two owners of threads: what the runner advances, the runs of clients must not take at the same time.
     let runner = Arc::new(App::open(home.clone(), "tidegate serve", None).await?.with_sink(bell.clone()));

@@ -4,70 +4,164 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{RawPathParams, Request, State};
+use axum::handler::Handler;
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, patch, post};
+use axum::routing::{MethodFilter, on};
 use axum::{Extension, Json, RequestPartsExt, Router};
 use serde_json::json;
 
 use super::authorise::{Action, Caller, Subject, authorise};
 use super::error::{Answer, ApiError};
-use super::{Server, assistants, origin, runs, state, threads};
+use super::openapi::{Document, Said};
+use super::{Server, origin};
 
 /// Longest time until an answer begins; what waits for a run begins to answer at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
+/// Routes, each with its action and what it says of itself.
+struct Table {
+    router: Router<Arc<Server>>,
+    document: Document,
+}
+
+impl Table {
+    fn on<H: Handler<T, Arc<Server>>, T: 'static>(
+        mut self,
+        (method, path): (&str, &str),
+        action: Action,
+        said: (&'static str, &'static str, &'static str),
+        handler: H,
+    ) -> Self {
+        let filter = match method {
+            "get" => MethodFilter::GET,
+            "patch" => MethodFilter::PATCH,
+            "delete" => MethodFilter::DELETE,
+            _ => MethodFilter::POST,
+        };
+        let asks = from_fn(move |request: Request, next: Next| allowed(action, request, next));
+        self.router = self.router.route(path, on(filter, handler).layer(asks));
+        let (summary, takes, gives) = said;
+        self.document.add(method, path, Said { summary, takes, gives });
+        self
+    }
+}
+
 /// The server's routes.
 pub(super) fn router(server: Arc<Server>) -> Router {
-    let may = |action: Action, route: MethodRouter<Arc<Server>>| {
-        route.layer(from_fn(move |request, next| allowed(action, request, next)))
+    let table = Table { router: Router::new(), document: Document::default() };
+    let table = table.on(("get", "/ok"), Action::Greet, ("That it is there", "", ""), ok).on(
+        ("get", "/info"),
+        Action::Greet,
+        ("Which server it is", "", ""),
+        info,
+    );
+    let Table { router, document } = runs(one_thread(threads(assistants(table))));
+    let document = Arc::new(document.told());
+    let told = move || {
+        let document = document.clone();
+        async move { Json((*document).clone()) }
     };
-    let thread =
-        may(Action::Look, get(threads::get)).merge(may(Action::Keep, patch(threads::patch).delete(threads::delete)));
-    let assistant = may(Action::Look, get(assistants::get))
-        .merge(may(Action::Keep, patch(assistants::patch).delete(assistants::delete)));
-    let thread_state = may(Action::Look, get(state::get)).merge(may(Action::Decide, post(state::update)));
-    let thread_runs = may(Action::Look, get(runs::list)).merge(may(Action::Run, post(runs::create)));
-    let one_run = may(Action::Look, get(runs::get)).merge(may(Action::Run, axum::routing::delete(runs::delete)));
-    Router::new()
-        .route("/ok", may(Action::Greet, get(ok)))
-        .route("/info", may(Action::Greet, get(info)))
-        .route("/assistants", may(Action::Keep, post(assistants::create)))
-        .route("/assistants/search", may(Action::Look, post(assistants::search)))
-        .route("/assistants/count", may(Action::Look, post(assistants::count)))
-        .route("/assistants/{assistant}", assistant)
-        .route("/assistants/{assistant}/graph", may(Action::Look, get(assistants::graph)))
-        .route("/assistants/{assistant}/schemas", may(Action::Look, get(assistants::schemas)))
-        .route("/assistants/{assistant}/subgraphs", may(Action::Look, get(assistants::subgraphs)))
-        .route("/assistants/{assistant}/subgraphs/{namespace}", may(Action::Look, get(assistants::subgraph)))
-        .route("/assistants/{assistant}/versions", may(Action::Look, post(assistants::versions)))
-        .route("/assistants/{assistant}/latest", may(Action::Keep, post(assistants::set_latest)))
-        .route("/threads", may(Action::Keep, post(threads::create)))
-        .route("/threads/search", may(Action::Look, post(threads::search)))
-        .route("/threads/count", may(Action::Look, post(threads::count)))
-        .route("/threads/{thread}", thread)
-        .route("/threads/{thread}/state", thread_state)
-        .route("/threads/{thread}/state/checkpoint", may(Action::Look, post(state::at_checkpoint)))
-        .route("/threads/{thread}/state/{checkpoint}", may(Action::Look, get(state::at)))
-        .route("/threads/{thread}/history", may(Action::Look, get(state::history_by_query).post(state::history)))
-        .route("/threads/{thread}/runs", thread_runs)
-        .route("/threads/{thread}/runs/stream", may(Action::Run, post(runs::stream)))
-        .route("/threads/{thread}/runs/wait", may(Action::Run, post(runs::wait)))
-        .route("/threads/{thread}/runs/{run}", one_run)
-        .route("/threads/{thread}/runs/{run}/join", may(Action::Look, get(runs::join)))
-        .route("/threads/{thread}/runs/{run}/stream", may(Action::Look, get(runs::rejoin)))
-        .route("/threads/{thread}/runs/{run}/cancel", may(Action::Run, post(runs::cancel)))
-        .route("/runs", may(Action::Run, post(runs::create_stateless)))
-        .route("/runs/batch", may(Action::Run, post(runs::batch)))
-        .route("/runs/stream", may(Action::Run, post(runs::stream_stateless)))
-        .route("/runs/wait", may(Action::Run, post(runs::wait_stateless)))
+    let asks = from_fn(|request: Request, next: Next| allowed(Action::Greet, request, next));
+    router
+        .route("/openapi.json", on(MethodFilter::GET, told).layer(asks))
         .fallback(|| async { ApiError::not_found("Not Found") })
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(from_fn_with_state(server.clone(), identify))
         .layer(from_fn(in_time))
         .layer(from_fn(origin::guard))
         .with_state(server)
+}
+
+fn assistants(table: Table) -> Table {
+    use super::assistants as of;
+    const ONE: &str = "/assistants/{assistant}";
+    table
+        .on(("post", "/assistants"), Action::Keep, ("Makes an assistant", "AssistantText", "Assistant"), of::create)
+        .on(("post", "/assistants/search"), Action::Look, ("Assistants", "AssistantSearch", "[Assistant]"), of::search)
+        .on(("post", "/assistants/count"), Action::Look, ("How many there are", "AssistantSearch", ""), of::count)
+        .on(("get", ONE), Action::Look, ("An assistant", "", "Assistant"), of::get)
+        .on(("patch", ONE), Action::Keep, ("Adds a version", "AssistantText", "Assistant"), of::patch)
+        .on(("delete", ONE), Action::Keep, ("Removes it", "", "none"), of::delete)
+        .on(("get", "/assistants/{assistant}/graph"), Action::Look, ("Its graph, drawn", "", ""), of::graph)
+        .on(("get", "/assistants/{assistant}/schemas"), Action::Look, ("What it takes", "", ""), of::schemas)
+        .on(("get", "/assistants/{assistant}/subgraphs"), Action::Look, ("Graphs inside", "", ""), of::subgraphs)
+        .on(
+            ("get", "/assistants/{assistant}/subgraphs/{namespace}"),
+            Action::Look,
+            ("A graph inside", "", ""),
+            of::subgraph,
+        )
+        .on(("post", "/assistants/{assistant}/versions"), Action::Look, ("Its versions", "Page", ""), of::versions)
+        .on(
+            ("post", "/assistants/{assistant}/latest"),
+            Action::Keep,
+            ("Lets a version count", "Version", "Assistant"),
+            of::set_latest,
+        )
+}
+
+fn threads(table: Table) -> Table {
+    use super::threads as of;
+    const ONE: &str = "/threads/{thread}";
+    table
+        .on(("post", "/threads"), Action::Keep, ("Makes a thread", "ThreadCreate", "Thread"), of::create)
+        .on(("post", "/threads/search"), Action::Look, ("Threads", "ThreadSearch", "[Thread]"), of::search)
+        .on(("post", "/threads/count"), Action::Look, ("How many there are", "ThreadSearch", ""), of::count)
+        .on(("get", ONE), Action::Look, ("A thread", "", "Thread"), of::get)
+        .on(("patch", ONE), Action::Keep, ("Adds to its metadata", "ThreadPatch", "Thread"), of::patch)
+        .on(("delete", ONE), Action::Keep, ("Removes it with its runs", "", "none"), of::delete)
+}
+
+fn one_thread(table: Table) -> Table {
+    use super::state as of;
+    const STATE: &str = "/threads/{thread}/state";
+    const HISTORY: &str = "/threads/{thread}/history";
+    table
+        .on(("get", STATE), Action::Look, ("Its state", "", "ThreadState"), of::get)
+        .on(("post", STATE), Action::Decide, ("Changes its state", "StateUpdate", "StateUpdated"), of::update)
+        .on(
+            ("post", "/threads/{thread}/state/checkpoint"),
+            Action::Look,
+            ("Its state at a checkpoint", "StateWanted", "ThreadState"),
+            of::at_checkpoint,
+        )
+        .on(
+            ("get", "/threads/{thread}/state/{checkpoint}"),
+            Action::Look,
+            ("Its state at a checkpoint", "", "ThreadState"),
+            of::at,
+        )
+        .on(("get", HISTORY), Action::Look, ("Its states, newest first", "", "[ThreadState]"), of::history_by_query)
+        .on(("post", HISTORY), Action::Look, ("Its states, newest first", "History", "[ThreadState]"), of::history)
+}
+
+fn runs(table: Table) -> Table {
+    use super::runs as of;
+    const ALL: &str = "/threads/{thread}/runs";
+    const ONE: &str = "/threads/{thread}/runs/{run}";
+    const STREAM: &str = "/threads/{thread}/runs/stream";
+    const WAIT: &str = "/threads/{thread}/runs/wait";
+    table
+        .on(("get", ALL), Action::Look, ("Its runs, newest first", "", "[Run]"), of::list)
+        .on(("post", ALL), Action::Run, ("Starts a run", "RunCreate", "Run"), of::create)
+        .on(("post", STREAM), Action::Run, ("Starts a run and follows it", "RunCreate", "stream"), of::stream)
+        .on(("post", WAIT), Action::Run, ("Starts a run and waits for its values", "RunCreate", ""), of::wait)
+        .on(("get", ONE), Action::Look, ("A run", "", "Run"), of::get)
+        .on(("delete", ONE), Action::Run, ("Stops and removes it", "", "none"), of::delete)
+        .on(("get", "/threads/{thread}/runs/{run}/join"), Action::Look, ("Waits for its values", "", ""), of::join)
+        .on(("get", "/threads/{thread}/runs/{run}/stream"), Action::Look, ("Follows it", "", "stream"), of::rejoin)
+        .on(("post", "/threads/{thread}/runs/{run}/cancel"), Action::Run, ("Stops it", "", ""), of::cancel)
+        .on(
+            ("post", "/runs"),
+            Action::Run,
+            ("Starts a run of its own thread", "RunCreate", "Run"),
+            of::create_stateless,
+        )
+        .on(("post", "/runs/batch"), Action::Run, ("Starts several", "[RunCreate]", "[Run]"), of::batch)
+        .on(("post", "/runs/stream"), Action::Run, ("Starts and follows", "RunCreate", "stream"), of::stream_stateless)
+        .on(("post", "/runs/wait"), Action::Run, ("Starts and waits", "RunCreate", ""), of::wait_stateless)
 }
 
 /// Says who asks.
