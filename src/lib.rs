@@ -15,5 +15,6 @@ pub mod judge;
 pub mod nodes;
 pub mod ports;
 pub mod release;
+pub mod server;
 pub mod store;
 pub mod workflow;

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use crate::graph::Failure;
 
 /// What Tidegate makes in a home.
-const OURS: [&str; 19] = [
+const OURS: [&str; 20] = [
     "tidegate.db",
     "tidegate.db-wal",
     "tidegate.db-shm",
@@ -29,6 +29,7 @@ const OURS: [&str; 19] = [
     "runner.log",
     "runner.lock",
     "down.lock",
+    "serve.lock",
     "bench",
 ];
 /// What people put there for Tidegate.
@@ -96,6 +97,19 @@ impl Home {
     /// Held by `down` while it works.
     pub(super) fn down_lock(&self) -> PathBuf {
         self.dir.join("down.lock")
+    }
+
+    /// Held by the home's server for as long as it serves: two would take the same runs from their queues. A dead one holds it no more.
+    pub fn hold_for_server(&self) -> Result<std::fs::File, Failure> {
+        let path = self.dir.join("serve.lock");
+        let open =
+            std::fs::File::options().create(true).append(true).open(&path).map_err(|e| unusable(&self.dir, &e))?;
+        match open.try_lock() {
+            Ok(()) => Ok(open),
+            Err(_) => Err(Failure::new("server_running", format!("a server of {} runs already", self.dir.display()))
+                .because("two would take the same runs from their queues")
+                .hint("use that one, or end it first")),
+        }
     }
 
     /// The detached runner's lock and log.

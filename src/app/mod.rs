@@ -14,6 +14,7 @@ mod request;
 mod retention;
 mod runner;
 mod runs;
+mod served;
 mod settings;
 mod stops;
 mod text_file;
@@ -28,8 +29,12 @@ pub use home::Home;
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
 pub use request::{Overrides, read_request};
-pub use runner::{run_detached, spawn_detached};
+pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{Decide, Decided, OpenQuestion, Start, error_document};
+pub use served::{
+    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
+    ServedStatus, ServedThread, SortKey, ThreadSearch,
+};
 pub use settings::Settings;
 pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};

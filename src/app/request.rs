@@ -41,6 +41,19 @@ pub fn read_request(path: &Path, overrides: &Overrides) -> Result<DeployRequest,
         release_file(&full, overrides.environment.as_deref())?
     };
     request.requested_by.clone_from(&overrides.requested_by);
+    complete(request, overrides)
+}
+
+/// The request in a document that came without a file: the deployment engineer's input. Its paths are absolute.
+pub(super) fn request_of(document: &str, overrides: &Overrides) -> Result<DeployRequest, Failure> {
+    let mut request = engineer(document, None, overrides.environment.as_deref())?;
+    if overrides.requested_by.is_some() {
+        request.requested_by.clone_from(&overrides.requested_by);
+    }
+    complete(request, overrides)
+}
+
+fn complete(mut request: DeployRequest, overrides: &Overrides) -> Result<DeployRequest, Failure> {
     if let Some(steps) = &overrides.steps {
         request.canary.get_or_insert_default().steps = Some(steps.clone());
         // Nobody names steps for anything else.
@@ -98,8 +111,20 @@ fn release_file(file: &Path, environment: Option<&str>) -> Result<DeployRequest,
 
 /// The deployment engineer's input document; `modelArtifact.path` names a project with a release file, or a bare model.
 fn document(file: &Path, environment: Option<&str>) -> Result<DeployRequest, Failure> {
-    let input = EngineerInput::parse(&read(file)?).map_err(refused)?;
-    let beside = file.parent().unwrap_or(Path::new("/"));
+    engineer(&read(file)?, Some(file.parent().unwrap_or(Path::new("/"))), environment)
+}
+
+/// `beside`: from where relative paths count; without it they are refused.
+fn engineer(text: &str, beside: Option<&Path>, environment: Option<&str>) -> Result<DeployRequest, Failure> {
+    let input = EngineerInput::parse(text).map_err(refused)?;
+    if let (None, Some(path)) =
+        (beside, input.model_artifact.path.as_ref().filter(|path| !Path::new(path).is_absolute()))
+    {
+        return Err(Failure::new("request_value", format!("`modelArtifact.path` is relative: {path}"))
+            .because("there is no folder from which it could count")
+            .hint("give the absolute path"));
+    }
+    let beside = beside.unwrap_or(Path::new("/"));
     let artifact = input.model_artifact.path.as_ref().map(|path| absolute(beside, path));
     let base = match &artifact {
         Some(dir) if dir.join(RELEASE_FILE).is_file() => Some(project(dir, environment)?),

@@ -62,6 +62,11 @@ fn spawn(exe: &Path, home: &Home) -> Result<(), Failure> {
 
 /// The runner's body: advances what is due until nothing has been for a while and no question can expire.
 pub async fn run_detached(app: Arc<App>, stop: watch::Receiver<Stop>) -> Result<(), Failure> {
+    run_while(app, stop, false).await
+}
+
+/// `stays`: it ends only when it is asked to.
+async fn run_while(app: Arc<App>, stop: watch::Receiver<Stop>, stays: bool) -> Result<(), Failure> {
     let (path, _) = app.home().runner();
     let Some(lock) = lock(&path).await? else { return Ok(()) };
     let program = Program::now();
@@ -85,8 +90,8 @@ pub async fn run_detached(app: Arc<App>, stop: watch::Receiver<Stop>) -> Result<
             }
         }
         idle = if hands.active.is_empty() { idle + 1 } else { 0 };
-        let newer = hands.active.is_empty() && program.has_changed();
-        if newer || (idle >= IDLE_LOOKS && !ahead) {
+        let newer = !stays && hands.active.is_empty() && program.has_changed();
+        if newer || (!stays && idle >= IDLE_LOOKS && !ahead) {
             drop(lock);
             return if newer { program.start_again(app.home()) } else { Ok(()) };
         }
@@ -94,6 +99,17 @@ pub async fn run_detached(app: Arc<App>, stop: watch::Receiver<Stop>) -> Result<
     }
     hands.finish().await;
     Ok(())
+}
+
+/// A runner that stays for as long as its process: whenever another one has taken the home for a while, it takes it back.
+pub async fn keep_running(app: Arc<App>, stop: watch::Receiver<Stop>) {
+    while *stop.borrow() == Stop::No {
+        if let Err(failure) = run_while(app.clone(), stop.clone(), true).await {
+            tracing::error!(code = failure.code, "the runner begins again: {failure}");
+        }
+        // Another process is the home's runner for now, until nothing is due.
+        tokio::time::sleep(LOOK_SELDOM).await;
+    }
 }
 
 /// One runner per home. The one before may be about to end, after its last look: whoever was started for something new waits for it.

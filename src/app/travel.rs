@@ -112,13 +112,20 @@ impl App {
         input: Map<String, Value>,
     ) -> Result<(), Failure> {
         let thread = self.thread(id).await?;
-        let graph = self.changeable(&thread)?;
+        self.changeable(&thread)?;
         if thread.document != workflow.document {
             let message =
                 format!("run {id} began with another workflow, or with another version of `{}`", workflow.name);
             return Err(Failure::new("workflow_changed", message)
                 .hint("use the file that it began with, or another `--thread`"));
         }
+        self.input_again(id, input).await
+    }
+
+    /// The same, whatever has become of the workflow: a run goes on with the one it began with.
+    pub async fn input_again(&self, id: &ThreadId, input: Map<String, Value>) -> Result<(), Failure> {
+        let thread = self.thread(id).await?;
+        let graph = self.changeable(&thread)?;
         let input = accept_input(&thread.document, input)?;
         self.attend(id).await?;
         self.engine().input(&graph, id, &input).await.map_err(|e| e.failure())

@@ -20,6 +20,11 @@ const EMBEDDED: [(&str, &str); 8] = [
     ("rollback.yaml", include_str!("../../workflows/rollback.yaml")),
 ];
 
+/// The names of the built-in workflows.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    EMBEDDED.iter().map(|(name, _)| name.trim_end_matches(".yaml"))
+}
+
 /// The text of `file`: the home's own, else the embedded one.
 pub(super) fn text(overrides: &Path, file: &str) -> Result<String, Failure> {
     if file.contains('/') || file.contains("..") {
@@ -37,7 +42,7 @@ pub(super) fn text(overrides: &Path, file: &str) -> Result<String, Failure> {
     }
     let found = EMBEDDED.iter().find(|(name, _)| *name == file);
     found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| {
-        let known: Vec<&str> = EMBEDDED.iter().map(|(name, _)| name.trim_end_matches(".yaml")).collect();
+        let known: Vec<&str> = names().collect();
         Failure::new("workflow_unknown", format!("there is no workflow `{file}`"))
             .hint(format!("name a file, or one of: {}", known.join(", ")))
     })

@@ -134,6 +134,9 @@ pub enum Command {
     /// How fast the engine and its store are on this machine
     #[command(after_help = "Example:\n  tidegate bench --json")]
     Bench,
+    /// Offer every workflow to agent orchestrators: the LangGraph Server API, with the home's runner
+    #[command(after_help = "Example:\n  tidegate serve --workflows ./workflows")]
+    Serve(ServeArgs),
     /// Advance what nobody advances (started by tidegate itself)
     #[command(hide = true)]
     Runner,
@@ -150,6 +153,7 @@ impl Command {
             Self::Abort(_) => "tidegate abort",
             Self::Run { .. } => "tidegate run",
             Self::Runner => "tidegate runner",
+            Self::Serve(_) => "tidegate serve",
             Self::Plan(_)
             | Self::Status(_)
             | Self::List
@@ -172,6 +176,17 @@ impl Command {
             | Self::Bench => "tidegate",
         }
     }
+}
+
+/// Where to serve, and what.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The address; of this machine only
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7310")]
+    pub listen: SocketAddr,
+    /// A folder of workflow files: NAME.yaml is offered as the graph NAME
+    #[arg(long, value_name = "DIR")]
+    pub workflows: Option<PathBuf>,
 }
 
 /// What to release.

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 47] = [
+const USAGE: [&str; 49] = [
+    "listen_not_local",
+    "listen_refused",
     "recording_invalid",
     "rule_invalid",
     "usage",
@@ -148,7 +150,8 @@ impl Exit {
             | "release_thread"
             | "release_over"
             | "route_generation_conflict"
-            | "host_is_down" => Self::Refused,
+            | "host_is_down"
+            | "server_running" => Self::Refused,
             "store_cannot_write" | "disk_full" => Self::Resumable,
             "effect_unknown" | "undo_failed" => Self::Stuck,
             code if USAGE.contains(&code) || WORKFLOW.contains(&code) => Self::Usage,

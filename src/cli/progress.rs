@@ -98,6 +98,7 @@ impl EventSink for Live {
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }
+            | Event::Wrote { .. }
             | Event::Unknown => {}
         }
     }

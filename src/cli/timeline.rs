@@ -227,6 +227,7 @@ impl Account {
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }
+            | Event::Wrote { .. }
             | Event::Unknown => {}
         }
     }

@@ -45,8 +45,7 @@ pub async fn update(app: App, args: UpdateArgs, out: &Out) -> Result<Exit, Faile
         (Some(bulk), _) => supersteps(parse(bulk, "--bulk")?).map_err(plain)?,
         (None, values) => {
             let values = object(parse(values.as_deref().unwrap_or_default(), "--values")?, "--values")?;
-            let as_node = args.as_node.as_deref().unwrap_or_default().into();
-            vec![vec![StateUpdate { values, as_node }]]
+            vec![vec![StateUpdate::new(values, args.as_node.as_deref().unwrap_or_default())]]
         }
     };
     let id = app.find_thread(&args.thread).await.map_err(plain)?.id;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::channel::{apply_writes, end_step};
 use super::core::{arrive, in_order, leave, plan, settle};
-use super::{Checkpoint, CompiledGraph, END, Failure, Name, START, Source, TaskResult, Write};
+use super::{Checkpoint, CompiledGraph, END, Failure, Name, START, Source, TaskResult, Trigger, Write};
 
 /// A change of the state from outside (LangGraph's `StateUpdate`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,16 @@ pub struct StateUpdate {
     pub values: Map<String, Value>,
     /// The node as which it is written: its edges say what is due next. `START`: the first nodes are; `END`: nothing is.
     pub as_node: Name,
+    /// Nodes that are due instead of those to which that node's edges lead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goto: Vec<Name>,
+}
+
+impl StateUpdate {
+    /// `values`, as if `as_node` had written them.
+    pub fn new(values: Map<String, Value>, as_node: impl Into<Name>) -> Self {
+        Self { values, as_node: as_node.into(), goto: Vec::new() }
+    }
 }
 
 /// What comes from outside is kept with the thread: it cannot go to a channel that nothing keeps.
@@ -36,9 +46,12 @@ pub(super) fn update(
     updates: &[StateUpdate],
     at: DateTime<Utc>,
 ) -> Result<Checkpoint, Failure> {
-    for StateUpdate { values, as_node } in updates {
+    for StateUpdate { values, as_node, goto } in updates {
         if as_node != START && as_node != END && !graph.nodes.contains_key(as_node) {
             return Err(Failure::new("unknown_node", format!("there is no node `{as_node}` to update as")));
+        }
+        if let Some(to) = goto.iter().find(|to| *to != END && !graph.nodes.contains_key(*to)) {
+            return Err(Failure::new("unknown_node", format!("there is no node `{to}` to go to")));
         }
         refuse_untracked(graph, values, "a change from outside")?;
     }
@@ -53,12 +66,15 @@ pub(super) fn update(
     }
     let mut all = Vec::new();
     let mut triggers = Vec::new();
-    for StateUpdate { values, as_node } in updates {
+    for StateUpdate { values, as_node, goto } in updates {
         let writes: Vec<Write> = values.iter().map(|(k, v)| Write::new(k.clone(), v.clone())).collect();
         // As a node's: its edges are chosen by the state with its own writes.
         let mut fresh = next.values.clone();
         apply_writes(&graph.channels, &mut fresh, &writes)?;
-        triggers.extend(leave(graph, as_node, &fresh)?);
+        match goto.as_slice() {
+            [] => triggers.extend(leave(graph, as_node, &fresh)?),
+            goto => triggers.extend(goto.iter().filter(|to| *to != END).cloned().map(Trigger::Node)),
+        }
         all.extend(writes);
     }
     apply_writes(&graph.channels, &mut next.values, &all)?;
@@ -81,7 +97,7 @@ pub(super) fn fork(
 ) -> Result<Checkpoint, Failure> {
     let mut next = match as_node {
         Some(node) => {
-            let as_node = StateUpdate { values: values.clone(), as_node: node.into() };
+            let as_node = StateUpdate::new(values.clone(), node);
             update(graph, from, &[], &[as_node], at)?
         }
         None => {

@@ -72,13 +72,59 @@ pub struct Advance {
     pub durability: Durability,
     /// Asks the run to end early.
     pub stop: watch::Receiver<Stop>,
+    /// Whether the thread's events say what its nodes write ([`Event::Wrote`]): for those who follow a run by its record alone.
+    pub tells_writes: bool,
+    /// Where this run stops beside the graph's own static interrupts.
+    pub stops: Stops,
+}
+
+/// Static interrupts of one run, in its root graph (LangGraph's `interrupt_before` and `interrupt_after` of a call).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stops {
+    /// Nodes before which it stops.
+    pub before: Nodes,
+    /// Nodes behind which it stops.
+    pub after: Nodes,
+    /// The run begins with new input: no node that is due has been stopped before.
+    pub begins: bool,
+}
+
+/// Some nodes, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nodes {
+    /// These.
+    Named(BTreeSet<Name>),
+    /// All.
+    All,
+}
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self::Named(BTreeSet::new())
+    }
+}
+
+impl Nodes {
+    /// Whether it has this one.
+    pub fn contains(&self, node: &str) -> bool {
+        match self {
+            Self::Named(nodes) => nodes.contains(node),
+            Self::All => true,
+        }
+    }
 }
 
 impl Default for Advance {
     fn default() -> Self {
         // A closed channel keeps its last value: nobody will ever ask this run to stop. One for all.
         static NEVER: LazyLock<watch::Receiver<Stop>> = LazyLock::new(|| watch::channel(Stop::No).1);
-        Self { recursion_limit: 100, durability: Durability::Sync, stop: NEVER.clone() }
+        Self {
+            recursion_limit: 100,
+            durability: Durability::Sync,
+            stop: NEVER.clone(),
+            tells_writes: false,
+            stops: Stops::default(),
+        }
     }
 }
 
@@ -189,7 +235,7 @@ impl Engine {
             return Ok(RunEnd { status: thread.status, failure: None });
         }
         refuse_over(thread)?;
-        let resuming = thread.status != ThreadStatus::Pending;
+        let resuming = thread.status != ThreadStatus::Pending && !how.stops.begins;
         let recall = self.store.recall(&thread.id).await?;
         let scope = Arc::new(Scope::new(thread, self.parts(how, resuming, recorded), recall));
         let end = if let Some(unwinding) = thread.unwinding.clone() {
@@ -215,6 +261,8 @@ impl Engine {
             durability: how.durability,
             resuming,
             stop: how.stop,
+            tells_writes: how.tells_writes && recorded.is_none(),
+            stops: how.stops,
             recorded,
         }
     }

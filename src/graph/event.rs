@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CheckpointId, Failure, InterruptId, Name, Source, ThreadStatus};
+use super::{CheckpointId, Failure, InterruptId, Name, Source, TaskPath, ThreadStatus, Write};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -206,6 +206,17 @@ pub enum Event {
         /// The content.
         data: Value,
     },
+    /// What a node wrote; only in runs that are asked to say it ([`super::Advance::tells_writes`]).
+    Wrote {
+        /// Namespace.
+        ns: Name,
+        /// The node.
+        node: Name,
+        /// Its place in the superstep.
+        path: TaskPath,
+        /// Its writes, in order.
+        writes: Vec<Write>,
+    },
     /// An event of a newer version.
     #[serde(other)]
     Unknown,
@@ -239,6 +250,7 @@ impl Event {
             | Self::NodeFailed { .. }
             | Self::Cached { .. }
             | Self::Custom { .. }
+            | Self::Wrote { .. }
             | Self::Unknown => false,
         }
     }

@@ -54,7 +54,7 @@ pub use compile::{CompileErrors, FITS, Finding, Place};
 pub use context::{Context, MESSAGE};
 pub use core::CoreState;
 pub use draw::{Glow, Picture, Traced, TracedNode, dot, length, mermaid, svg};
-pub use driver::{Advance, Clock, Engine, EngineError, NewThread, RunEnd, StateSnapshot, SystemClock};
+pub use driver::{Advance, Clock, Engine, EngineError, NewThread, Nodes, RunEnd, StateSnapshot, Stops, SystemClock};
 pub use durability::Durability;
 pub use effect::{Effect, EffectCx, Effects, Probe};
 pub use event::{Event, EventRow, EventSink, NoSink};

@@ -117,7 +117,9 @@ pub(super) async fn run_namespace(
         let next = Arc::new(core::apply(graph, &checkpoint, &results, state, scope.now())?);
         let stops = !next.ended()
             && may_stop(scope, &next)
-            && results.iter().any(|r| graph.interrupt_after.contains(r.node.as_str()));
+            && results
+                .iter()
+                .any(|r| graph.interrupt_after.contains(r.node.as_str()) || stops_after(scope, ns, &r.node));
         let mut records = commit_points(scope, graph, &results);
         records.extend(stop_record(scope, graph, &next, stops));
         keep(scope, graph, &next, records).await?;
@@ -166,7 +168,15 @@ fn may_stop(scope: &Scope, checkpoint: &Checkpoint) -> bool {
 
 /// Whether a static interrupt lies before what is due.
 fn stands_before(scope: &Scope, graph: &CompiledGraph, checkpoint: &Checkpoint) -> bool {
-    may_stop(scope, checkpoint) && checkpoint.frontier.iter().any(|t| graph.interrupt_before.contains(&t.node))
+    let stops = |node: &Name| {
+        graph.interrupt_before.contains(node) || (checkpoint.ns.is_empty() && scope.stops.before.contains(node))
+    };
+    may_stop(scope, checkpoint) && checkpoint.frontier.iter().any(|t| stops(&t.node))
+}
+
+/// Whether this run, rather than its graph, stops behind a node.
+fn stops_after(scope: &Scope, ns: &str, node: &str) -> bool {
+    ns.is_empty() && scope.stops.after.contains(node)
 }
 
 /// A checkpoint at which the run will stop says so in its own transaction: found `running` after a crash, it would be passed.
@@ -272,7 +282,7 @@ async fn superstep(
             }
         };
         let Finished { result, state } = ended?;
-        scope.sink.result(&checkpoint.ns, &result);
+        scope.ended(graph, &checkpoint.ns, &result);
         return Ok((vec![result], state));
     }
     Ok((siblings(scope, graph, checkpoint, partial, stop).await?, None))
@@ -315,7 +325,7 @@ async fn siblings(
         while let Some(end) = ended {
             match end {
                 Ok(finished) => {
-                    scope.sink.result(&checkpoint.ns, &finished.result);
+                    scope.ended(graph, &checkpoint.ns, &finished.result);
                     results.push(finished.result);
                 }
                 Err(error) => worst = Some(worse(worst, error)),

@@ -12,15 +12,16 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::driver::Clock;
+use super::driver::{Clock, Stops};
 use super::durability::Behind;
 use super::effect::{EffectCx, Effects, Probe};
 use super::idle::Vigil;
 use super::journal::{Entry, EntryEvent, EntryKind, EntryStatus, Interrupt, JournalKey};
 use super::replay::Recorded;
+use super::untracked::tracked_result;
 use super::{
-    Alarm, Checkpoint, Durability, Event, EventSink, Failure, InterruptId, NodeError, Partial, Recall, Record, Store,
-    StoreError, Thread, ThreadId,
+    Alarm, Checkpoint, CompiledGraph, Durability, Event, EventSink, Failure, InterruptId, Name, NodeError, Partial,
+    Recall, Record, Store, StoreError, TaskResult, Thread, ThreadId,
 };
 
 /// Whether and how a run is asked to end early.
@@ -51,6 +52,10 @@ pub(super) struct Scope {
     /// The run continues a thread that stood at a static interrupt: the first superstep passes.
     pub resuming: bool,
     pub stop: watch::Receiver<Stop>,
+    /// Whether events say what nodes write.
+    pub tells_writes: bool,
+    /// Where this run stops beside the graph's own static interrupts.
+    pub stops: Stops,
     /// Set in a replay: nothing is performed, everything is looked up here.
     pub recorded: Option<Arc<Recorded>>,
     /// Tasks that must show signs of life.
@@ -90,6 +95,8 @@ pub(super) struct ScopeParts {
     pub durability: Durability,
     pub resuming: bool,
     pub stop: watch::Receiver<Stop>,
+    pub tells_writes: bool,
+    pub stops: Stops,
     pub recorded: Option<Arc<Recorded>>,
 }
 
@@ -118,6 +125,8 @@ impl Scope {
             recursion_limit: parts.recursion_limit,
             resuming: parts.resuming,
             stop: parts.stop,
+            tells_writes: parts.tells_writes,
+            stops: parts.stops,
             recorded: parts.recorded,
             vigil: Arc::default(),
             memory: Mutex::new(memory),
@@ -161,6 +170,15 @@ impl Scope {
             memory.waiting.reserve(6);
         }
         memory.waiting.push(Record::Event(event));
+    }
+
+    /// A task of `ns` has ended with `result`.
+    pub fn ended(&self, graph: &CompiledGraph, ns: &Name, result: &TaskResult) {
+        self.sink.result(ns, result);
+        if self.tells_writes {
+            let TaskResult { path, node, writes, .. } = tracked_result(graph, result).into_owned();
+            self.later(Event::Wrote { ns: ns.clone(), node, path, writes });
+        }
     }
 
     /// Records that go along with the next commit.

@@ -25,7 +25,7 @@ impl Engine {
         values: &Map<String, Value>,
         as_node: &str,
     ) -> Result<(), EngineError> {
-        let update = StateUpdate { values: values.clone(), as_node: as_node.into() };
+        let update = StateUpdate::new(values.clone(), as_node);
         self.bulk_update(graph, id, &[vec![update]]).await
     }
 

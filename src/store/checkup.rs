@@ -11,7 +11,7 @@ use super::fault::{Done, Fault, decode, nanos};
 use crate::graph::{Liveness, Owner, StoreError, ThreadId, ThreadStatus};
 
 /// All tables, parents first: what is not named here a repair or a salvage leaves behind.
-pub(super) const TABLES: [&str; 15] = [
+pub(super) const TABLES: [&str; 19] = [
     "threads",
     "thread_origins",
     "labels",
@@ -27,6 +27,10 @@ pub(super) const TABLES: [&str; 15] = [
     "items",
     "audit",
     "ml_deployments",
+    "assistants",
+    "assistant_versions",
+    "api_threads",
+    "api_runs",
 ];
 
 /// Most sentences of one kind: a damaged file has thousands, and the first say it all.

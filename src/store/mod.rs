@@ -29,6 +29,7 @@ mod records;
 mod releases;
 mod repair;
 mod salvage;
+mod served;
 mod sqlite;
 mod threads;
 mod writer;
@@ -42,4 +43,8 @@ pub use open::{Options, Synchronous};
 pub use prune::{Prune, Pruned, RETENTION};
 pub use repair::{RepairError, Repaired, repair};
 pub use salvage::{Salvaged, salvage};
+pub use served::{
+    Accepted, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun, ServedStatus,
+    ServedThread, SortKey, ThreadSearch,
+};
 pub use sqlite::SqliteStore;

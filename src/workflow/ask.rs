@@ -9,16 +9,23 @@ use serde_json::{Value, json};
 
 use crate::graph::{ChannelType, Context, DynNode, Failure, Field, NodeError, NodeInfo, Produced, View, Write};
 
+use super::names::Names;
 use super::{Expression, json_schema, names};
 
 pub(super) const KIND: &str = "ask";
+/// What `set` calls the answer.
+pub(super) const ANSWER: &str = "answer";
 
 /// What a file says of an `ask` node; stands beside `type`, not under `with`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AskSpec {
     pub prompt: String,
-    pub into: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into: Option<String>,
+    /// Channel → CEL expression of what the node sees, and of `answer`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,7 +34,8 @@ pub(super) struct AskSpec {
 
 pub(super) struct Ask {
     prompt: Expression,
-    into: String,
+    into: Option<String>,
+    set: Vec<(String, Expression)>,
     answer: Option<jsonschema::Validator>,
     expired: Option<Expression>,
     parameters: Value,
@@ -38,7 +46,22 @@ impl Ask {
         let parameters = json!(spec);
         let answer = spec.answer.as_ref().map(validator).transpose()?;
         let expired = spec.expired.as_deref().map(Expression::compile).transpose()?;
-        Ok(Self { prompt: Expression::compile(&spec.prompt)?, into: spec.into, answer, expired, parameters })
+        let compiled = |(channel, source): (String, String)| Ok((channel, Expression::compile(&source)?));
+        let set = spec.set.into_iter().map(compiled).collect::<Result<_, Failure>>()?;
+        Ok(Self { prompt: Expression::compile(&spec.prompt)?, into: spec.into, set, answer, expired, parameters })
+    }
+}
+
+impl Ask {
+    /// What is read of the state: in `set` the answer is no channel.
+    fn reads(&self, asked: &Names, expired: Option<&Names>) -> Option<BTreeMap<String, Field>> {
+        let mut set = names::reads(self.set.iter().map(|(_, value)| value.names()), [])?;
+        set.remove(ANSWER);
+        let mut reads = names::reads([asked], expired)?;
+        for (name, field) in set {
+            reads.entry(name).or_insert(field).required |= field.required;
+        }
+        Some(reads)
     }
 }
 
@@ -60,13 +83,15 @@ impl DynNode for Ask {
     fn info(&self) -> NodeInfo {
         let any = Field { kind: ChannelType::Any, required: false };
         let (asked, expired) = (self.prompt.names(), self.expired.as_ref().map(Expression::names));
+        let written: Vec<String> =
+            self.into.iter().chain(self.set.iter().map(|(channel, _)| channel)).cloned().collect();
         NodeInfo {
             kind: KIND.to_owned(),
             version: 1,
-            reads: names::reads([asked], expired),
-            writes: Some(BTreeMap::from([(self.into.clone(), any)])),
-            always_writes: vec![self.into.clone()],
-            answers_into: Some(self.into.clone()),
+            reads: self.reads(asked, expired),
+            writes: Some(written.iter().map(|channel| (channel.clone(), any)).collect()),
+            always_writes: written,
+            answers_into: self.into.clone(),
             parameters: self.parameters.clone(),
             ..NodeInfo::default()
         }
@@ -89,6 +114,11 @@ impl DynNode for Ask {
             }
             (answer, _) => answer?,
         };
-        Ok(Produced { writes: vec![Write::new(self.into.clone(), answer)], goto: Vec::new() })
+        let mut seen = view.0.clone();
+        seen.insert(ANSWER, answer.clone());
+        let set = self.set.iter().map(|(channel, value)| Ok(Write::new(channel.clone(), value.value(&seen)?)));
+        let set = set.collect::<Result<Vec<_>, Failure>>()?;
+        let into = self.into.iter().map(|into| Write::new(into.clone(), answer.clone()));
+        Ok(Produced { writes: into.chain(set).collect(), goto: Vec::new() })
     }
 }

@@ -45,7 +45,7 @@ fn check_channel(name: &str, channel: &Channel, path: &Path, faults: &mut Faults
 fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
     let kind = node.kind.as_str();
     let own = [
-        ("set", node.set.is_some(), kind == expr::KIND),
+        ("set", node.set.is_some(), [expr::KIND, ask::KIND].contains(&kind)),
         ("goto", node.goto.is_some(), kind == expr::KIND),
         ("prompt", node.prompt.is_some(), kind == ask::KIND),
         ("into", node.into.is_some(), kind == ask::KIND),
@@ -68,9 +68,9 @@ fn check_node(name: &str, node: &NodeSpec, path: &Path, faults: &mut Faults) {
         faults.push(path.clone(), failure);
     }
     if kind == ask::KIND {
-        for (key, _) in
-            [("prompt", &node.prompt), ("into", &node.into)].into_iter().filter(|(_, given)| given.is_none())
-        {
+        let kept = node.into.is_some() || node.set.as_ref().is_some_and(|set| !set.is_empty());
+        let needed = [("prompt", node.prompt.is_some()), ("into", kept)];
+        for (key, _) in needed.into_iter().filter(|(_, given)| !given) {
             faults.push(path.clone(), Failure::new("missing_key", format!("`{name}` asks, but has no `{key}`")));
         }
     }
@@ -169,14 +169,18 @@ fn expressions(file: &WorkflowFile, channels: &BTreeMap<String, Channel>, path: 
         let sent = file.edges.iter().filter_map(|edge| edge.send.as_ref()).filter(|send| send.to == *name);
         let mut seen: BTreeSet<&str> = declared.clone();
         seen.extend(sent.map(|send| send.name.as_str()));
-        let mut sources: Vec<(Path, &str)> = Vec::new();
-        sources
-            .extend(node.set.iter().flatten().map(|(channel, source)| (under(&at, ["set", channel]), source.as_str())));
-        sources.extend(node.prompt.iter().map(|source| (under(&at, ["prompt"]), source.as_str())));
-        for (source_at, source) in sources {
+        let answered = (node.kind == ask::KIND).then_some(ask::ANSWER);
+        let mut sources: Vec<(Path, &str, Option<&str>)> = Vec::new();
+        let set = node.set.iter().flatten();
+        sources.extend(set.map(|(channel, source)| (under(&at, ["set", channel]), source.as_str(), answered)));
+        sources.extend(node.prompt.iter().map(|source| (under(&at, ["prompt"]), source.as_str(), None)));
+        for (source_at, source, more) in sources {
             match Expression::compile(source) {
                 // A node of a type that is not known here may send anything.
-                Ok(compiled) if !foreign => check_names(compiled.names(), &seen, &source_at, faults),
+                Ok(compiled) if !foreign => {
+                    let seen: BTreeSet<&str> = seen.iter().copied().chain(more).collect();
+                    check_names(compiled.names(), &seen, &source_at, faults);
+                }
                 Ok(_) => {}
                 Err(failure) => faults.push(source_at, failure),
             }

@@ -91,7 +91,7 @@ pub struct NodeSpec {
     /// Its type: `expr`, `ask`, `subgraph`, or one that the binary adds.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `expr`: channel → CEL expression, all evaluated on what the node sees.
+    /// `expr` and `ask`: channel → CEL expression, all evaluated on what the node sees; of `ask` also on its `answer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<BTreeMap<String, String>>,
     /// `expr`: where to go beside the edges; the first case that holds.

@@ -190,6 +190,21 @@ fn what_makes_no_sense_has_its_place() {
 }
 
 #[test]
+fn an_ask_sets_channels_of_its_answer() {
+    let asks = |set: &str| GOOD.replacen("into: x, ttl", &format!("set: {{ {set} }}, ttl"), 1);
+    let graph = load(&asks("n: answer + x"), "w.yaml", &no_files).unwrap().build(&NodeTypes::generic()).unwrap();
+    let info = &graph.nodes()["ask"].info;
+    assert_eq!((&info.always_writes, &info.answers_into), (&vec!["n".to_owned()], &None));
+    let reads: Vec<&String> = info.reads.as_ref().unwrap().keys().collect();
+    assert_eq!(reads, ["x"], "the answer is no channel");
+    assert_told(&refused(&asks("n: y")), "unknown_name", &["w.yaml:12:", "`y`", "answer"]);
+    assert_told(&refused(&asks("z: answer")), "undeclared_channel", &["`z`"]);
+    let prompt = GOOD.replacen("prompt: \"'go?'\"", "prompt: answer", 1);
+    assert_told(&refused(&prompt), "unknown_name", &["`answer`"]);
+    assert_told(&refused(&GOOD.replacen("into: x, ", "", 1)), "missing_key", &["`into`"]);
+}
+
+#[test]
 fn all_errors_are_told_at_once() {
     let text = GOOD.replace("x + 1", "x +").replace("to: ask }", "to: asc }");
     let parts = ["has 2 errors", "w.yaml:9:15", "w.yaml:15:", "bad_expression"];

@@ -9,6 +9,7 @@ mod disk;
 mod effects;
 mod faults;
 mod flow;
+mod followed;
 mod interrupts;
 mod items;
 mod leases;

@@ -159,7 +159,7 @@ async fn durable_at_its_exit_a_run_keeps_its_last_checkpoint_alone() {
 }
 
 fn update(as_node: &str, values: serde_json::Value) -> StateUpdate {
-    StateUpdate { values: object(values), as_node: as_node.into() }
+    StateUpdate::new(object(values), as_node)
 }
 
 #[tokio::test]

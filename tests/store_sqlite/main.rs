@@ -5,6 +5,7 @@ mod file;
 mod growth;
 mod processes;
 mod repair;
+mod served;
 mod writing;
 
 use std::collections::BTreeMap;

@@ -174,7 +174,7 @@ proptest! {
             let sorted: Vec<TaskResult> = left.iter().filter(|r| seen.contains(r)).cloned().collect();
             prop_assert_eq!(look(&graph, &here, &seen), look(&graph, &here, &sorted));
             let values = Map::from_iter([("sum".to_owned(), json!(2))]);
-            let outside = [StateUpdate { values, as_node: NODES[tape.below(6)].into() }];
+            let outside = [StateUpdate::new(values, NODES[tape.below(6)])];
             let from_outside = |finished: &[TaskResult]| update(&graph, &here, finished, &outside, now()).map(|c| same(&c));
             prop_assert_eq!(from_outside(&seen), from_outside(&sorted));
             holds(&here, one)?;

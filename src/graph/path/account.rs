@@ -94,6 +94,7 @@ impl Account {
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }
+            | Event::Wrote { .. }
             | Event::Unknown => {}
         }
     }

@@ -1,0 +1,136 @@
+//! What the server offers of a home: its graphs by name, and how their threads begin.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::request::request_of;
+use super::stops::needs_host;
+use super::workflows::{self, MODEL_DEPLOYER, ROLLBACK};
+use super::{App, Overrides, Start};
+use crate::graph::{CompiledGraph, Failure, ThreadId};
+use crate::release::DeployRequest;
+pub use crate::store::{
+    Accepted, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun, ServedStatus,
+    ServedThread, SortKey, ThreadSearch,
+};
+use crate::workflow::ResolvedWorkflow;
+
+/// A graph that the server offers.
+pub struct Entry {
+    workflow: ResolvedWorkflow,
+    built_in: bool,
+    /// The graph.
+    pub graph: Arc<CompiledGraph>,
+}
+
+impl Entry {
+    /// The workflow's document.
+    pub fn document(&self) -> &Value {
+        &self.workflow.document
+    }
+}
+
+/// The graphs that the server offers, by name.
+pub struct Catalogue(BTreeMap<String, Entry>);
+
+impl Catalogue {
+    /// Every built-in workflow that is one by itself, and every `NAME.yaml` in `folder` that has a name.
+    pub fn of(app: &App, folder: Option<&Path>) -> Result<Self, Failure> {
+        let mut all = BTreeMap::new();
+        for name in workflows::names() {
+            let workflow = app.workflow(name)?;
+            // Some are only parts of others: what they read, only the graph around them writes.
+            if let Ok(graph) = app.build(&workflow) {
+                all.insert(name.to_owned(), Entry { workflow, built_in: true, graph });
+            }
+        }
+        for path in folder.map_or_else(|| Ok(Vec::new()), files)? {
+            let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
+            let workflow = match app.workflow(&path.to_string_lossy()) {
+                Ok(workflow) => workflow,
+                // Without a name it is a subgraph's file.
+                Err(failure) if failure.code == "missing_key" => continue,
+                Err(failure) => return Err(failure),
+            };
+            let graph = app.build(&workflow)?;
+            all.insert(name, Entry { workflow, built_in: false, graph });
+        }
+        Ok(Self(all))
+    }
+
+    /// The graph of that name.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.0.get(name)
+    }
+
+    /// Whether it is the binary's own.
+    pub fn is_built_in(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|entry| entry.built_in)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
+    let unreadable = |e: std::io::Error| {
+        Failure::new("workflow_unreadable", format!("{} cannot be read", folder.display()))
+            .because(e.to_string())
+            .hint("name a folder with workflow files: --workflows DIR")
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|e| e == "yaml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+impl App {
+    /// Accepts a thread of one of the server's graphs. A release begins with the deployment engineer's document, or with
+    /// `{"request": …}`.
+    pub async fn begin_served(
+        &self,
+        id: &ThreadId,
+        entry: &Entry,
+        input: Map<String, Value>,
+        by: &str,
+    ) -> Result<(), Failure> {
+        let invalid = |what: &str, e: serde_json::Error| {
+            Failure::new("request_invalid", format!("`{what}` cannot be read")).because(e.to_string())
+        };
+        match entry.workflow.name.as_str() {
+            MODEL_DEPLOYER => {
+                let mut request: DeployRequest = match input.get("request") {
+                    Some(request) => serde_json::from_value(request.clone()).map_err(|e| invalid("request", e))?,
+                    None => request_of(&Value::Object(input).to_string(), &Overrides::default())?,
+                };
+                request.requested_by.get_or_insert_with(|| by.to_owned());
+                self.start_deploy_as(Start { id: Some(id.clone()), approved_by: None }, &request).await?;
+            }
+            ROLLBACK => {
+                let asked = input.get("rollback").cloned().unwrap_or_default();
+                let request = serde_json::from_value(asked).map_err(|e| invalid("rollback", e))?;
+                self.start_rollback_as(Some(id.clone()), &request).await?;
+            }
+            _ => {
+                self.accept(Some(id.clone()), &entry.workflow, input, BTreeMap::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a thread releases a model, or takes one back: then its state is changed by nobody from outside.
+    pub async fn is_release(&self, id: &ThreadId) -> Result<bool, Failure> {
+        let thread = self.store().thread(id).await.map_err(|e| e.failure())?;
+        Ok(thread.is_some_and(|thread| needs_host(&thread)))
+    }
+}

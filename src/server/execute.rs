@@ -1,0 +1,408 @@
+//! Runs: each thread's queue, one run at a time, taken on by the engine. What this holds is only what is under way; everything else is rows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::apply::Found;
+use super::bell::Bell;
+use super::run_body;
+use super::shapes;
+use crate::app::{App, Catalogue, RunStatus, ServedRun};
+use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
+
+/// Runs that are advanced at once: enough for those that wait for programs and services, few enough for the memory that each takes. Runs
+/// that sleep or wait for a person hold no place.
+const MOST_AT_ONCE: usize = 256;
+/// How often a run looks that waits for a timer, a signal, or another process: nobody tells it of those.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the thread of a run without one stays for those who still read its stream.
+const LINGER_AT_MOST: Duration = Duration::from_secs(600);
+
+/// How a run that is under way is to end early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cancel {
+    /// It stays as far as it came.
+    Interrupt,
+    /// It is taken back.
+    Rollback,
+}
+
+struct Hand {
+    /// What the engine looks at.
+    stop: watch::Sender<Stop>,
+    /// The run that is to end early, and how.
+    cancel: Option<(String, Cancel)>,
+    /// The run that is under way.
+    current: Option<String>,
+    /// Somebody has changed the queue.
+    again: Arc<Notify>,
+}
+
+/// Takes runs from their threads' queues.
+pub(super) struct Executor {
+    pub(super) app: Arc<App>,
+    pub(super) graphs: Arc<Catalogue>,
+    bell: Arc<Bell>,
+    hands: Mutex<HashMap<ThreadId, Hand>>,
+    places: Arc<Semaphore>,
+    /// Set when the server ends.
+    draining: watch::Sender<bool>,
+    user: String,
+}
+
+impl Executor {
+    pub fn new(app: Arc<App>, graphs: Arc<Catalogue>, bell: Arc<Bell>) -> Arc<Self> {
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+        let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+        let (draining, places) = (watch::channel(false).0, Arc::new(Semaphore::new(MOST_AT_ONCE)));
+        Arc::new(Self { app, graphs, bell, hands: Mutex::default(), places, draining, user })
+    }
+
+    /// The one user of this machine who can ask.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    fn hands(&self) -> MutexGuard<'_, HashMap<ThreadId, Hand>> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with everything that was accepted before.
+    pub async fn recover(self: &Arc<Self>) -> Result<(), Failure> {
+        for thread in self.app.database().threads_with_open_runs().await.map_err(|e| e.failure())? {
+            // Before a runner looks: they are ours to go on with.
+            if self.app.store().thread(&thread).await.map_err(|e| e.failure())?.is_some() {
+                self.app.attend(&thread).await?;
+            }
+            self.kick(&thread);
+        }
+        for thread in self.app.database().left_over_threads().await.map_err(|e| e.failure())? {
+            self.app.database().delete_api_thread(&thread).await.map_err(|e| e.failure())?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a thread's queue is worked on.
+    pub fn kick(self: &Arc<Self>, thread: &ThreadId) {
+        if *self.draining.borrow() {
+            return;
+        }
+        let mut hands = self.hands();
+        if let Some(hand) = hands.get(thread) {
+            hand.again.notify_one();
+            return;
+        }
+        let again = Arc::new(Notify::new());
+        let hand = Hand { stop: watch::channel(Stop::No).0, cancel: None, current: None, again: again.clone() };
+        hands.insert(thread.clone(), hand);
+        let (this, thread) = (self.clone(), thread.clone());
+        tokio::spawn(async move { this.work(thread, again).await });
+    }
+
+    async fn work(self: Arc<Self>, thread: ThreadId, again: Arc<Notify>) {
+        loop {
+            match self.work_off(&thread, &again).await {
+                Ok(()) if !*self.draining.borrow() => {
+                    // Under the lock nobody can add to the queue unseen: `kick` comes after the row.
+                    let mut hands = self.hands();
+                    if again.notified().now_or_never().is_some() {
+                        continue;
+                    }
+                    hands.remove(&thread);
+                    return;
+                }
+                Ok(()) => break,
+                Err(failure) => {
+                    tracing::warn!(thread = %thread, code = failure.code, "a run waits: {failure}");
+                    tokio::time::sleep(LOOK_EVERY * 4).await;
+                }
+            }
+            if *self.draining.borrow() {
+                break;
+            }
+        }
+        self.hands().remove(&thread);
+    }
+
+    /// Works the queue off as far as it is due.
+    async fn work_off(self: &Arc<Self>, thread: &ThreadId, again: &Notify) -> Result<(), Failure> {
+        let mut draining = self.draining.subscribe();
+        while !*draining.borrow() {
+            let open = self.app.database().open_runs(thread).await.map_err(|e| e.failure())?;
+            let running = open.iter().find(|run| run.status == RunStatus::Running);
+            let Some(run) = running.or(open.first()).cloned() else { return Ok(()) };
+            let ahead = (run.due_at - Utc::now()).to_std().unwrap_or_default();
+            if run.status == RunStatus::Pending && !ahead.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(ahead) => {}
+                    () = again.notified() => {}
+                    _ = draining.changed() => {}
+                }
+                continue;
+            }
+            self.run(run).await?;
+        }
+        Ok(())
+    }
+
+    /// One run from its beginning, or from where a crash left it, to its end.
+    async fn run(self: &Arc<Self>, mut run: ServedRun) -> Result<(), Failure> {
+        let of = |e: crate::graph::StoreError| e.failure();
+        let database = self.app.database();
+        let known = self.app.store().thread(&run.thread).await.map_err(of)?.is_some();
+        let found = if run.status == RunStatus::Running {
+            let events = match known {
+                true => self.app.store().events(&run.thread, run.first.unwrap_or(0), usize::MAX).await.map_err(of)?,
+                false => Vec::new(),
+            };
+            Found::new(events)
+        } else {
+            let first = if known { self.last_event(&run.thread).await? } else { 0 };
+            let at = Utc::now();
+            if !database.begin_run(&run.id, first, at).await.map_err(of)? {
+                return Ok(());
+            }
+            (run.first, run.updated_at) = (Some(first), at);
+            Found::new(Vec::new())
+        };
+        let mut stop = self.take_up(&run);
+        self.bell.ring(&run.thread);
+        let ended = match self.apply(&run, &found).await {
+            Ok(()) => self.advance(&run, &found, &mut stop).await,
+            Err(failure) if is_passing(&failure) => return Err(failure),
+            Err(failure) => Err(failure),
+        };
+        match ended {
+            Ok(None) => Ok(()),
+            Ok(Some(end)) => self.ended(&run, end.status, end.failure).await,
+            Err(failure) if is_passing(&failure) => Err(failure),
+            Err(failure) => self.ended(&run, ThreadStatus::Failed, Some(failure)).await,
+        }
+    }
+
+    /// The hand's stop, free of what was meant for the run before.
+    fn take_up(&self, run: &ServedRun) -> watch::Receiver<Stop> {
+        let mut hands = self.hands();
+        let hand = hands.entry(run.thread.clone()).or_insert_with(|| Hand {
+            stop: watch::channel(Stop::No).0,
+            cancel: None,
+            current: None,
+            again: Arc::new(Notify::new()),
+        });
+        hand.current = Some(run.id.clone());
+        let meant = hand.cancel.as_ref().is_some_and(|(id, _)| *id == run.id);
+        let wanted = match (*self.draining.borrow(), meant) {
+            (true, _) => Stop::Drain,
+            (false, true) => Stop::Hold,
+            (false, false) => {
+                hand.cancel = None;
+                Stop::No
+            }
+        };
+        hand.stop.send_replace(wanted);
+        hand.stop.subscribe()
+    }
+
+    /// Lets the engine take the thread on until it rests. `None`: the server ends, the run goes on with the next one.
+    async fn advance(
+        &self,
+        run: &ServedRun,
+        found: &Found,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<Option<RunEnd>, Failure> {
+        let mut rested = found.was_advanced();
+        let mut bell = self.bell.listen(&run.thread);
+        loop {
+            let thread = self.app.thread(&run.thread).await?;
+            let asked = *stop.borrow_and_update();
+            if asked == Stop::Drain {
+                return Ok(None);
+            }
+            let elsewhere =
+                thread.owner.as_ref().is_some_and(|owner| owner != self.app.owner() && self.app.is_alive(owner));
+            let rests =
+                !matches!(thread.status, ThreadStatus::Pending | ThreadStatus::Running | ThreadStatus::Sleeping);
+            if rested && rests && !elsewhere {
+                return Ok(Some(RunEnd { status: thread.status, failure: thread.failure }));
+            }
+            let sleeps = rested && thread.status == ThreadStatus::Sleeping && !self.app.is_due(&thread).await?;
+            if elsewhere || sleeps {
+                if asked == Stop::Hold && elsewhere {
+                    self.app.let_go(&run.thread, true, "runs cancel").await?;
+                    rested = true;
+                } else if asked == Stop::Hold {
+                    self.app.engine().hold(&run.thread).await.map_err(|e| e.failure())?;
+                } else {
+                    rested = true;
+                    let wake = thread.wake.as_ref().and_then(|alarm| (alarm.at - Utc::now()).to_std().ok());
+                    let pause = wake.unwrap_or(LOOK_EVERY).clamp(Duration::from_millis(1), LOOK_EVERY);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = bell.changed() => {}
+                        _ = stop.changed() => {}
+                    }
+                }
+                continue;
+            }
+            let place = self.places.acquire().await;
+            let how = Advance { stop: stop.clone(), ..run_body::advance(&run.body) };
+            let end = self.app.advance_approved(&run.thread, how).await;
+            drop(place);
+            rested = true;
+            match end {
+                // Somebody else has just taken it: then it is theirs until it rests.
+                Err(failure) if failure.code == "lease_held" => {}
+                Err(failure) => return Err(failure),
+                Ok(end) if end.status == ThreadStatus::Sleeping => {}
+                Ok(end) if end.status == ThreadStatus::Running => {
+                    if *stop.borrow() == Stop::Drain {
+                        return Ok(None);
+                    }
+                    // Held here, or let go because somebody else asked for it; what became of it stands in its row.
+                    tokio::task::yield_now().await;
+                    if self.app.thread(&run.thread).await?.status == ThreadStatus::Running {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
+                }
+                Ok(end) => return Ok(Some(end)),
+            }
+        }
+    }
+
+    /// The run's end becomes durable, then whoever waits is told.
+    async fn ended(
+        self: &Arc<Self>,
+        run: &ServedRun,
+        status: ThreadStatus,
+        failure: Option<Failure>,
+    ) -> Result<(), Failure> {
+        let of = |e: crate::graph::StoreError| e.failure();
+        let cancel = self.hands().get(&run.thread).and_then(|hand| hand.cancel.clone()).filter(|(id, _)| *id == run.id);
+        let known = self.app.store().thread(&run.thread).await.map_err(of)?;
+        let stopped = cancel.is_some() && status == ThreadStatus::Interrupted;
+        if let Some((_, Cancel::Rollback)) = cancel
+            && status != ThreadStatus::Succeeded
+        {
+            self.take_back(run).await?;
+            self.app.database().delete_run(&run.id).await.map_err(of)?;
+            self.bell.ring(&run.thread);
+            return Ok(());
+        }
+        let open = self.app.store().interrupts(Some(&run.thread), true).await.map_err(of)?;
+        let (word, error) = match status {
+            _ if stopped => (RunStatus::Interrupted, None),
+            ThreadStatus::Succeeded | ThreadStatus::Interrupted | ThreadStatus::Sleeping => (RunStatus::Success, None),
+            ThreadStatus::Cancelled => (RunStatus::Interrupted, failure),
+            ThreadStatus::Pending | ThreadStatus::Running | ThreadStatus::Failed | ThreadStatus::Stuck => {
+                let unknown = || Failure::new("not_finished", format!("the run is {}", status.word()));
+                (RunStatus::Error, Some(failure.unwrap_or_else(unknown)))
+            }
+        };
+        let outcome = json!({
+            "stands": !stopped && status == ThreadStatus::Interrupted,
+            "interrupts": if stopped { Vec::new() } else { open },
+            "error": error.as_ref().map(shapes::error),
+        });
+        let last = if known.is_some() { self.last_event(&run.thread).await? } else { 0 };
+        if status == ThreadStatus::Interrupted {
+            // An answer from elsewhere, or the end of a question's time, is anybody's to go on with.
+            self.app.leave(&run.thread).await?;
+        }
+        self.app.database().end_run(&run.id, word, last, outcome, Utc::now()).await.map_err(of)?;
+        self.bell.ring(&run.thread);
+        if run.body.kwargs["temporary"] == Value::Bool(true) {
+            self.clear_later(run.thread.clone());
+        }
+        Ok(())
+    }
+
+    /// A thread that was made for one run goes when nobody reads of it any more.
+    fn clear_later(self: &Arc<Self>, thread: ThreadId) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            // Whoever asked for the run may just be about to listen.
+            tokio::time::sleep(LOOK_EVERY).await;
+            let mut waited = Duration::ZERO;
+            while this.bell.is_heard(&thread) && waited < LINGER_AT_MOST {
+                tokio::time::sleep(LOOK_EVERY).await;
+                waited += LOOK_EVERY;
+            }
+            if let Err(error) = this.app.database().delete_api_thread(&thread).await {
+                tracing::warn!(thread = %thread, "a thread stays for now: {error}");
+            }
+        });
+    }
+
+    /// Asks a run to end early. True: it was under way, and its end is to be waited for.
+    pub async fn cancel(self: &Arc<Self>, run: &ServedRun, how: Cancel) -> Result<bool, Failure> {
+        let of = |e: crate::graph::StoreError| e.failure();
+        let now = self.app.database().api_run(&run.id).await.map_err(of)?;
+        let Some(now) = now.filter(|run| !run.status.is_over()) else { return Ok(false) };
+        if now.status == RunStatus::Pending {
+            let outcome = json!({"stands": false, "interrupts": [], "error": null});
+            match how {
+                Cancel::Rollback => self.app.database().delete_run(&run.id).await.map_err(of)?,
+                Cancel::Interrupt => {
+                    let ended = self.app.database().end_run(&run.id, RunStatus::Interrupted, 0, outcome, Utc::now());
+                    ended.await.map_err(of)?;
+                }
+            }
+        }
+        {
+            let mut hands = self.hands();
+            if let Some(hand) = hands.get_mut(&run.thread) {
+                hand.cancel = Some((run.id.clone(), how));
+                if hand.current.as_ref() == Some(&run.id) {
+                    hand.stop.send_replace(Stop::Hold);
+                }
+                hand.again.notify_one();
+            }
+        }
+        self.bell.ring(&run.thread);
+        Ok(true)
+    }
+
+    /// Waits until a run has ended or is gone.
+    pub async fn over(&self, run: &ServedRun) -> Result<Option<ServedRun>, Failure> {
+        let mut bell = self.bell.listen(&run.thread);
+        loop {
+            let now = self.app.database().api_run(&run.id).await.map_err(|e| e.failure())?;
+            if now.as_ref().is_none_or(|run| run.status.is_over()) {
+                return Ok(now);
+            }
+            tokio::select! {
+                _ = bell.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// The number of a thread's newest event.
+    pub(super) async fn last_event(&self, thread: &ThreadId) -> Result<u64, Failure> {
+        self.app.database().last_event(thread).await.map_err(|e| e.failure())
+    }
+
+    /// Lets every run come to the end of what it is at, within a time. What is not through then goes on with the next server.
+    pub async fn drain(&self, within: Duration) {
+        self.draining.send_replace(true);
+        for hand in self.hands().values() {
+            hand.stop.send_replace(Stop::Drain);
+            hand.again.notify_one();
+        }
+        let began = tokio::time::Instant::now();
+        while !self.hands().is_empty() && began.elapsed() < within {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What will be otherwise later: the disk is full, another process holds the thread.
+fn is_passing(failure: &Failure) -> bool {
+    ["store_cannot_write", "disk_full", "store_failed", "lease_lost"].contains(&failure.code.as_str())
+}

@@ -1,0 +1,115 @@
+//! `tidegate serve`: the LangGraph Server API over a home, and the home's runner. One process; whatever it has accepted goes on after any
+//! crash.
+//!
+//! Handlers keep nothing: a run is a row that `execute` takes from its thread's queue, a stream is read from the thread's record
+//! (`project`), at the reader's pace.
+
+mod apply;
+mod assistants;
+mod authorise;
+mod bell;
+mod body;
+mod connections;
+mod drawing;
+mod error;
+mod execute;
+mod ids;
+mod names;
+mod openapi;
+mod origin;
+mod project;
+mod resume;
+mod routes;
+mod run_body;
+mod runs;
+mod shapes;
+mod state;
+mod stream;
+mod threads;
+mod wait;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::app::{App, AssistantText, Catalogue, Home, keep_running};
+use crate::graph::{Failure, Stop};
+use bell::Bell;
+use execute::Executor;
+
+/// How long runs get to come to the end of their superstep when the server ends.
+const DRAIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// Where the server listens, and what it offers.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The address.
+    pub listen: SocketAddr,
+    /// A folder with workflow files.
+    pub workflows: Option<PathBuf>,
+}
+
+/// What handlers share.
+struct Server {
+    app: Arc<App>,
+    graphs: Arc<Catalogue>,
+    bell: Arc<Bell>,
+    executor: Arc<Executor>,
+    /// Ends streams when the server ends.
+    stop: watch::Receiver<Stop>,
+}
+
+/// Serves until it is asked to stop, then waits until its runs have come to the end of their superstep. `ready` is told the address.
+pub async fn serve(
+    home: Home,
+    options: Options,
+    stop: watch::Receiver<Stop>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), Failure> {
+    if !options.listen.ip().is_loopback() {
+        return Err(Failure::new("listen_not_local", format!("the server does not listen on {}", options.listen))
+            .because("no keys are configured: whoever reaches that address could release and roll back")
+            .hint("listen on this machine alone, e.g. --listen 127.0.0.1:7310, and forward the port by ssh"));
+    }
+    let _alone = home.hold_for_server()?;
+    let bell = Arc::new(Bell::default());
+    // Two owners of threads: what the runner advances, the runs of clients must not take at the same time.
+    let runner = Arc::new(App::open(home.clone(), "tidegate serve", None).await?.with_sink(bell.clone()));
+    let app = Arc::new(App::open(home, "tidegate serve", None).await?.with_sink(bell.clone()));
+    let graphs = Arc::new(Catalogue::of(&app, options.workflows.as_deref())?);
+    offer(&app, &graphs).await?;
+    let listener = TcpListener::bind(options.listen).await.map_err(|e| {
+        Failure::new("listen_refused", format!("the server cannot listen on {}", options.listen))
+            .because(e.to_string())
+            .hint("end whoever listens there, or choose another port: --listen 127.0.0.1:PORT")
+    })?;
+    let address = listener.local_addr().unwrap_or(options.listen);
+    let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
+    executor.recover().await?;
+    let server = Arc::new(Server { app, graphs, bell, executor: executor.clone(), stop: stop.clone() });
+    let runner = tokio::spawn(keep_running(runner, stop.clone()));
+    ready(address);
+    connections::accept(listener, routes::router(server), stop).await;
+    executor.drain(DRAIN_WITHIN).await;
+    // It lets go of its threads at the same word; whoever does not within the time is found by the next server.
+    let _ = tokio::time::timeout(DRAIN_WITHIN, runner).await;
+    Ok(())
+}
+
+/// Each graph has an assistant of its own from the beginning.
+async fn offer(app: &App, graphs: &Catalogue) -> Result<(), Failure> {
+    // The newest come first in lists: those of the folder.
+    let (own, folder): (Vec<&str>, Vec<&str>) = graphs.names().partition(|name| graphs.is_built_in(name));
+    for name in own.into_iter().chain(folder) {
+        let metadata = serde_json::Map::from_iter([("created_by".to_owned(), "system".into())]);
+        let text = AssistantText { name: name.to_owned(), metadata, ..AssistantText::default() };
+        let id = ids::assistant(name).to_string();
+        app.database().add_assistant(&id, name, text, Utc::now()).await.map_err(|e| e.failure())?;
+    }
+    Ok(())
+}

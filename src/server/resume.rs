@@ -1,0 +1,141 @@
+//! Answers that clients give with `command: {resume: …}`.
+
+use serde_json::{Map, Value};
+
+use crate::app::{App, Decide, OpenQuestion};
+use crate::graph::{Failure, Interrupt, StoreError, ThreadId, claim};
+use crate::release::Verdict;
+
+/// Records the answers of a run, all or none. `via` names the run, so that a crash in between is seen. The first answer counts; whoever
+/// comes later is told who gave it.
+pub(super) async fn answer(app: &App, thread: &ThreadId, resume: &Value, by: &str, via: &str) -> Result<(), Failure> {
+    let asked = app.store().interrupts(Some(thread), false).await.map_err(|e| e.failure())?;
+    if asked.iter().any(|asked| asked.answer.as_ref().is_some_and(|answer| answer.via == via)) {
+        return Ok(());
+    }
+    let answers = meant(&asked, resume)?;
+    app.attend(thread).await?;
+    let (approvals, others): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|(asked, _)| OpenQuestion::from(asked.clone()).approval.is_some());
+    if approvals.len() + others.len() > 1 && !approvals.is_empty() {
+        return Err(Failure::new("question_ambiguous", "an approval is decided by itself")
+            .hint("answer one interrupt with each run"));
+    }
+    for (asked, value) in approvals {
+        let decide = decision(&value, by, via)?;
+        app.decide(&OpenQuestion::from(asked), decide).await?;
+    }
+    let claims = app.claims(others, by, via).await?;
+    app.answer_all(claims).await
+}
+
+/// Which question gets which value.
+fn meant(asked: &[Interrupt], resume: &Value) -> Result<Vec<(Interrupt, Value)>, Failure> {
+    let is_open = |asked: &&Interrupt| asked.answer.is_none() && !asked.withdrawn;
+    if let Some(by_id) = map_by_id(resume) {
+        let find = |(id, value): (&String, &Value)| {
+            let found = asked.iter().find(|asked| asked.id.as_str() == id);
+            let unknown = || StoreError::NoInterrupt(id.as_str().into()).failure();
+            found.cloned().map(|asked| (asked, value.clone())).ok_or_else(unknown)
+        };
+        return by_id.iter().map(find).collect();
+    }
+    match asked.iter().filter(is_open).collect::<Vec<_>>().as_slice() {
+        [one] => Ok(vec![((*one).clone(), resume.clone())]),
+        [] => match asked.last() {
+            // Says who decided, and when.
+            Some(last) => Err(over(last)),
+            None => Err(Failure::new("no_interrupt", "nothing is asked, so there is nothing to answer")
+                .hint("give `input` instead of `command`")),
+        },
+        more => {
+            let ids: Vec<&str> = more.iter().map(|asked| asked.id.as_str()).collect();
+            Err(Failure::new(
+                "question_ambiguous",
+                "When there are multiple pending interrupts, you must specify the interrupt id when resuming",
+            )
+            .because(ids.join(", "))
+            .hint("give `resume` as a map from interrupt ids to values"))
+        }
+    }
+}
+
+/// A map by interrupt: every key is an id, 32 hex digits.
+fn map_by_id(resume: &Value) -> Option<&Map<String, Value>> {
+    let is_id = |key: &String| key.len() == 32 && key.chars().all(|c| c.is_ascii_hexdigit());
+    resume.as_object().filter(|map| !map.is_empty() && map.keys().all(is_id))
+}
+
+fn over(question: &Interrupt) -> Failure {
+    let (by, via) = (String::new(), String::new());
+    let late = crate::graph::Answer { value: Value::Null, by, via, at: chrono::Utc::now() };
+    let refused = claim(question, &late, None).err();
+    refused.unwrap_or_else(|| StoreError::Withdrawn(question.id.clone())).failure()
+}
+
+/// A decision on a release: `true`, `{"approved": true}`, Agent Inbox's `[{"type": "accept"}]`, agent-chat-ui's
+/// `{"decisions": [{"type": "approve"}]}`.
+fn decision(value: &Value, by: &str, via: &str) -> Result<Decide, Failure> {
+    let inner = value.get("decisions").unwrap_or(value);
+    let one = match inner.as_array().map(Vec::as_slice) {
+        Some([one]) => one,
+        Some(_) => return Err(unclear(value)),
+        None => inner,
+    };
+    let approved = match (one, one.get("approved"), one.get("type").and_then(Value::as_str)) {
+        (Value::Bool(yes), ..) | (_, Some(Value::Bool(yes)), _) => *yes,
+        (.., Some("accept" | "approve")) => true,
+        (.., Some("ignore" | "reject")) => false,
+        _ => return Err(unclear(value)),
+    };
+    let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
+    Ok(Decide {
+        verdict: if approved { Verdict::Approve } else { Verdict::Reject },
+        by: by.to_owned(),
+        via: via.to_owned(),
+        reason: text("reason").or_else(|| text("message")),
+        digest: text("digest"),
+    })
+}
+
+fn unclear(value: &Value) -> Failure {
+    Failure::new("bad_answer", "this is neither a yes nor a no")
+        .because(value.to_string())
+        .hint("resume with {\"approved\": true} or {\"approved\": false, \"reason\": …}")
+}
+
+/// What a question looks like in values and streams.
+pub(super) fn told(asked: &Interrupt) -> Value {
+    serde_json::json!({"value": asked.value, "id": asked.id, "response_schema": null})
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn decisions_in_all_their_shapes() {
+        for yes in [
+            json!(true),
+            json!({"approved": true}),
+            json!([{"type": "accept", "args": null}]),
+            json!({"decisions": [{"type": "approve"}]}),
+        ] {
+            assert_eq!(decision(&yes, "ann", "run").unwrap().verdict, Verdict::Approve, "{yes}");
+        }
+        let no = decision(&json!({"decisions": [{"type": "reject", "message": "stale"}]}), "ann", "run").unwrap();
+        assert_eq!((no.verdict, no.reason.as_deref()), (Verdict::Reject, Some("stale")));
+        for unclear in [json!("yes"), json!([]), json!({"type": "edit"}), json!([true, true]), json!(1)] {
+            assert!(decision(&unclear, "ann", "run").is_err(), "{unclear}");
+        }
+    }
+
+    #[test]
+    fn only_ids_make_a_map() {
+        let id = "e136d61e3c67cbf4ea95144644572f73";
+        assert!(map_by_id(&json!({id: 1})).is_some());
+        assert!(map_by_id(&json!({id: 1, "x": 2})).is_none() && map_by_id(&json!({})).is_none());
+    }
+}

@@ -1,0 +1,326 @@
+//! Runs: accepted, followed, stopped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::Value;
+
+use super::apply::via;
+use super::authorise::{Action, Caller, Subject, authorise};
+use super::body::{Fields, json as body_json, object};
+use super::error::{Answer, ApiError};
+use super::execute::Cancel;
+use super::project::Wanted;
+use super::run_body::{Asked, asked, known_modes, modes};
+use super::stream::{Told, follow, located, seen};
+use super::wait::{Of, wait as wait_for};
+use super::{Server, ids, resume, shapes, threads};
+use crate::app::{Accepted, RunStatus, ServedRun};
+use crate::graph::{Failure, ThreadId};
+
+/// Most runs in one answer.
+const MOST: usize = 1_000;
+/// Most runs of one batch.
+const MOST_IN_BATCH: usize = 100;
+const IN_FLIGHT: &str =
+    "Thread is already running a task. Wait for it to finish or choose a different multitask strategy.";
+
+/// A run that was accepted.
+struct Begun {
+    run: ServedRun,
+    ends_with_client: bool,
+    resumable: bool,
+    wanted: Wanted,
+}
+
+/// Accepts a run: when this returns it is durable.
+async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: Option<ThreadId>) -> Answer<Begun> {
+    let asked = asked(server, fields, thread, caller.name()).await?;
+    let thread = asked.new.thread.clone();
+    if asked.resume().is_some() || asked.goes_past() {
+        authorise(caller, Action::Decide, &Subject::Thread(thread.to_string()))?;
+    }
+    let is_release = server.app.is_release(&thread).await?;
+    if is_release && (!asked.new.body.kwargs["input"].is_null() || asked.goes_past()) {
+        return Err(ApiError::conflict(format!(
+            "Thread {thread} is a release, whose state nobody changes from outside: use a thread of its own"
+        )));
+    }
+    let kwargs = &asked.new.body.kwargs;
+    let wanted = Wanted {
+        modes: modes(fields)?.into_iter().collect(),
+        subgraphs: kwargs["subgraphs"].as_bool().unwrap_or(false),
+    };
+    let resumable = kwargs["resumable"].as_bool().unwrap_or(false);
+    let accepted = server.app.database().accept_run(asked.new.clone()).await?;
+    let (run, before) = match accepted {
+        Accepted::Queued { run, before } => (*run, before),
+        Accepted::NoThread => return Err(ApiError::not_found("Thread or assistant not found.")),
+        Accepted::Busy => return Err(ApiError::conflict(IN_FLIGHT)),
+        Accepted::Full => {
+            return Err(ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "So many runs wait in this thread that no more is taken.",
+            ));
+        }
+        Accepted::OtherGraph(graph) => {
+            return Err(ApiError::conflict(format!(
+                "Thread {thread} belongs to graph `{graph}`: a thread keeps the graph that it began with"
+            )));
+        }
+    };
+    if let Err(failure) = settle(server, &asked, &run, &before).await {
+        server.app.database().delete_run(&run.id).await?;
+        server.executor.kick(&thread);
+        return Err(failure.into());
+    }
+    server.executor.kick(&thread);
+    // A release is nobody's who closes a window.
+    let ends_with_client = asked.ends_with_client && !is_release && !is_release_graph(&run);
+    Ok(Begun { run, ends_with_client, resumable, wanted })
+}
+
+fn is_release_graph(run: &ServedRun) -> bool {
+    ["model_deployer", "rollback"].contains(&run.body.graph.as_str())
+}
+
+/// What a run does before it is in the queue: it stops those before it where it says so, and its answer counts from now on.
+async fn settle(server: &Arc<Server>, asked: &Asked, run: &ServedRun, before: &[ServedRun]) -> Result<(), Failure> {
+    let how = match run.body.strategy.as_str() {
+        "interrupt" => Some(Cancel::Interrupt),
+        "rollback" => Some(Cancel::Rollback),
+        _ => None,
+    };
+    if let Some(how) = how {
+        for earlier in before.iter().rev() {
+            server.executor.cancel(earlier, how).await?;
+        }
+    }
+    match asked.resume() {
+        // Behind another run nobody knows what will be asked.
+        Some(answer) if before.is_empty() => {
+            resume::answer(&server.app, &run.thread, answer, &run.body.by, &via(&run.id)).await
+        }
+        _ => Ok(()),
+    }
+}
+
+fn location(run: &ServedRun) -> String {
+    match run.body.kwargs["temporary"] == Value::Bool(true) {
+        true => format!("/runs/{}", run.id),
+        false => format!("/threads/{}/runs/{}", run.thread, run.id),
+    }
+}
+
+fn created(begun: &Begun) -> Response {
+    let location = location(&begun.run);
+    ([(header::CONTENT_LOCATION, location)], Json(shapes::run(&begun.run))).into_response()
+}
+
+async fn streamed(server: &Arc<Server>, begun: Begun) -> Answer {
+    let location = location(&begun.run);
+    let told =
+        Told { wanted: begun.wanted, ids: begun.resumable, after: None, ends_with_client: begun.ends_with_client };
+    follow(server, begun.run, told, &location).await
+}
+
+fn waited(server: &Arc<Server>, begun: Begun) -> Response {
+    // Where a thread is named, also one that was made for the run: the values come from there.
+    let location = format!("/threads/{}/runs/{}", begun.run.thread, begun.run.id);
+    wait_for(server, begun.run, Of::Values, begun.ends_with_client, &location)
+}
+
+pub(super) async fn create(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path(thread): Path<String>,
+    body: Body,
+) -> Answer {
+    let thread = ids::thread(&thread)?;
+    Ok(created(&accept(&server, &caller, &object(body).await?, Some(thread)).await?))
+}
+
+pub(super) async fn stream(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path(thread): Path<String>,
+    body: Body,
+) -> Answer {
+    let thread = ids::thread(&thread)?;
+    let begun = accept(&server, &caller, &object(body).await?, Some(thread)).await?;
+    streamed(&server, begun).await
+}
+
+pub(super) async fn wait(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path(thread): Path<String>,
+    body: Body,
+) -> Answer {
+    let thread = ids::thread(&thread)?;
+    let begun = accept(&server, &caller, &object(body).await?, Some(thread)).await?;
+    Ok(waited(&server, begun))
+}
+
+pub(super) async fn create_stateless(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Answer {
+    Ok(created(&accept(&server, &caller, &object(body).await?, None).await?))
+}
+
+pub(super) async fn stream_stateless(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Answer {
+    let begun = accept(&server, &caller, &object(body).await?, None).await?;
+    streamed(&server, begun).await
+}
+
+pub(super) async fn wait_stateless(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Answer {
+    let begun = accept(&server, &caller, &object(body).await?, None).await?;
+    Ok(waited(&server, begun))
+}
+
+pub(super) async fn batch(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Answer {
+    let Value::Array(all) = body_json(body).await? else {
+        return Err(ApiError::invalid("the body is no list of runs"));
+    };
+    if all.len() > MOST_IN_BATCH {
+        return Err(ApiError::invalid(format!("a batch has at most {MOST_IN_BATCH} runs")));
+    }
+    let mut runs = Vec::with_capacity(all.len());
+    for one in all {
+        let Value::Object(map) = one else { return Err(ApiError::invalid("a run is an object")) };
+        runs.push(shapes::run(&accept(&server, &caller, &Fields(map), None).await?.run));
+    }
+    Ok(Json(runs).into_response())
+}
+
+pub(super) async fn list(
+    State(server): State<Arc<Server>>,
+    Path(thread): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Answer {
+    let id = ids::thread(&thread)?;
+    threads::known(&server, &id).await?;
+    let number = |key: &str, default: usize| match query.get(key) {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| ApiError::invalid(format!("`{key}` is a whole number"))),
+    };
+    let status = match query.get("status") {
+        None => None,
+        Some(word) => {
+            Some(RunStatus::parse(word).ok_or_else(|| ApiError::invalid(format!("there is no status \"{word}\"")))?)
+        }
+    };
+    let (limit, offset) = (number("limit", 10)?.min(MOST), number("offset", 0)?);
+    let runs = server.app.database().api_runs(&id, status, limit, offset).await?;
+    Ok(Json(runs.iter().map(shapes::run).collect::<Vec<_>>()).into_response())
+}
+
+/// The run that a client names; `missing`: what it is told where there is none.
+async fn known(server: &Server, thread: &str, run: &str, missing: &str) -> Answer<ServedRun> {
+    let (thread, run) = (ids::thread(thread)?, ids::given("run", run)?);
+    let found = server.app.database().api_run(&run).await?;
+    found.filter(|found| found.thread == thread).ok_or_else(|| ApiError::not_found(missing))
+}
+
+pub(super) async fn get(State(server): State<Arc<Server>>, Path((thread, run)): Path<(String, String)>) -> Answer {
+    Ok(Json(shapes::run(&known(&server, &thread, &run, "Not Found").await?)).into_response())
+}
+
+/// Removes a run; one that is under way is stopped first, so that its thread is free.
+pub(super) async fn delete(State(server): State<Arc<Server>>, Path((thread, run)): Path<(String, String)>) -> Answer {
+    let run = known(&server, &thread, &run, "Not Found").await?;
+    if server.executor.cancel(&run, Cancel::Interrupt).await? {
+        server.executor.over(&run).await?;
+    }
+    server.app.database().delete_run(&run.id).await?;
+    server.bell.ring(&run.thread);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub(super) async fn join(State(server): State<Arc<Server>>, Path((thread, run)): Path<(String, String)>) -> Answer {
+    let run = known(&server, &thread, &run, "Run not found").await?;
+    let location = format!("/threads/{}/runs/{}", run.thread, run.id);
+    Ok(wait_for(&server, run, Of::Values, false, &location))
+}
+
+/// The stream of a run from its beginning, or from behind the event that its reader has seen last.
+pub(super) async fn rejoin(
+    State(server): State<Arc<Server>>,
+    Path((thread, run)): Path<(String, String)>,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Answer {
+    let run = known(&server, &thread, &run, "Run not found").await?;
+    let kwargs = &run.body.kwargs;
+    let given: Vec<String> = query
+        .iter()
+        .filter(|(key, mode)| key == "stream_mode" && !mode.is_empty())
+        .map(|(_, mode)| mode.clone())
+        .collect();
+    let modes = match given.is_empty() {
+        true => kwargs["stream_mode"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+        false => known_modes(given)?,
+    };
+    let ends =
+        query.iter().any(|(key, value)| key == "cancel_on_disconnect" && ["true", "1"].contains(&value.as_str()));
+    let told = Told {
+        wanted: Wanted {
+            modes: modes.into_iter().collect(),
+            subgraphs: kwargs["subgraphs"].as_bool().unwrap_or(false),
+        },
+        ids: kwargs["resumable"].as_bool().unwrap_or(false),
+        after: seen(headers.get("last-event-id"))?,
+        ends_with_client: ends && !is_release_graph(&run),
+    };
+    let location = format!("/threads/{}/runs/{}", run.thread, run.id);
+    follow(&server, run, told, &location).await
+}
+
+pub(super) async fn cancel(
+    State(server): State<Arc<Server>>,
+    Path((thread, run)): Path<(String, String)>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Answer {
+    const NONE: &str = "No runs found to cancel.";
+    let run = known(&server, &thread, &run, NONE).await?;
+    let how = match query.get("action").map(String::as_str) {
+        None | Some("interrupt") => Cancel::Interrupt,
+        Some("rollback") => Cancel::Rollback,
+        Some(other) => return Err(ApiError::invalid(format!("`action` is interrupt or rollback, not \"{other}\""))),
+    };
+    if !server.executor.cancel(&run, how).await? {
+        return Err(ApiError::not_found(NONE));
+    }
+    if !query.get("wait").is_some_and(|wait| ["1", "true"].contains(&wait.as_str())) {
+        return Ok(StatusCode::ACCEPTED.into_response());
+    }
+    let location = format!("/threads/{}/runs/{}", run.thread, run.id);
+    let mut response = wait_for(&server, run, Of::Nothing, false, &location);
+    located(&mut response, &location, "join");
+    Ok(response)
+}

@@ -1,0 +1,228 @@
+//! What clients of the server make: assistants, threads, and the runs in each thread's queue. Every change is one transaction, so that
+//! what was accepted is there after any crash.
+
+mod assistants;
+mod runs;
+mod threads;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+pub use assistants::{AssistantFilter, AssistantText, ServedAssistant};
+pub use runs::{Accepted, NewRun, RunBody, RunStatus, ServedRun};
+pub use threads::{ServedStatus, ServedThread, SortKey, ThreadSearch};
+
+use super::SqliteStore;
+use crate::graph::{StoreError, ThreadId};
+
+impl SqliteStore {
+    /// Adds a thread, or gives the one of that id; true: it is new.
+    pub async fn add_api_thread(
+        &self,
+        id: &ThreadId,
+        metadata: Map<String, Value>,
+        at: DateTime<Utc>,
+    ) -> Result<(ServedThread, bool), StoreError> {
+        let id = id.clone();
+        self.writer.run(move |tx| threads::add(tx.conn, &id, &metadata, at)).await
+    }
+
+    /// One thread. What the engine knows and no client has asked for before is taken in.
+    pub async fn api_thread(&self, id: &ThreadId) -> Result<Option<ServedThread>, StoreError> {
+        let wanted = id.clone();
+        let found = self.readers.read(move |conn| threads::one(conn, &wanted)).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let id = id.clone();
+        self.writer.run(move |tx| threads::take_in(tx.conn, &id)).await
+    }
+
+    /// Adds keys to a thread's metadata.
+    pub async fn patch_api_thread(
+        &self,
+        id: &ThreadId,
+        metadata: Map<String, Value>,
+        at: DateTime<Utc>,
+    ) -> Result<Option<ServedThread>, StoreError> {
+        let id = id.clone();
+        self.writer.run(move |tx| threads::patch(tx.conn, &id, &metadata, at)).await
+    }
+
+    /// Says that a thread's state has changed.
+    pub async fn touch_api_thread(&self, id: &ThreadId, at: DateTime<Utc>) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.writer.run(move |tx| threads::touch(tx.conn, &id, at)).await
+    }
+
+    /// Removes a thread with its runs and all that the engine has of it; the audit stays. False: there is none.
+    pub async fn delete_api_thread(&self, id: &ThreadId) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.writer
+            .run(move |tx| {
+                let gone = threads::delete(tx.conn, &id)?;
+                tx.lines.foreign_write();
+                Ok(gone)
+            })
+            .await
+    }
+
+    /// Removes what the engine has of a thread, and keeps the thread for further runs.
+    pub async fn forget_progress(&self, id: &ThreadId, at: DateTime<Utc>) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.writer
+            .run(move |tx| {
+                threads::forget_progress(tx.conn, &id, at)?;
+                tx.lines.foreign_write();
+                Ok(())
+            })
+            .await
+    }
+
+    /// The threads that fit, and how many there are without limit and offset.
+    pub async fn api_threads(&self, search: &ThreadSearch) -> Result<(Vec<ServedThread>, usize), StoreError> {
+        let search = search.clone();
+        self.readers.read(move |conn| threads::search(conn, &search)).await
+    }
+
+    /// Accepts a run, if its thread can take it.
+    pub async fn accept_run(&self, new: NewRun) -> Result<Accepted, StoreError> {
+        self.writer.run(move |tx| runs::accept(tx.conn, &new)).await
+    }
+
+    /// One run.
+    pub async fn api_run(&self, id: &str) -> Result<Option<ServedRun>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read(move |conn| runs::one(conn, &id)).await
+    }
+
+    /// A thread's runs, newest first, of one status or of all.
+    pub async fn api_runs(
+        &self,
+        thread: &ThreadId,
+        status: Option<RunStatus>,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<ServedRun>, StoreError> {
+        let thread = thread.clone();
+        self.readers.read(move |conn| runs::list(conn, &thread, status, limit, offset)).await
+    }
+
+    /// A thread's runs that have not ended, in the order of its queue.
+    pub async fn open_runs(&self, thread: &ThreadId) -> Result<Vec<ServedRun>, StoreError> {
+        let thread = thread.clone();
+        self.readers.read(move |conn| runs::open(conn, &thread)).await
+    }
+
+    /// The threads that have runs which have not ended.
+    pub async fn threads_with_open_runs(&self) -> Result<Vec<ThreadId>, StoreError> {
+        self.readers.read(runs::threads_with_open).await
+    }
+
+    /// Threads that were made for one run which has ended.
+    pub async fn left_over_threads(&self) -> Result<Vec<ThreadId>, StoreError> {
+        self.readers.read(runs::left_over).await
+    }
+
+    /// The number of a thread's newest event.
+    pub async fn last_event(&self, thread: &ThreadId) -> Result<u64, StoreError> {
+        let thread = thread.clone();
+        let last = move |conn: &rusqlite::Connection| {
+            let n = super::threads::number(conn, &thread)?;
+            super::fault::uncount(super::events::last(conn, n)?)
+        };
+        self.readers.read(last).await
+    }
+
+    /// The run begins: `first` is its thread's newest event before it. False: it is not pending any more.
+    pub async fn begin_run(&self, id: &str, first: u64, at: DateTime<Utc>) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        self.writer.run(move |tx| runs::begin(tx.conn, &id, first, at)).await
+    }
+
+    /// The run has ended; the first end counts.
+    pub async fn end_run(
+        &self,
+        id: &str,
+        status: RunStatus,
+        last: u64,
+        outcome: Value,
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.writer.run(move |tx| runs::end(tx.conn, &id, status, last, &outcome, at)).await
+    }
+
+    /// Removes a run from its thread's list.
+    pub async fn delete_run(&self, id: &str) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.writer.run(move |tx| runs::delete(tx.conn, &id)).await
+    }
+
+    /// Adds an assistant; `None`: there is one of that id.
+    pub async fn add_assistant(
+        &self,
+        id: &str,
+        graph: &str,
+        text: AssistantText,
+        at: DateTime<Utc>,
+    ) -> Result<Option<ServedAssistant>, StoreError> {
+        let (id, graph) = (id.to_owned(), graph.to_owned());
+        self.writer.run(move |tx| assistants::add(tx.conn, &id, &graph, &text, at)).await
+    }
+
+    /// One assistant, at the version that counts.
+    pub async fn assistant(&self, id: &str) -> Result<Option<ServedAssistant>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read(move |conn| assistants::one(conn, &id)).await
+    }
+
+    /// Assistants, newest first.
+    pub async fn assistants(&self, filter: &AssistantFilter) -> Result<Vec<ServedAssistant>, StoreError> {
+        let filter = filter.clone();
+        self.readers.read(move |conn| assistants::list(conn, &filter)).await
+    }
+
+    /// All versions of an assistant, newest first.
+    pub async fn assistant_versions(&self, id: &str) -> Result<Vec<ServedAssistant>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read(move |conn| assistants::versions(conn, &id)).await
+    }
+
+    /// Adds a version, which counts from now on.
+    pub async fn change_assistant(
+        &self,
+        id: &str,
+        graph: &str,
+        text: AssistantText,
+        at: DateTime<Utc>,
+    ) -> Result<Option<ServedAssistant>, StoreError> {
+        let (id, graph) = (id.to_owned(), graph.to_owned());
+        self.writer.run(move |tx| assistants::change(tx.conn, &id, &graph, &text, at)).await
+    }
+
+    /// Lets a version count; `None`: there is none of that number.
+    pub async fn set_assistant_version(
+        &self,
+        id: &str,
+        version: u64,
+        at: DateTime<Utc>,
+    ) -> Result<Option<ServedAssistant>, StoreError> {
+        let id = id.to_owned();
+        self.writer.run(move |tx| assistants::set_version(tx.conn, &id, version, at)).await
+    }
+
+    /// Removes an assistant with all of its versions. False: there is none.
+    pub async fn delete_assistant(&self, id: &str) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        self.writer.run(move |tx| assistants::delete(tx.conn, &id)).await
+    }
+}
+
+/// Whether `all` has every key of `part` with the same value; objects are looked into.
+fn contains(all: &Map<String, Value>, part: &Map<String, Value>) -> bool {
+    part.iter().all(|(key, wanted)| match (all.get(key), wanted) {
+        (Some(Value::Object(all)), Value::Object(part)) => contains(all, part),
+        (found, wanted) => found == Some(wanted),
+    })
+}

@@ -1,0 +1,307 @@
+//! Rows of runs: a thread's queue and its past.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::threads;
+use crate::graph::{StoreError, ThreadId};
+use crate::store::fault::{Done, count, decode, decode_opt, encode, nanos, time, uncount};
+
+/// LangGraph's words for what a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStatus {
+    /// It waits in its thread's queue.
+    Pending,
+    /// It is under way.
+    Running,
+    /// It came to its end, or to a question.
+    Success,
+    /// It failed.
+    Error,
+    /// Somebody stopped it.
+    Interrupted,
+}
+
+impl RunStatus {
+    /// The word in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The status of that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Pending, Self::Running, Self::Success, Self::Error, Self::Interrupted];
+        all.into_iter().find(|status| status.word() == word)
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::Pending | Self::Running => false,
+            Self::Success | Self::Error | Self::Interrupted => true,
+        }
+    }
+}
+
+/// What never changes of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunBody {
+    /// The assistant's id.
+    pub assistant: String,
+    /// Its graph's name.
+    pub graph: String,
+    /// Free keys, with what the server adds.
+    pub metadata: Map<String, Value>,
+    /// What the client asked for.
+    pub kwargs: Value,
+    /// What happens to runs of the thread that are under way: `enqueue`, `reject`, `interrupt`, `rollback`.
+    pub strategy: String,
+    /// Who asked for it.
+    pub by: String,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServedRun {
+    /// Its id, a UUID.
+    pub id: String,
+    /// Its thread.
+    pub thread: ThreadId,
+    /// What it is.
+    pub status: RunStatus,
+    /// What never changes of it.
+    pub body: RunBody,
+    /// It does not begin before.
+    pub due_at: DateTime<Utc>,
+    /// Its thread's newest event before it began.
+    pub first: Option<u64>,
+    /// Its thread's newest event when it ended.
+    pub last: Option<u64>,
+    /// How it ended.
+    pub outcome: Value,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When it changed last.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A run to be accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// Its id.
+    pub id: String,
+    /// Its thread.
+    pub thread: ThreadId,
+    /// Makes the thread where there is none, with this metadata.
+    pub create: Option<Map<String, Value>>,
+    /// What never changes of it.
+    pub body: RunBody,
+    /// It does not begin before.
+    pub due_at: DateTime<Utc>,
+    /// Most runs that may wait in the thread's queue.
+    pub most_waiting: usize,
+    /// Now.
+    pub at: DateTime<Utc>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    /// It is in the queue, behind those of `before`.
+    Queued {
+        /// The run.
+        run: Box<ServedRun>,
+        /// Runs of the thread that have not ended.
+        before: Vec<ServedRun>,
+    },
+    /// There is no such thread.
+    NoThread,
+    /// Another run is under way, and the run wants to be refused then.
+    Busy,
+    /// So many runs wait already.
+    Full,
+    /// The thread's runs are of another graph.
+    OtherGraph(String),
+}
+
+const COLUMNS: &str =
+    "r.id, a.id, r.status, r.body, r.due_at, r.first, r.last, r.outcome, r.created_at, r.updated_at FROM api_runs r
+     JOIN api_threads a ON a.n = r.thread";
+
+struct Stored {
+    id: String,
+    thread: String,
+    status: String,
+    body: String,
+    times: [i64; 3],
+    span: [Option<i64>; 2],
+    outcome: Option<String>,
+}
+
+impl Stored {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            thread: row.get(1)?,
+            status: row.get(2)?,
+            body: row.get(3)?,
+            times: [row.get(4)?, row.get(8)?, row.get(9)?],
+            span: [row.get(5)?, row.get(6)?],
+            outcome: row.get(7)?,
+        })
+    }
+
+    fn run(self) -> Done<ServedRun> {
+        let [due_at, created_at, updated_at] = self.times.map(time);
+        let [first, last] = self.span;
+        let status = RunStatus::parse(&self.status)
+            .ok_or_else(|| StoreError::Damaged(format!("`{}` is no status of a run", self.status)))?;
+        Ok(ServedRun {
+            thread: self.thread.into(),
+            status,
+            body: decode(&self.body, "a run")?,
+            due_at,
+            first: first.map(uncount).transpose()?,
+            last: last.map(uncount).transpose()?,
+            outcome: decode_opt(self.outcome, "a run's outcome")?.unwrap_or_default(),
+            created_at,
+            updated_at,
+            id: self.id,
+        })
+    }
+}
+
+pub(super) fn one(conn: &Connection, id: &str) -> Done<Option<ServedRun>> {
+    let sql = format!("SELECT {COLUMNS} WHERE r.id = ?1");
+    conn.prepare_cached(&sql)?.query_row([id], Stored::read).optional()?.map(Stored::run).transpose()
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    thread: &ThreadId,
+    status: Option<RunStatus>,
+    limit: usize,
+    offset: usize,
+) -> Done<Vec<ServedRun>> {
+    let sql = format!(
+        "SELECT {COLUMNS} WHERE a.id = ?1 AND (?2 IS NULL OR r.status = ?2) ORDER BY r.n DESC LIMIT ?3 OFFSET ?4"
+    );
+    let mut select = conn.prepare_cached(&sql)?;
+    let (limit, offset) = (count(limit as u64)?, count(offset as u64)?);
+    let rows = select.query_map(params![thread.as_str(), status.map(RunStatus::word), limit, offset], Stored::read)?;
+    rows.map(|row| row?.run()).collect()
+}
+
+pub(super) fn open(conn: &Connection, thread: &ThreadId) -> Done<Vec<ServedRun>> {
+    let sql = format!("SELECT {COLUMNS} WHERE a.id = ?1 AND r.status IN ('pending', 'running') ORDER BY r.n");
+    let mut select = conn.prepare_cached(&sql)?;
+    let rows = select.query_map([thread.as_str()], Stored::read)?;
+    rows.map(|row| row?.run()).collect()
+}
+
+pub(super) fn threads_with_open(conn: &Connection) -> Done<Vec<ThreadId>> {
+    let sql = "SELECT DISTINCT a.id FROM api_runs r JOIN api_threads a ON a.n = r.thread
+               WHERE r.status IN ('pending', 'running')";
+    let mut select = conn.prepare_cached(sql)?;
+    let rows = select.query_map([], |row| row.get::<_, String>(0))?;
+    rows.map(|id| Ok(ThreadId::from(id?))).collect()
+}
+
+pub(super) fn left_over(conn: &Connection) -> Done<Vec<ThreadId>> {
+    let sql = "SELECT a.id FROM api_threads a JOIN api_runs r ON r.thread = a.n GROUP BY a.n
+               HAVING max(r.status IN ('pending', 'running')) = 0
+                 AND max(json_extract(r.body, '$.kwargs.temporary')) = 1";
+    let mut select = conn.prepare_cached(sql)?;
+    let rows = select.query_map([], |row| row.get::<_, String>(0))?;
+    rows.map(|id| Ok(ThreadId::from(id?))).collect()
+}
+
+/// Accepts a run: everything that this depends on is looked at in the transaction that keeps it.
+pub(super) fn accept(conn: &Connection, new: &NewRun) -> Done<Accepted> {
+    let known = match threads::one(conn, &new.thread)? {
+        None => threads::take_in(conn, &new.thread)?,
+        known => known,
+    };
+    let thread = match (known, &new.create) {
+        (Some(thread), _) => thread,
+        (None, None) => return Ok(Accepted::NoThread),
+        (None, Some(metadata)) => threads::add(conn, &new.thread, metadata, new.at)?.0,
+    };
+    let before = open(conn, &new.thread)?;
+    let strategy = new.body.strategy.as_str();
+    if strategy == "reject" && !before.is_empty() {
+        return Ok(Accepted::Busy);
+    }
+    if before.len() >= new.most_waiting {
+        return Ok(Accepted::Full);
+    }
+    if let Some(graph) = thread.graph.as_ref().filter(|graph| **graph != new.body.graph) {
+        // Where all that there is will be taken back, the thread begins anew.
+        let ended = "SELECT EXISTS (SELECT 1 FROM api_runs r JOIN api_threads a ON a.n = r.thread
+                     WHERE a.id = ?1 AND r.status NOT IN ('pending', 'running'))";
+        let ended: bool = conn.prepare_cached(ended)?.query_row([new.thread.as_str()], |row| row.get(0))?;
+        let begins_anew = !ended && (strategy == "rollback" || before.is_empty() && !thread.begun);
+        if !begins_anew {
+            return Ok(Accepted::OtherGraph(graph.clone()));
+        }
+    }
+    let metadata = thread_metadata(thread.metadata, &new.body);
+    let mut body = new.body.clone();
+    let graph = metadata.get("graph_id").cloned().unwrap_or_default();
+    body.metadata.entry("graph_id").or_insert(graph);
+    let sql = "UPDATE api_threads SET graph = ?2, metadata = ?3, config = ?4, updated_at = ?5 WHERE id = ?1";
+    let config = if thread.config == json!({}) { json!({"configurable": {}}) } else { thread.config };
+    let values = params![new.thread.as_str(), new.body.graph, encode(&metadata)?, encode(&config)?, nanos(new.at)?];
+    conn.prepare_cached(sql)?.execute(values)?;
+    let sql = "INSERT INTO api_runs (id, thread, status, body, due_at, created_at, updated_at)
+               SELECT ?1, n, 'pending', ?3, ?4, ?5, ?5 FROM api_threads WHERE id = ?2";
+    let values = params![new.id, new.thread.as_str(), encode(&body)?, nanos(new.due_at)?, nanos(new.at)?];
+    conn.prepare_cached(sql)?.execute(values)?;
+    let run = one(conn, &new.id)?.ok_or_else(|| StoreError::Failed(format!("run {} was not kept", new.id)))?;
+    Ok(Accepted::Queued { run: Box::new(run), before })
+}
+
+/// The first run says of which graph and assistant a thread is.
+fn thread_metadata(mut metadata: Map<String, Value>, body: &RunBody) -> Map<String, Value> {
+    metadata.entry("graph_id").or_insert_with(|| json!(body.graph));
+    metadata.entry("assistant_id").or_insert_with(|| json!(body.assistant));
+    metadata
+}
+
+pub(super) fn begin(conn: &Connection, id: &str, first: u64, at: DateTime<Utc>) -> Done<bool> {
+    let sql =
+        "UPDATE api_runs SET status = 'running', first = ?2, updated_at = ?3 WHERE id = ?1 AND status = 'pending'";
+    Ok(conn.prepare_cached(sql)?.execute(params![id, count(first)?, nanos(at)?])? > 0)
+}
+
+pub(super) fn end(
+    conn: &Connection,
+    id: &str,
+    status: RunStatus,
+    last: u64,
+    outcome: &Value,
+    at: DateTime<Utc>,
+) -> Done<()> {
+    let sql = "UPDATE api_runs SET status = ?2, last = ?3, outcome = ?4, updated_at = ?5
+               WHERE id = ?1 AND status IN ('pending', 'running')";
+    let values = params![id, status.word(), count(last)?, encode(outcome)?, nanos(at)?];
+    if conn.prepare_cached(sql)?.execute(values)? > 0 {
+        let sql = "UPDATE api_threads SET updated_at = ?2, state_at = ?2
+                   WHERE n = (SELECT thread FROM api_runs WHERE id = ?1)";
+        conn.prepare_cached(sql)?.execute(params![id, nanos(at)?])?;
+    }
+    Ok(())
+}
+
+pub(super) fn delete(conn: &Connection, id: &str) -> Done<()> {
+    conn.prepare_cached("DELETE FROM api_runs WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}

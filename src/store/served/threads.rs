@@ -1,0 +1,255 @@
+//! Rows of threads as clients see them, joined with what the engine has of them.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::{Map, Value};
+
+use super::contains;
+use crate::graph::ThreadId;
+use crate::store::fault::{Done, decode, encode, nanos, time};
+
+/// A thread as clients see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServedThread {
+    /// Its id, the engine's too.
+    pub id: ThreadId,
+    /// The graph of its runs, once it has had one.
+    pub graph: Option<String>,
+    /// Free keys.
+    pub metadata: Map<String, Value>,
+    /// The configuration of its runs.
+    pub config: Value,
+    /// What it is.
+    pub status: ServedStatus,
+    /// Whether the engine has anything of it.
+    pub begun: bool,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it changed last.
+    pub updated_at: DateTime<Utc>,
+    /// When its state changed last.
+    pub state_at: DateTime<Utc>,
+}
+
+/// LangGraph's words for what a thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedStatus {
+    /// Nothing goes on.
+    Idle,
+    /// A run is under way or waits in its queue.
+    Busy,
+    /// It waits for an answer, or stands before a node.
+    Interrupted,
+    /// Its newest run failed.
+    Error,
+}
+
+impl ServedStatus {
+    /// The word in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Interrupted => "interrupted",
+            Self::Error => "error",
+        }
+    }
+
+    /// The status of that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Idle, Self::Busy, Self::Interrupted, Self::Error].into_iter().find(|status| status.word() == word)
+    }
+}
+
+/// What a list of threads is sorted by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SortKey {
+    /// When they were made.
+    #[default]
+    CreatedAt,
+    /// When they changed last.
+    UpdatedAt,
+    /// When their state changed last.
+    StateUpdatedAt,
+    /// Their ids.
+    Id,
+    /// What they are.
+    Status,
+}
+
+/// Which threads.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ThreadSearch {
+    /// Only those that are this.
+    pub status: Option<ServedStatus>,
+    /// Only those whose metadata has these keys.
+    pub metadata: Map<String, Value>,
+    /// Only these.
+    pub ids: Option<Vec<String>>,
+    /// At most this many.
+    pub limit: usize,
+    /// Without the first ones.
+    pub offset: usize,
+    /// In which order.
+    pub sort: SortKey,
+    /// Smallest first.
+    pub ascending: bool,
+}
+
+const STATUS: &str = "CASE
+    WHEN EXISTS (SELECT 1 FROM api_runs r WHERE r.thread = a.n AND r.status IN ('pending', 'running'))
+      OR t.status IN ('pending', 'running', 'sleeping') THEN 'busy'
+    WHEN t.status = 'interrupted' THEN 'interrupted'
+    WHEN t.status IN ('failed', 'stuck') THEN 'error'
+    ELSE 'idle' END";
+
+const COLUMNS: &str = "a.id, a.graph, a.metadata, a.config, t.id IS NOT NULL, a.created_at, a.updated_at, a.state_at";
+
+const FROM: &str = "FROM api_threads a LEFT JOIN threads t ON t.id = a.id";
+
+struct Stored {
+    id: String,
+    graph: Option<String>,
+    metadata: String,
+    config: String,
+    begun: bool,
+    times: [i64; 3],
+    status: String,
+}
+
+impl Stored {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            graph: row.get(1)?,
+            metadata: row.get(2)?,
+            config: row.get(3)?,
+            begun: row.get(4)?,
+            times: [row.get(5)?, row.get(6)?, row.get(7)?],
+            status: row.get(8)?,
+        })
+    }
+
+    fn thread(self) -> Done<ServedThread> {
+        let [created_at, updated_at, state_at] = self.times.map(time);
+        Ok(ServedThread {
+            graph: self.graph,
+            metadata: decode(&self.metadata, "a thread's metadata")?,
+            config: decode(&self.config, "a thread's configuration")?,
+            status: ServedStatus::parse(&self.status).unwrap_or(ServedStatus::Idle),
+            begun: self.begun,
+            created_at,
+            updated_at,
+            state_at,
+            id: self.id.into(),
+        })
+    }
+}
+
+pub(super) fn one(conn: &Connection, id: &ThreadId) -> Done<Option<ServedThread>> {
+    let sql = format!("SELECT {COLUMNS}, {STATUS} {FROM} WHERE a.id = ?1");
+    conn.prepare_cached(&sql)?.query_row([id.as_str()], Stored::read).optional()?.map(Stored::thread).transpose()
+}
+
+pub(super) fn add(
+    conn: &Connection,
+    id: &ThreadId,
+    metadata: &Map<String, Value>,
+    at: DateTime<Utc>,
+) -> Done<(ServedThread, bool)> {
+    if let Some(there) = one(conn, id)? {
+        return Ok((there, false));
+    }
+    if let Some(there) = take_in(conn, id)? {
+        return Ok((there, false));
+    }
+    insert(conn, id, None, metadata, at)?;
+    let made = one(conn, id)?;
+    made.map(|made| (made, true))
+        .ok_or_else(|| crate::graph::StoreError::Failed(format!("thread {id} was not kept")).into())
+}
+
+pub(super) fn insert(
+    conn: &Connection,
+    id: &ThreadId,
+    graph: Option<&str>,
+    metadata: &Map<String, Value>,
+    at: DateTime<Utc>,
+) -> Done<()> {
+    let sql = "INSERT INTO api_threads (id, graph, metadata, config, created_at, updated_at, state_at)
+               VALUES (?1, ?2, ?3, '{}', ?4, ?4, ?4)";
+    conn.prepare_cached(sql)?.execute(params![id.as_str(), graph, encode(metadata)?, nanos(at)?])?;
+    Ok(())
+}
+
+/// A thread that was begun elsewhere, in the terminal for example, becomes one that clients see.
+pub(super) fn take_in(conn: &Connection, id: &ThreadId) -> Done<Option<ServedThread>> {
+    let sql = "INSERT INTO api_threads (id, graph, metadata, config, created_at, updated_at, state_at)
+       SELECT t.id, json_extract(o.body, '$.workflow'), json_object('graph_id', json_extract(o.body, '$.workflow')), '{}',
+         t.created_at, t.updated_at, t.updated_at
+       FROM threads t JOIN thread_origins o ON o.thread = t.n WHERE t.id = ?1";
+    match conn.prepare_cached(sql)?.execute([id.as_str()])? {
+        0 => Ok(None),
+        _ => one(conn, id),
+    }
+}
+
+pub(super) fn patch(
+    conn: &Connection,
+    id: &ThreadId,
+    metadata: &Map<String, Value>,
+    at: DateTime<Utc>,
+) -> Done<Option<ServedThread>> {
+    let Some(mut there) = one(conn, id)? else { return Ok(None) };
+    there.metadata.extend(metadata.clone());
+    let sql = "UPDATE api_threads SET metadata = ?2, updated_at = ?3 WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id.as_str(), encode(&there.metadata)?, nanos(at)?])?;
+    one(conn, id)
+}
+
+pub(super) fn touch(conn: &Connection, id: &ThreadId, at: DateTime<Utc>) -> Done<()> {
+    let sql = "UPDATE api_threads SET updated_at = ?2, state_at = ?2 WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id.as_str(), nanos(at)?])?;
+    Ok(())
+}
+
+pub(super) fn delete(conn: &Connection, id: &ThreadId) -> Done<bool> {
+    conn.prepare_cached("DELETE FROM threads WHERE id = ?1")?.execute([id.as_str()])?;
+    Ok(conn.prepare_cached("DELETE FROM api_threads WHERE id = ?1")?.execute([id.as_str()])? > 0)
+}
+
+pub(super) fn forget_progress(conn: &Connection, id: &ThreadId, at: DateTime<Utc>) -> Done<()> {
+    conn.prepare_cached("DELETE FROM threads WHERE id = ?1")?.execute([id.as_str()])?;
+    touch(conn, id, at)
+}
+
+pub(super) fn search(conn: &Connection, search: &ThreadSearch) -> Done<(Vec<ServedThread>, usize)> {
+    let key = match search.sort {
+        SortKey::CreatedAt => "created_at",
+        SortKey::UpdatedAt => "updated_at",
+        SortKey::StateUpdatedAt => "state_at",
+        SortKey::Id => "id",
+        SortKey::Status => "status",
+    };
+    let order = if search.ascending { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT * FROM (SELECT {COLUMNS}, {STATUS} AS status, a.n AS n {FROM})
+         WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR id IN (SELECT value FROM json_each(?2)))
+         ORDER BY {key} {order}, n {order}"
+    );
+    let ids = search.ids.as_ref().map(encode).transpose()?;
+    let mut select = conn.prepare_cached(&sql)?;
+    let rows = select.query_map(params![search.status.map(ServedStatus::word), ids], Stored::read)?;
+    let (mut found, mut total) = (Vec::new(), 0);
+    for row in rows {
+        let thread = row?.thread()?;
+        if !contains(&thread.metadata, &search.metadata) {
+            continue;
+        }
+        if total >= search.offset && found.len() < search.limit {
+            found.push(thread);
+        }
+        total += 1;
+    }
+    Ok((found, total))
+}

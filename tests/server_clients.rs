@@ -1,0 +1,72 @@
+//! The clients that people have, as their registries give them: the Python SDK, `RemoteGraph`, the JavaScript SDK.
+
+mod server_support;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use server_support::Serve;
+
+const PYTHON: [&str; 2] = ["langgraph-sdk==0.4.14", "langgraph==1.2.22"];
+const JAVASCRIPT: &str = "@langchain/langgraph-sdk@2.0.0";
+
+fn scripts() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/clients")
+}
+
+fn run(command: &mut Command) -> String {
+    let ended = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success(), "{command:?}\n{said}\n{}", String::from_utf8_lossy(&ended.stderr));
+    said
+}
+
+/// A folder that all runs of the tests share, made once: whoever comes second waits.
+fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tidegate-test-clients").join(name);
+    fs::create_dir_all(&folder).unwrap();
+    let lock = File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    if !folder.join("made").exists() {
+        make(&folder);
+        fs::write(folder.join("made"), "").unwrap();
+    }
+    folder
+}
+
+/// A Python with the clients.
+fn python() -> PathBuf {
+    let folder = made_once("python-0.4.14-1.2.22", |folder| {
+        run(Command::new("python3").args(["-m", "venv", "venv"]).current_dir(folder));
+        run(Command::new(folder.join("venv/bin/pip")).args(["install", "-q"]).args(PYTHON));
+    });
+    folder.join("venv/bin/python")
+}
+
+fn ran_well(script: &str) {
+    let server = Serve::start();
+    run(Command::new(python()).arg(scripts().join(script)).arg(&server.url));
+}
+
+#[test]
+fn the_python_sdk() {
+    ran_well("sdk.py");
+}
+
+#[test]
+fn remote_graph_by_itself_and_as_a_node() {
+    ran_well("remote_graph.py");
+}
+
+#[test]
+fn the_javascript_sdk() {
+    let folder = made_once("javascript-2.0.0", |folder| {
+        fs::write(folder.join("package.json"), r#"{"name": "clients", "private": true}"#).unwrap();
+        run(Command::new("npm").args(["install", "--silent", JAVASCRIPT]).current_dir(folder));
+    });
+    let server = Serve::start();
+    // Node looks for packages beside the script.
+    fs::copy(scripts().join("sdk.mjs"), folder.join("sdk.mjs")).unwrap();
+    run(Command::new("node").arg(folder.join("sdk.mjs")).arg(&server.url));
+}

@@ -1,0 +1,115 @@
+//! What clients of the server make: kept, found again, accepted or refused in one transaction.
+
+use serde_json::{Map, Value, json};
+use tidegate::graph::{Store, ThreadId};
+use tidegate::store::{
+    Accepted, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedStatus, SqliteStore, ThreadSearch,
+};
+
+use super::{Tested, at, normal, place};
+
+fn map(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+fn run(thread: &ThreadId, id: &str, graph: &str, strategy: &str) -> NewRun {
+    let body = RunBody {
+        graph: graph.to_owned(),
+        assistant: format!("{graph}-assistant"),
+        strategy: strategy.to_owned(),
+        kwargs: json!({"temporary": false}),
+        ..RunBody::default()
+    };
+    NewRun { id: id.to_owned(), thread: thread.clone(), create: None, body, due_at: at(1), most_waiting: 3, at: at(1) }
+}
+
+#[tokio::test]
+async fn runs_are_accepted_in_the_order_of_their_thread() -> Tested {
+    let (_dir, path) = place()?;
+    let store = SqliteStore::open_with(&path, normal())?;
+    let thread = ThreadId::from("t");
+    assert_eq!(store.accept_run(run(&thread, "0", "g", "enqueue")).await?, Accepted::NoThread);
+    let (made, new) = store.add_api_thread(&thread, map(json!({"a": 1})), at(0)).await?;
+    assert!(new && !made.begun && made.status == ServedStatus::Idle);
+    assert!(!store.add_api_thread(&thread, Map::new(), at(0)).await?.1);
+    for id in ["1", "2"] {
+        let queued = store.accept_run(run(&thread, id, "g", "enqueue")).await?;
+        assert!(
+            matches!(queued, Accepted::Queued { ref before, .. } if before.len() == id.parse::<usize>().unwrap() - 1)
+        );
+    }
+    assert_eq!(store.accept_run(run(&thread, "3", "g", "reject")).await?, Accepted::Busy);
+    assert_eq!(store.accept_run(run(&thread, "3", "h", "enqueue")).await?, Accepted::OtherGraph("g".to_owned()));
+    store.accept_run(run(&thread, "3", "g", "enqueue")).await?;
+    assert_eq!(store.accept_run(run(&thread, "4", "g", "enqueue")).await?, Accepted::Full);
+
+    assert!(store.begin_run("1", 7, at(2)).await? && !store.begin_run("1", 8, at(3)).await?, "once");
+    store.end_run("1", RunStatus::Success, 9, json!({"x": 1}), at(4)).await?;
+    store.end_run("1", RunStatus::Error, 10, json!({}), at(5)).await?;
+    let ended = store.api_run("1").await?.ok_or("it is there")?;
+    assert_eq!(
+        (ended.status, ended.first, ended.last, &ended.outcome),
+        (RunStatus::Success, Some(7), Some(9), &json!({"x": 1}))
+    );
+    let open: Vec<String> = store.open_runs(&thread).await?.into_iter().map(|run| run.id).collect();
+    assert_eq!(open, ["2", "3"]);
+    let newest: Vec<String> = store.api_runs(&thread, None, 2, 0).await?.into_iter().map(|run| run.id).collect();
+    assert_eq!(newest, ["3", "2"]);
+    drop(store);
+
+    let store = SqliteStore::open_with(&path, normal())?;
+    assert_eq!(store.threads_with_open_runs().await?, [thread.clone()], "after a restart too");
+    let found = store.api_thread(&thread).await?.ok_or("it is there")?;
+    assert_eq!((found.status, found.graph.as_deref()), (ServedStatus::Busy, Some("g")));
+    assert_eq!(json!(found.metadata), json!({"a": 1, "graph_id": "g", "assistant_id": "g-assistant"}));
+    assert!(store.delete_api_thread(&thread).await? && !store.delete_api_thread(&thread).await?);
+    assert!(store.api_run("2").await?.is_none() && store.thread(&thread).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn threads_are_found_by_what_they_are() -> Tested {
+    let (_dir, path) = place()?;
+    let store = SqliteStore::open_with(&path, normal())?;
+    for n in 0..5 {
+        let metadata = map(json!({"n": n, "odd": n % 2 == 1, "deep": {"x": n, "y": 0}}));
+        store.add_api_thread(&ThreadId::from(format!("t{n}")), metadata, at(n)).await?;
+    }
+    let search = ThreadSearch { limit: 10, ..ThreadSearch::default() };
+    let ids = async |search: ThreadSearch| -> Result<(Vec<String>, usize), Box<dyn std::error::Error>> {
+        let (found, total) = store.api_threads(&search).await?;
+        Ok((found.into_iter().map(|thread| thread.id.to_string()).collect(), total))
+    };
+    let odd = ThreadSearch { metadata: map(json!({"odd": true})), limit: 1, ..search.clone() };
+    assert_eq!(ids(odd).await?, (vec!["t3".to_owned()], 2));
+    let deep = ThreadSearch { metadata: map(json!({"deep": {"x": 4}})), ..search.clone() };
+    assert_eq!(ids(deep).await?.0, ["t4"]);
+    let some =
+        ThreadSearch { ids: Some(vec!["t1".into(), "t9".into(), "t0".into()]), ascending: true, ..search.clone() };
+    assert_eq!(ids(some).await?.0, ["t0", "t1"]);
+    let page = ThreadSearch { offset: 3, ..search.clone() };
+    assert_eq!(ids(page).await?, (vec!["t1".to_owned(), "t0".to_owned()], 5));
+    let busy = ThreadSearch { status: Some(ServedStatus::Busy), ..search };
+    assert_eq!(ids(busy).await?.1, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn assistants_keep_their_versions() -> Tested {
+    let (_dir, path) = place()?;
+    let store = SqliteStore::open_with(&path, normal())?;
+    let text = |name: &str| AssistantText { name: name.to_owned(), ..AssistantText::default() };
+    assert!(store.add_assistant("a", "g", text("one"), at(0)).await?.is_some());
+    assert!(store.add_assistant("a", "g", text("other"), at(1)).await?.is_none(), "the first one stays");
+    let changed = store.change_assistant("a", "g", text("two"), at(2)).await?.ok_or("it is there")?;
+    assert_eq!((changed.version, changed.text.name.as_str(), changed.created_at), (2, "two", at(0)));
+    let back = store.set_assistant_version("a", 1, at(3)).await?.ok_or("it is there")?;
+    assert_eq!((back.version, back.text.name.as_str()), (1, "one"));
+    assert!(store.set_assistant_version("a", 9, at(3)).await?.is_none());
+    assert_eq!(store.change_assistant("a", "g", text("three"), at(4)).await?.ok_or("it is there")?.version, 3);
+    assert_eq!(store.assistant_versions("a").await?.len(), 3);
+    let named = AssistantFilter { name: Some("three".to_owned()), ..AssistantFilter::default() };
+    assert_eq!(store.assistants(&named).await?.len(), 1);
+    assert!(store.delete_assistant("a").await? && store.assistant_versions("a").await?.is_empty());
+    Ok(())
+}
