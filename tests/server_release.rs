@@ -36,20 +36,50 @@ fn a_release_is_begun_approved_and_told_through_the_api() {
         "deploymentStrategy": "blue-green",
         "infrastructure": {"platform": "local", "namespace": "default", "resources": {}},
     });
-    // Policy asks nobody for this one, unless it wants to; then the answer is a yes.
     let runs = format!("/threads/{thread}/runs/wait");
-    let (status, mut ended) = post(&runs, &json!({"assistant_id": "model_deployer", "input": document}));
-    assert_eq!(status, 200, "{ended}\n{}", home.logs());
-    if ended["__interrupt__"].is_array() {
-        let yes = json!({"assistant_id": "model_deployer", "command": {"resume": {"approved": true}}});
-        ended = post(&runs, &yes).1;
-    }
+    let (status, asked) = post(&runs, &json!({"assistant_id": "model_deployer", "input": document}));
+    assert_eq!((status, asked["__interrupt__"].is_array()), (200, true), "{asked}\n{}", home.logs());
+    // Whoever decides carries what was shown; a decision without it, or on something else, is none.
+    let get = |path: &str| -> Value {
+        runtime.block_on(async { reqwest::get(format!("{url}{path}")).await.unwrap().json().await.unwrap() })
+    };
+    let open = get("/approvals");
+    let (id, digest) = (open[0]["id"].as_str().unwrap(), &open[0]["digest"]);
+    assert_eq!((&open[0]["thread_id"], &open[0]["model"]), (&json!(thread), &json!("hello")), "{open}");
+    let one = format!("/approvals/{id}");
+    assert_eq!(post(&one, &json!({"verdict": "approve"})).0, 422);
+    assert_eq!(post(&one, &json!({"verdict": "perhaps", "digest": digest})).0, 422);
+    assert_eq!(post(&one, &json!({"verdict": "reject", "digest": digest})).0, 422, "a no says why");
+    let outdated = post(&one, &json!({"verdict": "approve", "digest": "sha256:0"}));
+    assert!(outdated.0 == 409 && outdated.1["detail"].as_str().unwrap().contains("decision_outdated"), "{outdated:?}");
+    assert_eq!(post("/approvals/none", &json!({"verdict": "approve", "digest": digest})).0, 404);
+    let decided = post(&one, &json!({"verdict": "approve", "digest": digest, "reason": "as it should be"}));
+    assert_eq!(decided.0, 200, "{decided:?}");
+    let second = post(&one, &json!({"verdict": "reject", "digest": digest, "reason": "too late"}));
+    let by = get(&one)["answer"]["by"].as_str().unwrap().to_owned();
+    assert!(second.0 == 409 && second.1["detail"].as_str().unwrap().contains(&by), "{second:?}");
+    assert_eq!(get("/approvals"), json!([]));
+    let ended = home.until("it has gone on by itself", || {
+        let values = get(&format!("/threads/{thread}/state"))["values"].clone();
+        values["output"].is_object().then_some(values)
+    });
     let output = &ended["output"];
     assert_eq!(output["deployment_id"], json!(thread), "{ended}\n{}", home.logs());
     assert_eq!(output["health_check_passed"], json!(true));
     assert_eq!(greet(output)["version"], "one");
     let history = home.history("hello");
     assert_eq!((&history[0]["status"], &history[0]["live"]), (&json!("COMPLETED"), &json!(true)));
+
+    // The next one is approved by a resume.
+    let mut next = document.clone();
+    next["modelArtifact"] = json!({"path": home.hello("two").arg(), "framework": "scikit-learn", "version": "two"});
+    let second = post("/threads", &json!({})).1["thread_id"].as_str().unwrap().to_owned();
+    let wait = format!("/threads/{second}/runs/wait");
+    let asked = post(&wait, &json!({"assistant_id": "model_deployer", "input": next})).1;
+    assert!(asked["__interrupt__"].is_array(), "{asked}");
+    let yes = json!({"assistant_id": "model_deployer", "command": {"resume": {"approved": true}}});
+    let ended = post(&wait, &yes).1;
+    assert_eq!(greet(&ended["output"])["version"], "two", "{ended}\n{}", home.logs());
 
     // Nobody changes a release's state from outside, or begins another one in its thread.
     let changed = post(&format!("/threads/{thread}/state"), &json!({"values": {"output": {}}}));

@@ -5,6 +5,7 @@
 //! (`project`), at the reader's pace.
 
 mod apply;
+mod approvals;
 mod assistants;
 mod authorise;
 mod bell;

@@ -57,7 +57,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         ("Which server it is", "", ""),
         info,
     );
-    let Table { router, document } = runs(one_thread(threads(assistants(table))));
+    let Table { router, document } = approvals(runs(one_thread(threads(assistants(table)))));
     let document = Arc::new(document.told());
     let told = move || {
         let document = document.clone();
@@ -162,6 +162,15 @@ fn runs(table: Table) -> Table {
         .on(("post", "/runs/batch"), Action::Run, ("Starts several", "[RunCreate]", "[Run]"), of::batch)
         .on(("post", "/runs/stream"), Action::Run, ("Starts and follows", "RunCreate", "stream"), of::stream_stateless)
         .on(("post", "/runs/wait"), Action::Run, ("Starts and waits", "RunCreate", ""), of::wait_stateless)
+}
+
+fn approvals(table: Table) -> Table {
+    use super::approvals as of;
+    const ONE: &str = "/approvals/{question}";
+    table
+        .on(("get", "/approvals"), Action::Look, ("What waits for a person", "", "[Approval]"), of::list)
+        .on(("get", ONE), Action::Look, ("A question", "", "Approval"), of::get)
+        .on(("post", ONE), Action::Decide, ("Decides", "Decision", "Decided"), of::decide)
 }
 
 /// Says who asks.

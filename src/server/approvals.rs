@@ -1,0 +1,84 @@
+//! What waits for a person, and the decision: of every release and run of the home, whoever began it.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::authorise::Caller;
+use super::body::object;
+use super::error::{Answer, ApiError};
+use super::{Server, state};
+use crate::app::{Decide, OpenQuestion};
+use crate::graph::InterruptId;
+use crate::release::Verdict;
+
+/// A question as people are shown it. What its `value` holds is what the digest is of.
+fn shown(question: &OpenQuestion) -> Value {
+    let asked = &question.interrupt;
+    let about = question.approval.as_ref();
+    json!({
+        "id": asked.id, "thread_id": asked.thread, "node": asked.key.node,
+        "model": about.map(|about| &about.model), "version": about.map(|about| &about.version),
+        "asked_at": asked.asked_at, "expires_at": asked.expires_at,
+        "digest": about.map_or(&asked.digest, |about| &about.digest), "value": asked.value,
+    })
+}
+
+/// The questions that nobody has answered yet.
+pub(super) async fn list(State(server): State<Arc<Server>>) -> Answer {
+    let open = server.app.questions(None).await?;
+    Ok(state::ok(&Value::Array(open.iter().map(shown).collect())))
+}
+
+async fn known(server: &Server, id: &str) -> Answer<OpenQuestion> {
+    let found = server.app.store().interrupt(&InterruptId::from(id)).await?;
+    found.map(OpenQuestion::from).ok_or_else(|| ApiError::not_found(format!("there is no question {id}")))
+}
+
+/// One question, also one that has been answered: then with who, when and what.
+pub(super) async fn get(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Answer {
+    let question = known(&server, &id).await?;
+    let mut told = shown(&question);
+    told["answer"] = json!(question.interrupt.answer);
+    told["withdrawn"] = json!(question.interrupt.withdrawn);
+    Ok(state::ok(&told))
+}
+
+/// A yes or a no to an approval. It carries the digest of what was shown, and is refused where that is not what is asked now.
+pub(super) async fn decide(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer<Response> {
+    let fields = object(body).await?;
+    let word = fields.word("verdict", &["approve", "reject"])?;
+    let word = word.ok_or_else(|| ApiError::invalid("`verdict` is required: approve or reject"))?;
+    let digest = fields.text("digest")?.map(str::to_owned);
+    let digest =
+        digest.ok_or_else(|| ApiError::invalid("`digest` is required: the one that the question was shown with"))?;
+    let question = known(&server, &id).await?;
+    let verdict = if word == "approve" { Verdict::Approve } else { Verdict::Reject };
+    let decide = Decide {
+        verdict,
+        by: caller.name().to_owned(),
+        via: "api".to_owned(),
+        reason: fields.text("reason")?.map(str::to_owned),
+        digest: Some(digest),
+    };
+    let decided = server.app.decide(&question, decide).await?;
+    if decided.attended_by.is_none() {
+        // This process has taken it on by deciding; its runner, or the run that stands there, goes on with it.
+        server.app.leave(&decided.thread).await?;
+    }
+    server.bell.ring(&decided.thread);
+    server.executor.kick(&decided.thread);
+    let told = json!({
+        "id": id, "thread_id": decided.thread, "verdict": word, "by": caller.name(), "goes_on_in": decided.attended_by,
+    });
+    Ok(state::ok(&told))
+}
