@@ -24,7 +24,7 @@ async fn read(server: &Serve, path: &str, after: Option<&str>, enough: usize) ->
     let mut body = request.send().await.unwrap().bytes_stream();
     let mut text = String::new();
     while let Some(Ok(chunk)) = body.next().await {
-        text.push_str(&String::from_utf8(chunk.to_vec()).unwrap());
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
         let whole = text.rfind("\r\n\r\n").map_or("", |end| &text[..end + 4]);
         if events(whole).len() >= enough {
             return events(whole);

@@ -179,6 +179,22 @@ async fn an_interrupted_run_is_gone_on_with_and_a_rolled_back_one_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_that_was_cancelled_in_the_terminal_takes_new_input() {
+    let server = Serve::start();
+    let thread = server.thread().await;
+    let wait = format!("/threads/{thread}/runs/wait");
+    let body = json!({"assistant_id": "approval", "input": {"model": "m"}});
+    assert!(server.post(&wait, body.clone()).await["__interrupt__"].is_array());
+    let cancelled = tidegate(server.home.path()).args(["run", "cancel", &thread]).output().unwrap();
+    assert!(cancelled.status.success(), "{cancelled:?}");
+    assert_eq!(server.get(&format!("/threads/{thread}")).await["status"], "idle");
+    let again = server.post(&wait, body).await;
+    assert!(again["__interrupt__"].is_array(), "{again}");
+    let yes = json!({"assistant_id": "approval", "command": {"resume": "yes"}});
+    assert_eq!(server.post(&wait, yes).await["decision"], "yes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn static_interrupts_of_a_run_and_runs_that_begin_later() {
     let server = Serve::start();
     let thread = server.thread().await;

@@ -57,6 +57,7 @@ impl Executor {
         match &kwargs["input"] {
             Value::Object(input) if begun => {
                 let input = input.clone();
+                self.leave_what_is_over(&run.thread, found).await?;
                 self.app.input_again(&run.thread, input).await
             }
             Value::Object(input) => {
@@ -85,6 +86,18 @@ impl Executor {
         self.app.bulk_update(&run.thread, &[vec![update]]).await
     }
 
+    /// What was cancelled or undone is over for good, but not its thread: new input begins on a branch of it.
+    async fn leave_what_is_over(&self, id: &ThreadId, found: &Found) -> Result<(), Failure> {
+        let thread = self.app.thread(id).await?;
+        let over = thread.status == ThreadStatus::Cancelled || (thread.undone && thread.unwinding.is_none());
+        if !over || found.checkpointed(Source::Fork).is_some() {
+            return Ok(());
+        }
+        let Some(latest) = self.app.store().latest(id, "").await.map_err(|e| e.failure())? else { return Ok(()) };
+        self.app.attend(id).await?;
+        self.app.fork(id, latest.id.as_str(), &Map::new(), None).await.map(drop)
+    }
+
     /// Branches off a checkpoint, unless the thread stands there.
     async fn go_back(&self, thread: &ThreadId, checkpoint: &str) -> Result<(), Failure> {
         let latest = self.app.store().latest(thread, "").await.map_err(|e| e.failure())?;
@@ -108,8 +121,8 @@ impl Executor {
     /// Takes a stopped run's work back: its effects are undone, and its thread stands where it stood before the run.
     pub(super) async fn take_back(&self, run: &ServedRun) -> Result<(), Failure> {
         let Some(thread) = self.app.store().thread(&run.thread).await.map_err(|e| e.failure())? else { return Ok(()) };
-        let over = matches!(thread.status, ThreadStatus::Cancelled | ThreadStatus::Failed) && thread.undone;
-        if !over && thread.status != ThreadStatus::Cancelled && thread.status != ThreadStatus::Succeeded {
+        // One that has ended has undone what it did, or had nothing to undo.
+        if !thread.status.is_terminal() {
             let why = Failure::new("cancelled", format!("run {} was rolled back by {}", run.id, run.body.by));
             self.app.cancel(&run.thread, true, why).await?;
         }
@@ -155,5 +168,40 @@ fn last_writer(newest_first: &[Checkpoint]) -> Option<Name> {
             // A change or a branch: whoever wrote before it.
             (Source::Update | Source::Fork, _) => at = parent,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+
+    use super::*;
+
+    fn found(events: Vec<Event>) -> Found {
+        let rows = (1..).zip(events).map(|(seq, event)| EventRow { seq, at: DateTime::<Utc>::UNIX_EPOCH, event });
+        Found::new(rows.collect())
+    }
+
+    fn checkpointed(source: Source) -> Event {
+        Event::Checkpointed { ns: Name::default(), step: 3, source, next: Vec::new() }
+    }
+
+    fn advancing() -> Event {
+        Event::Advancing { owner: "me".to_owned(), epoch: 2 }
+    }
+
+    #[test]
+    fn what_a_dead_process_had_done_is_seen() {
+        let nothing = found(Vec::new());
+        assert!(!nothing.has_begun_anew() && !nothing.was_advanced());
+        let accepted = found(vec![Event::Accepted { workflow: "w".to_owned() }, checkpointed(Source::Loop)]);
+        assert!(accepted.has_begun_anew() && !accepted.was_advanced(), "it waits to be advanced");
+        let given = found(vec![checkpointed(Source::Input)]);
+        assert!(given.has_begun_anew() && !given.was_advanced());
+        let advanced = found(vec![checkpointed(Source::Input), advancing(), checkpointed(Source::Loop)]);
+        assert!(advanced.has_begun_anew() && advanced.was_advanced());
+        let forked = found(vec![advancing(), checkpointed(Source::Fork)]);
+        assert!(!forked.was_advanced() && forked.checkpointed(Source::Fork) == Some(2));
+        assert!(found(vec![advancing()]).was_advanced(), "an answer lies before the run's first event");
     }
 }

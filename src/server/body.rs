@@ -1,7 +1,8 @@
 //! Bodies: read within their limit, and looked into.
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::StatusCode;
+use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
 use super::error::{Answer, ApiError};
@@ -9,15 +10,35 @@ use super::error::{Answer, ApiError};
 /// Largest body, in bytes: an input is kept in the database with every run.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// Of a body that is too large so much is read and thrown away: a client that is still sending does not read the answer.
+const MOST_DISCARDED: usize = 64 * 1024 * 1024;
+
 /// A body's JSON; an empty one is null.
 pub(super) async fn json(body: Body) -> Answer<Value> {
-    let bytes = to_bytes(body, MAX_BYTES).await.map_err(|_| {
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BYTES} bytes, or broke off"))
-    })?;
+    let bytes = read(body).await?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     serde_json::from_slice(&bytes).map_err(|_| ApiError::invalid("Invalid JSON in request body"))
+}
+
+async fn read(body: Body) -> Answer<Vec<u8>> {
+    let (mut stream, mut bytes, mut length) = (body.into_data_stream(), Vec::new(), 0);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "the body broke off"))?;
+        length += chunk.len();
+        if length > MOST_DISCARDED {
+            break;
+        }
+        if length <= MAX_BYTES {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    if length > MAX_BYTES {
+        let detail = format!("the body has more than {MAX_BYTES} bytes");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    Ok(bytes)
 }
 
 /// A body that is an object; none at all is an empty one.

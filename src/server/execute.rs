@@ -279,8 +279,8 @@ impl Executor {
     async fn ended(
         self: &Arc<Self>,
         run: &ServedRun,
-        status: ThreadStatus,
-        failure: Option<Failure>,
+        mut status: ThreadStatus,
+        mut failure: Option<Failure>,
     ) -> Result<(), Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
         let cancel = self.hands().get(&run.thread).and_then(|hand| hand.cancel.clone()).filter(|(id, _)| *id == run.id);
@@ -289,10 +289,16 @@ impl Executor {
         if let Some((_, Cancel::Rollback)) = cancel
             && status != ThreadStatus::Succeeded
         {
-            self.take_back(run).await?;
-            self.app.database().delete_run(&run.id).await.map_err(of)?;
-            self.bell.ring(&run.thread);
-            return Ok(());
+            match self.take_back(run).await {
+                Ok(()) => {
+                    self.app.database().delete_run(&run.id).await.map_err(of)?;
+                    self.bell.ring(&run.thread);
+                    return Ok(());
+                }
+                Err(failure) if is_passing(&failure) => return Err(failure),
+                // It stays, with what could not be taken back.
+                Err(refused) => (status, failure) = (ThreadStatus::Failed, Some(refused)),
+            }
         }
         let open = self.app.store().interrupts(Some(&run.thread), true).await.map_err(of)?;
         let (word, error) = match status {

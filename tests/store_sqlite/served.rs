@@ -58,7 +58,7 @@ async fn runs_are_accepted_in_the_order_of_their_thread() -> Tested {
     drop(store);
 
     let store = SqliteStore::open_with(&path, normal())?;
-    assert_eq!(store.threads_with_open_runs().await?, [thread.clone()], "after a restart too");
+    assert_eq!(store.threads_with_open_runs().await?, std::slice::from_ref(&thread), "after a restart too");
     let found = store.api_thread(&thread).await?.ok_or("it is there")?;
     assert_eq!((found.status, found.graph.as_deref()), (ServedStatus::Busy, Some("g")));
     assert_eq!(json!(found.metadata), json!({"a": 1, "graph_id": "g", "assistant_id": "g-assistant"}));
