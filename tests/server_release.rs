@@ -86,6 +86,25 @@ fn a_release_is_begun_approved_and_told_through_the_api() {
     assert_eq!(changed.0, 409, "{changed:?}");
     let again = post(&runs, &json!({"assistant_id": "model_deployer", "input": {}}));
     assert_eq!(again.0, 409, "{again:?}");
+    // Its record stays, and so does that of one that was begun without a thread and waits for its approval.
+    let gone = |thread: &str| {
+        runtime.block_on(async {
+            reqwest::Client::new().delete(format!("{url}/threads/{thread}")).send().await.unwrap().status().as_u16()
+        })
+    };
+    assert_eq!(gone(&thread), 409);
+    let third = json!({"path": home.hello("three").arg(), "framework": "scikit-learn", "version": "three"});
+    next["modelArtifact"] = third;
+    let waits = post("/runs/wait", &json!({"assistant_id": "model_deployer", "input": next})).1;
+    assert!(waits["__interrupt__"].is_array(), "{waits}");
+    let open = get("/approvals");
+    let (id, digest, third) = (&open[0]["id"], &open[0]["digest"], open[0]["thread_id"].as_str().unwrap());
+    assert_eq!(gone(third), 409);
+    let no = json!({"verdict": "reject", "digest": digest, "reason": "not this one"});
+    assert_eq!(post(&format!("/approvals/{}", id.as_str().unwrap()), &no).0, 200);
+    home.until("it is undone", || (home.history("hello")[0]["status"] == "FAILED").then_some(()));
+    assert_eq!(greet(&ended["output"])["version"], "two");
+
     let relative = json!({"modelArtifact": {"path": "here"}});
     let refused = post("/runs/wait", &json!({"assistant_id": "model_deployer", "input": relative}));
     assert!(refused.1["__error__"]["error"].is_string(), "{refused:?}");

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::request::request_of;
 use super::stops::needs_host;
-use super::workflows::{self, MODEL_DEPLOYER, ROLLBACK};
+use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use super::{App, Overrides, Start};
 use crate::graph::{CompiledGraph, Failure, ThreadId};
 use crate::release::DeployRequest;
@@ -37,15 +37,14 @@ impl Entry {
 pub struct Catalogue(BTreeMap<String, Entry>);
 
 impl Catalogue {
-    /// Every built-in workflow that is one by itself, and every `NAME.yaml` in `folder` that has a name.
+    /// A release, a rollback, and every `NAME.yaml` in `folder` that has a name. The strategies are parts of a release: by themselves
+    /// they would move traffic without its checks and its approval.
     pub fn of(app: &App, folder: Option<&Path>) -> Result<Self, Failure> {
         let mut all = BTreeMap::new();
-        for name in workflows::names() {
+        for name in [MODEL_DEPLOYER, ROLLBACK] {
             let workflow = app.workflow(name)?;
-            // Some are only parts of others: what they read, only the graph around them writes.
-            if let Ok(graph) = app.build(&workflow) {
-                all.insert(name.to_owned(), Entry { workflow, built_in: true, graph });
-            }
+            let graph = app.build(&workflow)?;
+            all.insert(name.to_owned(), Entry { workflow, built_in: true, graph });
         }
         for path in folder.map_or_else(|| Ok(Vec::new()), files)? {
             let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
@@ -55,6 +54,15 @@ impl Catalogue {
                 Err(failure) if failure.code == "missing_key" => continue,
                 Err(failure) => return Err(failure),
             };
+            if all.contains_key(&name) || workflow.name != name {
+                let message = format!("{} is not offered as `{name}`", path.display());
+                return Err(Failure::new("workflow_name", message)
+                    .because(format!(
+                        "it calls itself `{}`; {MODEL_DEPLOYER} and {ROLLBACK} are the home's own",
+                        workflow.name
+                    ))
+                    .hint("a file is offered by its name: let `name:` and the file's name be the same"));
+            }
             let graph = app.build(&workflow)?;
             all.insert(name, Entry { workflow, built_in: false, graph });
         }
@@ -113,7 +121,8 @@ impl App {
                     Some(request) => serde_json::from_value(request.clone()).map_err(|e| invalid("request", e))?,
                     None => request_of(&Value::Object(input).to_string(), &Overrides::default())?,
                 };
-                request.requested_by.get_or_insert_with(|| by.to_owned());
+                // Who asks is who called, whatever the document says: nobody approves in another's name.
+                request.requested_by = Some(by.to_owned());
                 self.start_deploy_as(Start { id: Some(id.clone()), approved_by: None }, &request).await?;
             }
             ROLLBACK => {

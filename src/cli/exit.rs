@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 49] = [
+const USAGE: [&str; 50] = [
     "listen_not_local",
     "listen_refused",
     "recording_invalid",
@@ -24,6 +24,7 @@ const USAGE: [&str; 49] = [
     "bad_thread_id",
     "bad_schema",
     "bad_parameters",
+    "workflow_name",
     "workflow_unknown",
     "workflow_unreadable",
     "unknown_input",

@@ -111,7 +111,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         },
         Command::Judge(args) => judge::run(&args, out),
         Command::Bench => bench::run(home().map_err(plain)?, out).await,
-        Command::Serve(args) => serve::run(home().map_err(plain)?, args, out).await,
+        Command::Serve(args) => serve::run(home().map_err(plain)?, cli.public_addr, args, out).await,
         Command::Runner => deploy::runner(open().await?).await,
     }
 }

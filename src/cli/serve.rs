@@ -1,5 +1,7 @@
 //! `serve`: the server, until somebody stops it.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -13,7 +15,7 @@ use crate::graph::Stop;
 use crate::server::{Options, serve};
 
 /// Serves until ctrl-C or SIGTERM, then lets what is under way come to the end of its superstep.
-pub async fn run(home: Home, args: ServeArgs, out: &Out) -> Result<Exit, Failed> {
+pub async fn run(home: Home, public_addr: Option<SocketAddr>, args: ServeArgs, out: &Out) -> Result<Exit, Failed> {
     crate::host::init_log();
     let (ask, stop) = watch::channel(Stop::No);
     let mut terms = signal(SignalKind::terminate()).map_err(|e| plain(no_signals(&e)))?;
@@ -22,7 +24,7 @@ pub async fn run(home: Home, args: ServeArgs, out: &Out) -> Result<Exit, Failed>
         tokio::select! { _ = terms.recv() => (), _ = interrupts.recv() => () }
         ask.send_replace(Stop::Drain);
     });
-    let options = Options { listen: args.listen, workflows: args.workflows };
+    let options = Options { listen: args.listen, workflows: args.workflows, public_addr };
     let said = |address: std::net::SocketAddr| {
         let url = format!("http://{address}");
         // Nobody to tell: the server serves all the same.

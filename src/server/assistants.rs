@@ -120,16 +120,24 @@ pub(super) async fn get(State(server): State<Arc<Server>>, Path(id): Path<String
 pub(super) async fn patch(State(server): State<Arc<Server>>, Path(id): Path<String>, body: Body) -> Answer {
     let before = known(&server, &id).await?;
     let fields = object(body).await?;
-    let graph = graph_of(&server, &fields)?.unwrap_or(before.graph);
+    let graph = graph_of(&server, &fields)?.unwrap_or_else(|| before.graph.clone());
+    if graph != before.graph && is_of_a_graph(&server, &before.id) {
+        return Err(ApiError::conflict(format!("Assistant {} belongs to graph `{}`", before.id, before.graph)));
+    }
     let text = text(&fields, before.text)?;
     let changed = server.app.database().change_assistant(&before.id, &graph, text, Utc::now()).await?;
     Ok(state::ok(&shapes::assistant(&changed.ok_or_else(not_found)?)))
 }
 
+/// Whether it is the one that a graph has from the beginning.
+fn is_of_a_graph(server: &Server, id: &str) -> bool {
+    server.graphs.names().any(|name| ids::assistant(name).to_string() == id)
+}
+
 /// The assistants that graphs have from the beginning stay.
 pub(super) async fn delete(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Answer {
     let assistant = known(&server, &id).await?;
-    if assistant.id == ids::assistant(&assistant.graph).to_string() {
+    if is_of_a_graph(&server, &assistant.id) {
         return Err(ApiError::conflict(format!("Assistant {} belongs to graph `{}`", assistant.id, assistant.graph)));
     }
     server.app.database().delete_assistant(&assistant.id).await?;

@@ -13,13 +13,29 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Of a body that is too large so much is read and thrown away: a client that is still sending does not read the answer.
 const MOST_DISCARDED: usize = 64 * 1024 * 1024;
 
+/// Deepest body: what is kept lies in rows that nest it further, and none may be so deep that it cannot be read again.
+const MOST_DEPTH: usize = 64;
+
 /// A body's JSON; an empty one is null.
 pub(super) async fn json(body: Body) -> Answer<Value> {
     let bytes = read(body).await?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&bytes).map_err(|_| ApiError::invalid("Invalid JSON in request body"))
+    let value = serde_json::from_slice(&bytes).map_err(|_| ApiError::invalid("Invalid JSON in request body"))?;
+    if is_deeper(&value, MOST_DEPTH) {
+        return Err(ApiError::invalid(format!("the body is nested deeper than {MOST_DEPTH} levels")));
+    }
+    Ok(value)
+}
+
+/// Whether lists and objects lie in each other deeper than so. The parser has bounded it already.
+fn is_deeper(value: &Value, most: usize) -> bool {
+    match value {
+        Value::Array(items) => most == 0 || items.iter().any(|item| is_deeper(item, most - 1)),
+        Value::Object(keys) => most == 0 || keys.values().any(|item| is_deeper(item, most - 1)),
+        _ => false,
+    }
 }
 
 async fn read(body: Body) -> Answer<Vec<u8>> {

@@ -36,8 +36,8 @@ pub(super) enum Cancel {
 struct Hand {
     /// What the engine looks at.
     stop: watch::Sender<Stop>,
-    /// The run that is to end early, and how.
-    cancel: Option<(String, Cancel)>,
+    /// The runs that are to end early, and how.
+    cancel: HashMap<String, Cancel>,
     /// The run that is under way.
     current: Option<String>,
     /// Somebody has changed the queue.
@@ -50,6 +50,7 @@ pub(super) struct Executor {
     pub(super) graphs: Arc<Catalogue>,
     bell: Arc<Bell>,
     hands: Mutex<HashMap<ThreadId, Hand>>,
+    turns: Mutex<HashMap<ThreadId, Arc<tokio::sync::Mutex<()>>>>,
     places: Arc<Semaphore>,
     /// Set when the server ends.
     draining: watch::Sender<bool>,
@@ -61,7 +62,7 @@ impl Executor {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
         let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
         let (draining, places) = (watch::channel(false).0, Arc::new(Semaphore::new(MOST_AT_ONCE)));
-        Arc::new(Self { app, graphs, bell, hands: Mutex::default(), places, draining, user })
+        Arc::new(Self { app, graphs, bell, hands: Mutex::default(), turns: Mutex::default(), places, draining, user })
     }
 
     /// The one user of this machine who can ask.
@@ -83,9 +84,28 @@ impl Executor {
             self.kick(&thread);
         }
         for thread in self.app.database().left_over_threads().await.map_err(|e| e.failure())? {
-            self.app.database().delete_api_thread(&thread).await.map_err(|e| e.failure())?;
+            self.remove(&thread).await?;
         }
         Ok(())
+    }
+
+    /// Removes a thread with all that there is of it. False: it stays, because it is a release, whose record outlives whoever began it,
+    /// or because a run of it is not over.
+    pub async fn remove(&self, thread: &ThreadId) -> Result<bool, Failure> {
+        let of = |e: crate::graph::StoreError| e.failure();
+        if self.app.is_release(thread).await? || !self.app.database().open_runs(thread).await.map_err(of)?.is_empty() {
+            return Ok(false);
+        }
+        self.app.database().delete_api_thread(thread).await.map_err(of)?;
+        Ok(true)
+    }
+
+    /// One acceptance at a time in a thread: what it rests on is looked at and changed by nobody else meanwhile.
+    pub fn turn(&self, thread: &ThreadId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds are of threads past.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(thread.clone()).or_default().clone()
     }
 
     /// Sees to it that a thread's queue is worked on.
@@ -99,7 +119,8 @@ impl Executor {
             return;
         }
         let again = Arc::new(Notify::new());
-        let hand = Hand { stop: watch::channel(Stop::No).0, cancel: None, current: None, again: again.clone() };
+        let hand =
+            Hand { stop: watch::channel(Stop::No).0, cancel: HashMap::new(), current: None, again: again.clone() };
         hands.insert(thread.clone(), hand);
         let (this, thread) = (self.clone(), thread.clone());
         tokio::spawn(async move { this.work(thread, again).await });
@@ -191,19 +212,16 @@ impl Executor {
         let mut hands = self.hands();
         let hand = hands.entry(run.thread.clone()).or_insert_with(|| Hand {
             stop: watch::channel(Stop::No).0,
-            cancel: None,
+            cancel: HashMap::new(),
             current: None,
             again: Arc::new(Notify::new()),
         });
         hand.current = Some(run.id.clone());
-        let meant = hand.cancel.as_ref().is_some_and(|(id, _)| *id == run.id);
+        let meant = hand.cancel.contains_key(&run.id);
         let wanted = match (*self.draining.borrow(), meant) {
             (true, _) => Stop::Drain,
             (false, true) => Stop::Hold,
-            (false, false) => {
-                hand.cancel = None;
-                Stop::No
-            }
+            (false, false) => Stop::No,
         };
         hand.stop.send_replace(wanted);
         hand.stop.subscribe()
@@ -283,10 +301,10 @@ impl Executor {
         mut failure: Option<Failure>,
     ) -> Result<(), Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
-        let cancel = self.hands().get(&run.thread).and_then(|hand| hand.cancel.clone()).filter(|(id, _)| *id == run.id);
+        let cancel = self.hands().get(&run.thread).and_then(|hand| hand.cancel.get(&run.id).copied());
         let known = self.app.store().thread(&run.thread).await.map_err(of)?;
         let stopped = cancel.is_some() && status == ThreadStatus::Interrupted;
-        if let Some((_, Cancel::Rollback)) = cancel
+        if let Some(Cancel::Rollback) = cancel
             && status != ThreadStatus::Succeeded
         {
             match self.take_back(run).await {
@@ -339,8 +357,8 @@ impl Executor {
                 tokio::time::sleep(LOOK_EVERY).await;
                 waited += LOOK_EVERY;
             }
-            if let Err(error) = this.app.database().delete_api_thread(&thread).await {
-                tracing::warn!(thread = %thread, "a thread stays for now: {error}");
+            if let Err(failure) = this.remove(&thread).await {
+                tracing::warn!(thread = %thread, "a thread stays for now: {failure}");
             }
         });
     }
@@ -363,7 +381,7 @@ impl Executor {
         {
             let mut hands = self.hands();
             if let Some(hand) = hands.get_mut(&run.thread) {
-                hand.cancel = Some((run.id.clone(), how));
+                hand.cancel.insert(run.id.clone(), how);
                 if hand.current.as_ref() == Some(&run.id) {
                     hand.stop.send_replace(Stop::Hold);
                 }

@@ -53,6 +53,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// A folder with workflow files.
     pub workflows: Option<PathBuf>,
+    /// Where the host's public endpoint listens, if somebody says so.
+    pub public_addr: Option<SocketAddr>,
 }
 
 /// What handlers share.
@@ -80,8 +82,9 @@ pub async fn serve(
     let _alone = home.hold_for_server()?;
     let bell = Arc::new(Bell::default());
     // Two owners of threads: what the runner advances, the runs of clients must not take at the same time.
-    let runner = Arc::new(App::open(home.clone(), "tidegate serve", None).await?.with_sink(bell.clone()));
-    let app = Arc::new(App::open(home, "tidegate serve", None).await?.with_sink(bell.clone()));
+    let runner =
+        Arc::new(App::open(home.clone(), "tidegate serve", options.public_addr).await?.with_sink(bell.clone()));
+    let app = Arc::new(App::open(home, "tidegate serve", options.public_addr).await?.with_sink(bell.clone()));
     let graphs = Arc::new(Catalogue::of(&app, options.workflows.as_deref())?);
     offer(&app, &graphs).await?;
     let listener = TcpListener::bind(options.listen).await.map_err(|e| {

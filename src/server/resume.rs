@@ -14,13 +14,24 @@ pub(super) async fn answer(app: &App, thread: &ThreadId, resume: &Value, by: &st
         return Ok(());
     }
     let answers = meant(&asked, resume)?;
-    app.attend(thread).await?;
     let (approvals, others): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|(asked, _)| OpenQuestion::from(asked.clone()).approval.is_some());
     if approvals.len() + others.len() > 1 && !approvals.is_empty() {
         return Err(Failure::new("question_ambiguous", "an approval is decided by itself")
             .hint("answer one interrupt with each run"));
     }
+    app.attend(thread).await?;
+    let recorded = record(app, approvals, others, by, via).await;
+    if recorded.is_err() && !app.is_advanced(&app.thread(thread).await?) {
+        // Somebody was faster, or it was no answer: whoever comes next may go on.
+        app.leave(thread).await?;
+    }
+    recorded
+}
+
+type Answers = Vec<(Interrupt, Value)>;
+
+async fn record(app: &App, approvals: Answers, others: Answers, by: &str, via: &str) -> Result<(), Failure> {
     for (asked, value) in approvals {
         let decide = decision(&value, by, via)?;
         app.decide(&OpenQuestion::from(asked), decide).await?;
@@ -76,6 +87,10 @@ fn over(question: &Interrupt) -> Failure {
 /// A decision on a release: `true`, `{"approved": true}`, Agent Inbox's `[{"type": "accept"}]`, agent-chat-ui's
 /// `{"decisions": [{"type": "approve"}]}`.
 fn decision(value: &Value, by: &str, via: &str) -> Result<Decide, Failure> {
+    let forms = ["decisions", "approved", "type"].into_iter().filter(|form| value.get(form).is_some());
+    if forms.count() > 1 {
+        return Err(unclear(value));
+    }
     let inner = value.get("decisions").unwrap_or(value);
     let one = match inner.as_array().map(Vec::as_slice) {
         Some([one]) => one,
@@ -88,13 +103,18 @@ fn decision(value: &Value, by: &str, via: &str) -> Result<Decide, Failure> {
         (.., Some("ignore" | "reject")) => false,
         _ => return Err(unclear(value)),
     };
-    let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
+    // What is there and is no text was meant to say something: a digest that is not held against anything would let everything pass.
+    let text = |key: &str| match one.get(key).or_else(|| value.get(key)) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(unclear(value)),
+    };
     Ok(Decide {
         verdict: if approved { Verdict::Approve } else { Verdict::Reject },
         by: by.to_owned(),
         via: via.to_owned(),
-        reason: text("reason").or_else(|| text("message")),
-        digest: text("digest"),
+        reason: text("reason")?.or(text("message")?),
+        digest: text("digest")?,
     })
 }
 
@@ -127,7 +147,17 @@ mod tests {
         }
         let no = decision(&json!({"decisions": [{"type": "reject", "message": "stale"}]}), "ann", "run").unwrap();
         assert_eq!((no.verdict, no.reason.as_deref()), (Verdict::Reject, Some("stale")));
-        for unclear in [json!("yes"), json!([]), json!({"type": "edit"}), json!([true, true]), json!(1)] {
+        for unclear in [
+            json!("yes"),
+            json!([]),
+            json!({"type": "edit"}),
+            json!([true, true]),
+            json!(1),
+            json!({"approved": true, "digest": 5}),
+            json!({"approved": false, "reason": ["why"]}),
+            json!({"approved": true, "decisions": [{"type": "reject"}]}),
+            json!({"approved": true, "type": "ignore"}),
+        ] {
             assert!(decision(&unclear, "ann", "run").is_err(), "{unclear}");
         }
     }

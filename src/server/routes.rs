@@ -202,8 +202,19 @@ fn subject(params: &RawPathParams) -> Subject {
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
-        Ok(response) => response,
+    // What changes something is done to its end, also when the client hangs up in the middle.
+    let answer = async move {
+        if request.method() == axum::http::Method::GET {
+            return Ok(next.run(request).await);
+        }
+        tokio::spawn(next.run(request)).await
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a request's handler ended badly");
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed at this request").into_response()
+        }
         Err(_) => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the server did not answer in time").into_response(),
     }
 }

@@ -57,24 +57,23 @@ async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: 
         subgraphs: kwargs["subgraphs"].as_bool().unwrap_or(false),
     };
     let resumable = kwargs["resumable"].as_bool().unwrap_or(false);
-    let accepted = server.app.database().accept_run(asked.new.clone()).await?;
+    let turn = server.executor.turn(&thread);
+    let _turn = turn.lock().await;
+    let is_answer = answered(server, &asked).await?;
+    let accepted = server.app.database().accept_run(asked.new.clone()).await;
+    if is_answer && !matches!(accepted, Ok(Accepted::Queued { .. })) {
+        // The answer counts all the same: the runner goes on with it.
+        server.app.leave(&thread).await?;
+    }
+    let accepted = accepted?;
     let (run, before) = match accepted {
         Accepted::Queued { run, before } => (*run, before),
         Accepted::NoThread => return Err(ApiError::not_found("Thread or assistant not found.")),
         Accepted::Busy => return Err(ApiError::conflict(IN_FLIGHT)),
-        Accepted::Full => {
-            return Err(ApiError::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "So many runs wait in this thread that no more is taken.",
-            ));
-        }
-        Accepted::OtherGraph(graph) => {
-            return Err(ApiError::conflict(format!(
-                "Thread {thread} belongs to graph `{graph}`: a thread keeps the graph that it began with"
-            )));
-        }
+        Accepted::Full => return Err(full()),
+        Accepted::OtherGraph(graph) => return Err(other_graph(&thread, &graph)),
     };
-    if let Err(failure) = settle(server, &asked, &run, &before).await {
+    if let Err(failure) = make_way(server, &run, &before).await {
         server.app.database().delete_run(&run.id).await?;
         server.executor.kick(&thread);
         return Err(failure.into());
@@ -89,25 +88,47 @@ fn is_release_graph(run: &ServedRun) -> bool {
     ["model_deployer", "rollback"].contains(&run.body.graph.as_str())
 }
 
-/// What a run does before it is in the queue: it stops those before it where it says so, and its answer counts from now on.
-async fn settle(server: &Arc<Server>, asked: &Asked, run: &ServedRun, before: &[ServedRun]) -> Result<(), Failure> {
+/// Records the answer of a run that is about to be accepted: it counts for what is asked now, and whoever comes second is told who was
+/// first. Behind a branch off a checkpoint nothing is asked before the run has begun.
+async fn answered(server: &Arc<Server>, asked: &Asked) -> Answer<bool> {
+    let new = &asked.new;
+    let Some(answer) = asked.resume().filter(|_| new.body.kwargs["checkpoint"].is_null()) else { return Ok(false) };
+    let Some(known) = server.app.database().api_thread(&new.thread).await? else { return Ok(false) };
+    let open = server.app.database().open_runs(&new.thread).await?;
+    if new.body.strategy == "reject" && !open.is_empty() {
+        return Err(ApiError::conflict(IN_FLIGHT));
+    }
+    if open.len() >= new.most_waiting {
+        return Err(full());
+    }
+    if let Some(graph) = known.graph.filter(|graph| *graph != new.body.graph) {
+        return Err(other_graph(&new.thread, &graph));
+    }
+    resume::answer(&server.app, &new.thread, answer, &new.body.by, &via(&new.id)).await?;
+    Ok(true)
+}
+
+fn full() -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "So many runs wait in this thread that no more is taken.")
+}
+
+fn other_graph(thread: &ThreadId, graph: &str) -> ApiError {
+    ApiError::conflict(format!(
+        "Thread {thread} belongs to graph `{graph}`: a thread keeps the graph that it began with"
+    ))
+}
+
+/// A run that wants so stops those before it.
+async fn make_way(server: &Arc<Server>, run: &ServedRun, before: &[ServedRun]) -> Result<(), Failure> {
     let how = match run.body.strategy.as_str() {
-        "interrupt" => Some(Cancel::Interrupt),
-        "rollback" => Some(Cancel::Rollback),
-        _ => None,
+        "interrupt" => Cancel::Interrupt,
+        "rollback" => Cancel::Rollback,
+        _ => return Ok(()),
     };
-    if let Some(how) = how {
-        for earlier in before.iter().rev() {
-            server.executor.cancel(earlier, how).await?;
-        }
+    for earlier in before.iter().rev() {
+        server.executor.cancel(earlier, how).await?;
     }
-    match asked.resume() {
-        // Behind another run nobody knows what will be asked.
-        Some(answer) if before.is_empty() => {
-            resume::answer(&server.app, &run.thread, answer, &run.body.by, &via(&run.id)).await
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn location(run: &ServedRun) -> String {
@@ -221,7 +242,10 @@ pub(super) async fn list(
     threads::known(&server, &id).await?;
     let number = |key: &str, default: usize| match query.get(key) {
         None => Ok(default),
-        Some(text) => text.parse().map_err(|_| ApiError::invalid(format!("`{key}` is a whole number"))),
+        Some(text) => match text.parse::<u32>() {
+            Ok(number) => Ok(number as usize),
+            Err(_) => Err(ApiError::invalid(format!("`{key}` is a whole number from 0 to {}", u32::MAX))),
+        },
     };
     let status = match query.get("status") {
         None => None,

@@ -57,13 +57,18 @@ pub(super) async fn follow(server: &Arc<Server>, run: ServedRun, told: Told, loc
         lines: HashMap::new(),
         ready: VecDeque::new(),
         done: false,
+        broken: false,
         bell,
         run,
         told,
     };
     let body = stream::unfold(follower, |mut follower| async move {
-        let chunk = follower.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(chunk), follower))
+        let chunk = follower.next().await;
+        if chunk.is_none() && std::mem::take(&mut follower.broken) {
+            // Not the end of the run: who reads on comes again.
+            return Some((Err(std::io::Error::other("the stream breaks off")), follower));
+        }
+        Some((Ok(chunk?), follower))
     });
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
@@ -96,6 +101,8 @@ struct Follower {
     lines: HashMap<Name, Vec<Checkpoint>>,
     ready: VecDeque<Bytes>,
     done: bool,
+    /// It ends before its run does.
+    broken: bool,
 }
 
 impl Follower {
@@ -114,14 +121,14 @@ impl Follower {
                 Err(error) => {
                     // The reader comes again with the id that it has seen last.
                     tracing::warn!(run = self.run.id, "a stream breaks off: {}", error.detail);
-                    self.done = true;
+                    (self.done, self.broken) = (true, true);
                     return None;
                 }
             }
             tokio::select! {
                 changed = self.bell.changed() => drop(changed),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                _ = self.stop.wait_for(|stop| *stop != Stop::No) => self.done = true,
+                _ = self.stop.wait_for(|stop| *stop != Stop::No) => (self.done, self.broken) = (true, true),
                 () = tokio::time::sleep_until(quiet) => return Some(Bytes::from_static(b": heartbeat\r\n\r\n")),
             }
         }
