@@ -39,6 +39,11 @@ fn a_release_is_begun_approved_and_told_through_the_api() {
     let runs = format!("/threads/{thread}/runs/wait");
     let (status, asked) = post(&runs, &json!({"assistant_id": "model_deployer", "input": document}));
     assert_eq!((status, asked["__interrupt__"].is_array()), (200, true), "{asked}\n{}", home.logs());
+    // Agent Inbox and agent-chat-ui can draw it.
+    let shown = &asked["__interrupt__"][0]["value"];
+    assert_eq!(shown["action_request"]["args"]["model"], json!("hello"), "{shown}");
+    assert_eq!(shown["action_requests"][0]["arguments"]["digest"], shown["digest"]);
+    assert!(shown["description"].as_str().unwrap().contains("smoke:"), "{shown}");
     // Whoever decides carries what was shown; a decision without it, or on something else, is none.
     let get = |path: &str| -> Value {
         runtime.block_on(async { reqwest::get(format!("{url}{path}")).await.unwrap().json().await.unwrap() })

@@ -126,7 +126,7 @@ fn unclear(value: &Value) -> Failure {
 
 /// What a question looks like in values and streams.
 pub(super) fn told(asked: &Interrupt) -> Value {
-    serde_json::json!({"value": asked.value, "id": asked.id, "response_schema": null})
+    serde_json::json!({"value": super::shapes::shown(asked), "id": asked.id, "response_schema": null})
 }
 
 #[cfg(test)]

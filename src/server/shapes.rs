@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::ids;
 use super::names::told;
-use crate::app::{ServedAssistant, ServedRun, ServedThread};
+use crate::app::{OpenQuestion, ServedAssistant, ServedRun, ServedThread};
 use crate::graph::{Checkpoint, Failure, Interrupt, Thread, ThreadId, Write};
 
 /// A time as clients parse it.
@@ -62,7 +62,27 @@ pub(super) fn thread(of: &ServedThread, progress: Option<&Progress>) -> Value {
 
 /// A question in a thread or a state.
 pub(super) fn question(asked: &Interrupt) -> Value {
-    json!({"id": asked.id, "value": asked.value})
+    json!({"id": asked.id, "value": shown(asked)})
+}
+
+/// What a question shows. A release's approval also has the keys by which Agent Inbox (`action_request`, `config`, `description`) and
+/// agent-chat-ui (`action_requests`, `review_configs`) draw one.
+pub(super) fn shown(asked: &Interrupt) -> Value {
+    const RELEASE: &str = "release";
+    let mut value = asked.value.clone();
+    let Some(approval) = OpenQuestion::from(asked.clone()).approval else { return value };
+    let about = json!({"model": approval.model, "version": approval.version, "digest": approval.digest});
+    let keys = json!({
+        "action_request": {"action": RELEASE, "args": about, "arguments": about},
+        "config": {"allow_accept": true, "allow_ignore": true, "allow_edit": false, "allow_respond": false},
+        "description": approval.evidence.lines().join("\n"),
+        "action_requests": [{"name": RELEASE, "args": about, "arguments": about}],
+        "review_configs": [{"action_name": RELEASE, "allowed_decisions": ["approve", "reject"]}],
+    });
+    if let (Value::Object(value), Value::Object(keys)) = (&mut value, keys) {
+        value.extend(keys);
+    }
+    value
 }
 
 /// A run.
