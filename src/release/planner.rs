@@ -200,9 +200,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let recreated = strategy.strategy() == Strategy::Recreate && live.is_some();
     let hold_ms = recreated.then(|| hold(request, &mut why)).transpose()?;
     let standby_ms = request.standby_ms.filter(|_| live.is_some() && !recreated);
-    if let Some(ms) = standby_ms {
-        why.add("standby", format!("the version before stays warm for {}, as the request says", duration_text(ms)));
-    }
+    standby(standby_ms, &mut why);
     let situation = Situation {
         model: request.model.as_str(),
         live_version: live.as_ref().map(|live| live.model_version.as_str()),
@@ -249,6 +247,12 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     };
     plan.steps = steps(&plan);
     Ok(plan)
+}
+
+fn standby(keep_ms: Option<u64>, why: &mut Reasons) {
+    if let Some(ms) = keep_ms {
+        why.add("standby", format!("the version before stays warm for {}, as the request says", duration_text(ms)));
+    }
 }
 
 fn slot_chosen(slots: &Slots) -> String {
