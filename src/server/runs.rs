@@ -156,14 +156,19 @@ fn waited(server: &Arc<Server>, begun: Begun) -> Response {
     wait_for(server, begun.run, Of::Values, begun.ends_with_client, &location)
 }
 
+/// The run that a request is for: in the thread that it names, or in one of its own.
+async fn begin(server: &Arc<Server>, caller: &Caller, thread: Option<&str>, body: Body) -> Answer<Begun> {
+    let thread = thread.map(ids::thread).transpose()?;
+    accept(server, caller, &object(body).await?, thread).await
+}
+
 pub(super) async fn create(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
     Path(thread): Path<String>,
     body: Body,
 ) -> Answer {
-    let thread = ids::thread(&thread)?;
-    Ok(created(&accept(&server, &caller, &object(body).await?, Some(thread)).await?))
+    Ok(created(&begin(&server, &caller, Some(&thread), body).await?))
 }
 
 pub(super) async fn stream(
@@ -172,9 +177,7 @@ pub(super) async fn stream(
     Path(thread): Path<String>,
     body: Body,
 ) -> Answer {
-    let thread = ids::thread(&thread)?;
-    let begun = accept(&server, &caller, &object(body).await?, Some(thread)).await?;
-    streamed(&server, begun).await
+    streamed(&server, begin(&server, &caller, Some(&thread), body).await?).await
 }
 
 pub(super) async fn wait(
@@ -183,9 +186,7 @@ pub(super) async fn wait(
     Path(thread): Path<String>,
     body: Body,
 ) -> Answer {
-    let thread = ids::thread(&thread)?;
-    let begun = accept(&server, &caller, &object(body).await?, Some(thread)).await?;
-    Ok(waited(&server, begun))
+    Ok(waited(&server, begin(&server, &caller, Some(&thread), body).await?))
 }
 
 pub(super) async fn create_stateless(
@@ -193,7 +194,7 @@ pub(super) async fn create_stateless(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Answer {
-    Ok(created(&accept(&server, &caller, &object(body).await?, None).await?))
+    Ok(created(&begin(&server, &caller, None, body).await?))
 }
 
 pub(super) async fn stream_stateless(
@@ -201,8 +202,7 @@ pub(super) async fn stream_stateless(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Answer {
-    let begun = accept(&server, &caller, &object(body).await?, None).await?;
-    streamed(&server, begun).await
+    streamed(&server, begin(&server, &caller, None, body).await?).await
 }
 
 pub(super) async fn wait_stateless(
@@ -210,8 +210,7 @@ pub(super) async fn wait_stateless(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Answer {
-    let begun = accept(&server, &caller, &object(body).await?, None).await?;
-    Ok(waited(&server, begun))
+    Ok(waited(&server, begin(&server, &caller, None, body).await?))
 }
 
 pub(super) async fn batch(
