@@ -6,6 +6,7 @@ pub mod http;
 pub mod local;
 pub mod local_registry;
 pub mod machine;
+pub mod oidc;
 pub mod uv;
 
 mod files;

@@ -6,7 +6,9 @@
 mod audit;
 mod crash;
 mod database;
+mod decide;
 mod home;
+mod keys;
 mod levels;
 mod manager;
 mod paths;
@@ -25,12 +27,14 @@ mod workflows;
 pub use crate::adapters::machine::ends_well;
 pub use audit::{AUDIT_FORMAT, AuditExport, AuditHead, verify_audit_export};
 pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, repair_database, salvage_database};
+pub use decide::{Decide, Decided, Said, is_refusal, missing_words};
 pub use home::Home;
+pub use keys::{KeyRow, KeyWanted, counts as key_counts};
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
 pub use request::{Overrides, read_request};
 pub use runner::{keep_running, run_detached, spawn_detached};
-pub use runs::{Decide, Decided, OpenQuestion, Start, error_document};
+pub use runs::{OpenQuestion, Start, error_document};
 pub use served::{
     Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
     ServedStatus, ServedThread, SortKey, ThreadSearch,

@@ -14,9 +14,7 @@ use crate::graph::{
     ThreadFilter, ThreadId, ThreadStatus, claim, replay, replay_with,
 };
 use crate::nodes::{ApprovalQuestion, RollbackRequest};
-use crate::release::{
-    Decision, DeployRequest, DeploymentPlan, Format, PlanInput, PlanState, ReleaseChange, ReleaseRow, Verdict, plan,
-};
+use crate::release::{DeployRequest, DeploymentPlan, PlanInput, PlanState, ReleaseChange, ReleaseRow, plan};
 use crate::store::ProcLiveness;
 
 /// How long the one who decided waits for the process that attends the thread to take it.
@@ -33,29 +31,6 @@ pub struct OpenQuestion {
     pub approval: Option<ApprovalQuestion>,
 }
 
-/// A decision on a question.
-#[derive(Debug, Clone)]
-pub struct Decide {
-    /// Yes or no.
-    pub verdict: Verdict,
-    /// Who.
-    pub by: String,
-    /// Through what.
-    pub via: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// Digest of what was shown; `None`: as it is now.
-    pub digest: Option<String>,
-}
-
-impl Decide {
-    /// The yes that was given when the release was begun.
-    pub fn in_advance(by: String) -> Self {
-        let reason = Some("approved by --yes".to_owned());
-        Self { verdict: Verdict::Approve, by, via: "--yes".to_owned(), reason, digest: None }
-    }
-}
-
 /// How a release is accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Start {
@@ -70,15 +45,6 @@ const RELEASE_STEPS: u32 = 100_000;
 
 /// The label of a thread that was approved in advance: by whom.
 pub(super) const APPROVED_BY: &str = "approved_by";
-
-/// What came of a decision.
-#[derive(Debug, Clone)]
-pub struct Decided {
-    /// The thread.
-    pub thread: ThreadId,
-    /// A living process that waits for the answer and goes on by itself.
-    pub attended_by: Option<String>,
-}
 
 impl App {
     /// The plan for a request; changes nothing.
@@ -170,7 +136,7 @@ impl App {
         Ok(true)
     }
 
-    fn other_attendant<'t>(&self, thread: &'t Thread) -> Option<&'t Owner> {
+    pub(super) fn other_attendant<'t>(&self, thread: &'t Thread) -> Option<&'t Owner> {
         thread.attendant.as_ref().filter(|owner| **owner != self.owner && ProcLiveness.alive(owner))
     }
 
@@ -200,17 +166,6 @@ impl App {
             if end.status != ThreadStatus::Interrupted || !self.approve_in_advance(id).await? {
                 return Ok(end);
             }
-        }
-    }
-
-    async fn approve_in_advance(&self, id: &ThreadId) -> Result<bool, Failure> {
-        let Some(by) = self.thread(id).await?.labels.get(APPROVED_BY).cloned() else { return Ok(false) };
-        let open = self.questions(Some(id)).await?;
-        let Some(question) = open.iter().find(|q| q.approval.is_some()) else { return Ok(false) };
-        match self.decide(question, Decide::in_advance(by)).await {
-            // Somebody decided in this very moment; that counts.
-            Err(failure) if failure.code == "already_decided" => Ok(true),
-            decided => decided.map(|_| true),
         }
     }
 
@@ -350,8 +305,24 @@ impl App {
     }
 
     /// Answers to questions of one thread, looked at but not recorded: each question is open, and each value is one that the asking node
-    /// can take.
+    /// can take. What approves a release is no such answer: it goes through [`App::decide`], which asks who may.
     pub async fn claims(&self, answers: Vec<(Interrupt, Value)>, by: &str, via: &str) -> Result<Vec<Claim>, Failure> {
+        let approval =
+            |asked: &Interrupt| asked.answer.is_none() && OpenQuestion::from(asked.clone()).approval.is_some();
+        if let Some((asked, _)) = answers.iter().find(|(asked, _)| approval(asked)) {
+            let id = &asked.id;
+            let failure = Failure::new("is_an_approval", format!("question {id} asks for an approval"));
+            return Err(failure.hint(format!("`tidegate approve {id}`, or `tidegate reject {id} --reason TEXT`")));
+        }
+        self.admitted(answers, by, via).await
+    }
+
+    pub(super) async fn admitted(
+        &self,
+        answers: Vec<(Interrupt, Value)>,
+        by: &str,
+        via: &str,
+    ) -> Result<Vec<Claim>, Failure> {
         let mut claims = Vec::with_capacity(answers.len());
         let mut graph = None;
         for (asked, value) in answers {
@@ -375,34 +346,6 @@ impl App {
             return Ok(());
         }
         self.store.answer_all(claims).await.map(drop).map_err(|e| e.failure())
-    }
-
-    /// Decides an approval. The first decision wins; a later one is told who decided. Where no other process attends the thread, it is
-    /// the caller's to advance.
-    pub async fn decide(&self, question: &OpenQuestion, decide: Decide) -> Result<Decided, Failure> {
-        let asked = &question.interrupt;
-        let Some(approval) = &question.approval else {
-            return Err(Failure::new("not_an_approval", format!("question {} asks for something else", asked.id))
-                .hint(format!("answer it with `tidegate run resume {} --value JSON`", asked.thread)));
-        };
-        let decision = Decision {
-            format: Format,
-            verdict: decide.verdict,
-            by: decide.by.clone(),
-            at: Utc::now(),
-            reason: decide.reason,
-            digest: decide.digest.unwrap_or_else(|| approval.digest.clone()),
-        };
-        decision.check(&approval.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;
-        let thread = self.thread(&asked.thread).await?;
-        let attended_by = self.other_attendant(&thread).map(ToString::to_string);
-        let claims = self.claims(vec![(asked.clone(), to_value(&decision)?)], &decide.by, &decide.via).await?;
-        self.answer_all(claims).await?;
-        if attended_by.is_none() && !self.is_advanced(&thread) {
-            // Only the one whose decision counts goes on with it.
-            self.store.attend(&asked.thread, Some(&self.owner)).await.map_err(|e| e.failure())?;
-        }
-        Ok(Decided { thread: thread.id, attended_by })
     }
 
     /// Whether a living process advances it.
@@ -446,7 +389,7 @@ impl From<Interrupt> for OpenQuestion {
     }
 }
 
-fn to_value<T: serde::Serialize>(value: &T) -> Result<Value, Failure> {
+pub(super) fn to_value<T: serde::Serialize>(value: &T) -> Result<Value, Failure> {
     serde_json::to_value(value)
         .map_err(|e| Failure::new("not_json", "a request cannot be written as JSON").because(e.to_string()))
 }

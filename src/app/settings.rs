@@ -7,9 +7,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Home, Unreadable, host_failure, read_text};
+use crate::adapters::oidc::OidcSettings;
 use crate::graph::Failure;
 use crate::host::HostConfig;
+use crate::ports::Expressions;
 use crate::release::Policy;
+use crate::workflow::Cel;
 
 /// Larger files are no settings.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -22,6 +25,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Where the public endpoint listens, e.g. `127.0.0.1:7311`.
     pub public_addr: Option<SocketAddr>,
+    /// Whose tokens the server takes, beside its own keys.
+    pub oidc: Option<OidcSettings>,
 }
 
 impl Settings {
@@ -35,7 +40,21 @@ impl Settings {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(&text).map_err(|e| wrong(path, &e.to_string()))
+        let settings: Self = serde_saphyr::from_str(&text).map_err(|e| wrong(path, &e.to_string()))?;
+        match settings.fault() {
+            Some(fault) => Err(wrong(path, &fault)),
+            None => Ok(settings),
+        }
+    }
+
+    /// What can be read and makes no sense.
+    fn fault(&self) -> Option<String> {
+        let names = ["plan", "environment", "evidence"];
+        let conditions = self.policy.gates.iter().filter_map(|gate| Some((&gate.name, gate.when.as_ref()?)));
+        let wrong = |(gate, when): (&String, &String)| {
+            Cel.check(when, &names).err().map(|e| format!("gate \"{gate}\": `when`: {}", e.message))
+        };
+        self.policy.fault().or_else(|| conditions.filter_map(wrong).next())
     }
 
     /// Which host daemon the home has. `public_addr`, where one is given, wins over the file's.

@@ -16,6 +16,7 @@ use crate::adapters::http::{HttpCalls, HttpServices};
 use crate::adapters::local::LocalHost;
 use crate::adapters::local_registry::LocalRegistry;
 use crate::adapters::machine::ThisMachine;
+use crate::adapters::oidc::OidcProvider;
 use crate::adapters::uv::UvEnvs;
 use crate::graph::{
     Clock, CompiledGraph, Engine, EventSink, Failure, FailureDetails, NewThread, NoSink, Owner, Store, Thread, ThreadId,
@@ -42,6 +43,7 @@ pub struct App {
     pub(super) owner: Owner,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) oidc: Option<OidcProvider>,
 }
 
 impl App {
@@ -54,6 +56,7 @@ impl App {
         let host = LocalHost::new(settings.host(&home, public_addr)?);
         let http = HttpWorld { caller: Arc::new(HttpCalls::default()), expressions: Arc::new(Cel) };
         let tools = Tools { commands: Arc::new(LocalCommands::new(home.dir())), http: Arc::new(http) };
+        let oidc = settings.oidc.map(|settings| OidcProvider::new(settings, tools.http.caller.clone()));
         let world = Arc::new(World {
             envs: Arc::new(UvEnvs::new(home.dir())),
             packager: Arc::new(BentomlPackager::new(home.dir())),
@@ -82,6 +85,7 @@ impl App {
             owner: this_process(label),
             sink: Arc::new(NoSink),
             clock: Arc::new(MachineClock),
+            oidc,
         })
     }
 
@@ -125,6 +129,11 @@ impl App {
     /// This process as an owner of threads.
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// Whose tokens count beside keys, if anybody's.
+    pub fn identity_provider(&self) -> Option<&OidcProvider> {
+        self.oidc.as_ref()
     }
 
     /// The engine over this home.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::audit::AuditCommand;
+use super::keys::KeysCommand;
 use super::run_args::RunCommand;
 use crate::release::{CanarySteps, Strategy};
 
@@ -137,6 +138,13 @@ pub enum Command {
     /// Offer every workflow to agent orchestrators: the LangGraph Server API, with the home's runner
     #[command(after_help = "Example:\n  tidegate serve --workflows ./workflows")]
     Serve(ServeArgs),
+    /// Who may ask the server: keys, with what each may do
+    #[command(after_help = "Example:\n  tidegate keys create release-agent --role deployer")]
+    Keys {
+        /// What to do with them
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
     /// Advance what nobody advances (started by tidegate itself)
     #[command(hide = true)]
     Runner,
@@ -173,6 +181,7 @@ impl Command {
             | Self::Resume(_)
             | Self::Judge(_)
             | Self::Traffic(_)
+            | Self::Keys { .. }
             | Self::Bench => "tidegate",
         }
     }
@@ -181,12 +190,18 @@ impl Command {
 /// Where to serve, and what.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The address; of this machine only
+    /// The address; one that other machines reach needs keys, or an identity provider
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7310")]
     pub listen: SocketAddr,
     /// A folder of workflow files: NAME.yaml is offered as the graph NAME
     #[arg(long, value_name = "DIR")]
     pub workflows: Option<PathBuf>,
+    /// Most requests a second of each caller with a key, on average; 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub rate_limit: u32,
+    /// The origin of a page elsewhere that may ask, such as https://inbox.example.org; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
 }
 
 /// What to release.
@@ -295,6 +310,9 @@ pub struct ApproveArgs {
     /// Digest of the evidence that was looked at; another one refuses
     #[arg(long, value_name = "SHA256")]
     pub digest: Option<String>,
+    /// Although nothing is released at this time (a freeze): needs the right, and a reason
+    #[arg(long = "override")]
+    pub overrides: bool,
 }
 
 /// Which question, and why not.

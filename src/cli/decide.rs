@@ -10,35 +10,35 @@ use super::out::Out;
 use super::progress::Live;
 use super::show::{ago, table};
 use super::{Exit, Failed, deploy, plain, prompt};
-use crate::app::{App, Decide};
+use crate::app::{App, Decide, missing_words};
 use crate::graph::{Advance, ThreadStatus};
-use crate::release::Verdict;
+use crate::release::{Person, Verdict};
 
 /// The open questions.
 pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
     let open = app.questions(None).await.map_err(plain)?;
-    let rows: Vec<_> = open
-        .iter()
-        .map(|q| {
-            json!({
-                "id": q.interrupt.id, "thread": q.interrupt.thread, "node": q.interrupt.key.node,
-                "asked_at": q.interrupt.asked_at, "expires_at": q.interrupt.expires_at, "digest": q.interrupt.digest,
-                "value": q.interrupt.value,
-            })
-        })
-        .collect();
+    let (mut rows, mut missing) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+    for q in &open {
+        let said = app.said(q).await.map_err(plain)?;
+        rows.push(json!({
+            "id": q.interrupt.id, "thread": q.interrupt.thread, "node": q.interrupt.key.node,
+            "asked_at": q.interrupt.asked_at, "expires_at": q.interrupt.expires_at, "digest": q.interrupt.digest,
+            "value": q.interrupt.value, "votes": said.votes, "missing": said.missing,
+        }));
+        missing.push(missing_words(&said.missing));
+    }
     out.data(&rows, || {
         if open.is_empty() {
             return "nothing waits for a decision".to_owned();
         }
-        let mut lines = table(["question", "about", "asked", "thread"]);
-        for q in &open {
+        let mut lines = table(["question", "about", "asked", "missing", "thread"]);
+        for (q, missing) in open.iter().zip(missing) {
             let about = q
                 .approval
                 .as_ref()
                 .map_or_else(|| q.interrupt.value.to_string(), |a| format!("{} {}", a.model, a.version));
             let (id, asked) = (q.interrupt.id.to_string(), ago(q.interrupt.asked_at));
-            lines.add_row([id, about, asked, q.interrupt.thread.to_string()]);
+            lines.add_row([id, about, asked, missing, q.interrupt.thread.to_string()]);
         }
         lines.to_string()
     })?;
@@ -47,28 +47,28 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
 
 /// Yes.
 pub async fn approve(app: App, args: ApproveArgs, out: &Out) -> Result<Exit, Failed> {
-    decide(app, &args.id, Verdict::Approve, args.reason, args.digest, "approve", out).await
+    let ApproveArgs { id, reason, digest, overrides } = args;
+    let (verdict, who, via) = (Verdict::Approve, Person::local(prompt::user()), "approve".to_owned());
+    decide(app, &id, Decide { verdict, who, via, reason, digest, overrides }, out).await
 }
 
 /// No.
 pub async fn reject(app: App, args: RejectArgs, out: &Out) -> Result<Exit, Failed> {
-    decide(app, &args.id, Verdict::Reject, Some(args.reason), None, "reject", out).await
+    let (verdict, who, via) = (Verdict::Reject, Person::local(prompt::user()), "reject".to_owned());
+    let decided = Decide { verdict, who, via, reason: Some(args.reason), digest: None, overrides: false };
+    decide(app, &args.id, decided, out).await
 }
 
-async fn decide(
-    app: App,
-    meant: &str,
-    verdict: Verdict,
-    reason: Option<String>,
-    digest: Option<String>,
-    via: &str,
-    out: &Out,
-) -> Result<Exit, Failed> {
+async fn decide(app: App, meant: &str, decide: Decide, out: &Out) -> Result<Exit, Failed> {
     let app = Arc::new(app.with_sink(Arc::new(Live::new(out.is_json()))));
     let question = app.find_question(meant).await.map_err(plain)?;
-    let decide = Decide { verdict, by: prompt::user(), via: via.to_owned(), reason, digest };
     let decided = app.decide(&question, decide).await.map_err(|f| (f, Some(question.interrupt.thread.clone())))?;
     let id = decided.thread;
+    if !decided.missing.is_empty() {
+        let told = json!({"thread": id, "question": question.interrupt.id, "missing": decided.missing});
+        out.data_of(&id, &told, || format!("counted; still missing: {}", missing_words(&decided.missing)))?;
+        return Ok(Exit::Waiting);
+    }
     if let Some(who) = decided.attended_by
         && app.taken_over(&id).await.map_err(plain)?
     {

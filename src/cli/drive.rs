@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::out::Out;
 use super::{Exit, Failed, prompt};
-use crate::app::{App, Decide, OpenQuestion};
+use crate::app::{App, Decide, Decided, OpenQuestion, is_refusal, missing_words};
 use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
-use crate::release::Verdict;
+use crate::release::{Person, Verdict};
 
 /// How long after a first ctrl-C a second one still undoes.
 const SECOND_CTRL_C: Duration = Duration::from_millis(1500);
@@ -139,12 +139,8 @@ async fn answer(app: &Arc<App>, open: &[OpenQuestion], answers: Answers, out: &O
     let at_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !out.is_json();
     match answers {
         Answers::Yes => {
-            match app.decide(first, Decide::in_advance(prompt::user())).await {
-                // Somebody decided in this very moment; that counts.
-                Err(failure) if failure.code == "already_decided" => out.note(&failure.message),
-                decided => drop(decided?),
-            }
-            Ok(Asked::Answered)
+            let decided = app.decide(first, Decide::in_advance(prompt::user())).await;
+            counted(decided, out)
         }
         Answers::Ask if at_terminal => ask_here(app, first, out).await,
         Answers::Ask => Ok(Asked::Nobody),
@@ -157,9 +153,30 @@ async fn decide(
     verdict: Verdict,
     via: &str,
     reason: Option<String>,
-) -> Result<(), Failure> {
-    let decide = Decide { verdict, by: prompt::user(), via: via.to_owned(), reason, digest: None };
-    app.decide(question, decide).await.map(drop)
+) -> Result<Decided, Failure> {
+    let (who, via) = (Person::local(prompt::user()), via.to_owned());
+    app.decide(question, Decide { verdict, who, via, reason, digest: None, overrides: false }).await
+}
+
+/// What a decision that was given here comes to. Where it does not count, or is not enough, the question stands for others.
+fn counted(decided: Result<Decided, Failure>, out: &Out) -> Result<Asked, Failure> {
+    match decided {
+        Ok(decided) if decided.missing.is_empty() => Ok(Asked::Answered),
+        Ok(decided) => {
+            out.note(&format!("counted; still missing: {}", missing_words(&decided.missing)));
+            Ok(Asked::Nobody)
+        }
+        // Somebody decided in this very moment; that counts.
+        Err(failure) if failure.code == "already_decided" => {
+            out.note(&failure.message);
+            Ok(Asked::Answered)
+        }
+        Err(failure) if is_refusal(&failure) => {
+            out.note(&format!("{}\n{}", failure.message, failure.hint.as_deref().unwrap_or_default()));
+            Ok(Asked::Nobody)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Shows the evidence and asks; a decision made in another terminal ends the wait.
@@ -177,14 +194,9 @@ async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<
             _ = interrupts.recv() => break Asked::Stopped,
             _ = terms.recv() => break Asked::Stopped,
             said = &mut line => match said {
-                Ok(Some((verdict, reason))) => match decide(app, question, verdict, "terminal", reason).await {
-                    Ok(()) => break Asked::Answered,
-                    Err(failure) if failure.code == "already_decided" => {
-                        out.note(&failure.message);
-                        break Asked::Answered;
-                    }
-                    Err(failure) => return Err(failure),
-                },
+                Ok(Some((verdict, reason))) => {
+                    break counted(decide(app, question, verdict, "terminal", reason).await, out)?;
+                }
                 // The terminal is gone: the question stays open.
                 Ok(None) | Err(_) => break Asked::Nobody,
             },

@@ -90,6 +90,7 @@ impl EventSink for Live {
             | Event::UndoFailed { .. }
             | Event::UndoAccepted { .. }
             | Event::Answered { .. }
+            | Event::Voted { .. }
             | Event::StopAsked { .. }
             | Event::Signalled { .. }
             | Event::Woke { .. }

@@ -24,7 +24,8 @@ pub async fn run(home: Home, public_addr: Option<SocketAddr>, args: ServeArgs, o
         tokio::select! { _ = terms.recv() => (), _ = interrupts.recv() => () }
         ask.send_replace(Stop::Drain);
     });
-    let options = Options { listen: args.listen, workflows: args.workflows, public_addr };
+    let ServeArgs { listen, workflows, rate_limit, allow_origin: origins } = args;
+    let options = Options { listen, workflows, public_addr, rate_limit, origins };
     let said = |address: std::net::SocketAddr| {
         let url = format!("http://{address}");
         // Nobody to tell: the server serves all the same.

@@ -219,6 +219,7 @@ impl Account {
                 }
             }
             Event::Accepted { .. }
+            | Event::Voted { .. }
             | Event::StopAsked { .. }
             | Event::UndoAccepted { .. }
             | Event::Signalled { .. }

@@ -148,6 +148,17 @@ pub enum Event {
         /// Through what.
         via: String,
     },
+    /// One of several who are asked has said something; the question stands.
+    Voted {
+        /// The question's id.
+        id: InterruptId,
+        /// Who.
+        by: String,
+        /// Through what.
+        via: String,
+        /// Their word.
+        verdict: String,
+    },
     /// Somebody sent a signal.
     Signalled {
         /// Its number in the thread.
@@ -237,6 +248,7 @@ impl Event {
             | Self::UndoAccepted { .. }
             | Self::Interrupted { .. }
             | Self::Answered { .. }
+            | Self::Voted { .. }
             | Self::StopAsked { .. }
             | Self::Signalled { .. }
             | Self::Woke { .. }

@@ -6,13 +6,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::deployment_executor::package;
 use super::effects::UpdateRelease;
 use super::{Validated, World};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::release::{Decision, DeploymentPlan, Evidence, Findings, PlanState, ReleaseChange, Verdict};
+use crate::ports::Expressions;
+use crate::release::{
+    DEADLINE, Decision, DeploymentPlan, Evidence, Findings, Format, OnExpiry, PlanState, ReleaseChange, Standing,
+    Terms, Verdict,
+};
 
 /// Reads plan and findings, writes evidence and the decision.
 pub struct ApprovalGate(pub Arc<World>);
@@ -60,14 +64,37 @@ impl ApprovalQuestion {
         }
     }
 
-    /// The decision in an answer, where it is a yes about what was shown.
+    /// The decision in an answer, where it is a yes about what was shown. Where nobody answered in time, and the rule takes that for a
+    /// yes, it is the rule's.
     ///
     /// # Errors
-    /// `rejected`; or why it does not count.
-    pub(super) fn approved(&self, answer: Value) -> Result<Decision, Failure> {
+    /// `rejected`, `expired`; or why it does not count.
+    pub(super) async fn approved(&self, cx: &Context, answer: Result<Value, NodeError>) -> Result<Decision, NodeError> {
+        let terms = self.evidence.terms.as_ref();
+        match answer {
+            Ok(answer) => Ok(self.read(answer)?),
+            Err(NodeError::Failed(failure))
+                if failure.code == "expired" && Standing::at_the_end(terms) == OnExpiry::Approve =>
+            {
+                Ok(Decision {
+                    format: Format,
+                    verdict: Verdict::Approve,
+                    by: DEADLINE.to_owned(),
+                    at: cx.now().await?,
+                    reason: Some(failure.message.clone()),
+                    digest: self.digest.clone(),
+                    votes: Vec::new(),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&self, answer: Value) -> Result<Decision, Failure> {
         let decision: Decision = serde_json::from_value(answer)
             .map_err(|e| Failure::new("decision_unreadable", "the answer is no decision").because(e.to_string()))?;
-        decision.check(&self.digest).map_err(|e| Failure::new(e.code(), e.to_string()))?;
+        let counts = decision.check(&self.digest).and_then(|()| decision.meets(self.evidence.terms.as_ref()));
+        counts.map_err(|e| Failure::new(e.code(), e.to_string()))?;
         match decision.verdict {
             Verdict::Approve => Ok(decision),
             Verdict::Reject => {
@@ -91,8 +118,10 @@ impl Node for ApprovalGate {
         let (checks, diff_to_live) = found.unwrap_or_default();
         let (version, content_digest) = (package.model_version, package.content_digest);
         let findings = Findings { version, content_digest, checks, diff_to_live };
-        let evidence = Evidence::new(&reads.plan, findings);
-        let approval = if reads.plan.approval.required { Some(ask(cx, &reads.plan, &evidence).await?) } else { None };
+        let mut evidence = Evidence::new(&reads.plan, findings);
+        evidence.terms = terms(&*self.0.expressions, &reads.plan, &evidence)?;
+        let needed = needed(cx, &reads.plan, &mut evidence).await?;
+        let approval = if needed { Some(ask(cx, &reads.plan, &evidence).await?) } else { None };
         let at = cx.now().await?;
         let change = ReleaseChange::to(PlanState::Approved, at);
         cx.effect("approved", UpdateRelease { deployment_id: cx.thread().to_string(), change }).await?;
@@ -100,8 +129,59 @@ impl Node for ApprovalGate {
     }
 }
 
+/// Whether somebody must decide: the plan says so, a rule fits, or nothing is released at this time.
+async fn needed(cx: &Context, plan: &DeploymentPlan, evidence: &mut Evidence) -> Result<bool, NodeError> {
+    if plan.approval.required {
+        return Ok(true);
+    }
+    if let Some(terms) = &evidence.terms {
+        evidence.because = format!("the rule \"{}\" wants one", terms.rule);
+        return Ok(true);
+    }
+    if plan.approval.freezes.is_empty() {
+        return Ok(false);
+    }
+    let now = cx.now().await?;
+    let mut freezes = plan.approval.freezes.iter();
+    let Some(freeze) = freezes.find(|freeze| freeze.holds(now, plan.environment.as_deref())) else { return Ok(false) };
+    evidence.because = format!("nothing is released now: {}", freeze.name);
+    Ok(true)
+}
+
+/// The first of the plan's rules that fits what is known now.
+///
+/// # Errors
+/// `gate_condition`: a condition that cannot be evaluated; it might have fitted.
+pub(super) fn terms(
+    expressions: &dyn Expressions,
+    plan: &DeploymentPlan,
+    evidence: &Evidence,
+) -> Result<Option<Terms>, Failure> {
+    let value = |of: serde_json::Result<Value>| of.map_err(|e| Failure::new("not_json", e.to_string()));
+    let mut names = Map::new();
+    for rule in &plan.approval.gates {
+        let Some(when) = &rule.when else { return Ok(Some(rule.into())) };
+        if names.is_empty() {
+            names.insert("plan".to_owned(), value(serde_json::to_value(plan))?);
+            names.insert("evidence".to_owned(), value(serde_json::to_value(evidence))?);
+            names.insert("environment".to_owned(), value(serde_json::to_value(&plan.environment))?);
+        }
+        let wrong = |why: String| {
+            Failure::new("gate_condition", format!("the condition of the gate \"{}\" cannot be evaluated", rule.name))
+                .because(why)
+                .hint("mend `when` under `policy.gates` in config.yaml, then release again")
+        };
+        match expressions.value(when, &names).map_err(|e| wrong(e.message))? {
+            Value::Bool(true) => return Ok(Some(rule.into())),
+            Value::Bool(false) => {}
+            other => return Err(wrong(format!("it is {other}, neither true nor false"))),
+        }
+    }
+    Ok(None)
+}
+
 async fn ask(cx: &Context, plan: &DeploymentPlan, evidence: &Evidence) -> Result<Decision, NodeError> {
     let question = ApprovalQuestion::about(evidence);
-    let answer = cx.interrupt_within(&question, Duration::from_millis(plan.approval.ttl_ms)).await?;
-    Ok(question.approved(answer)?)
+    let answer = cx.interrupt_within(&question, Duration::from_millis(plan.approval.ttl_ms)).await;
+    question.approved(cx, answer).await
 }

@@ -75,6 +75,15 @@ pub struct HttpCall {
     pub keep_headers: Vec<String>,
 }
 
+impl HttpCall {
+    /// A bare GET.
+    pub fn get(url: &str) -> Self {
+        let (query, headers, headers_from) = (Map::new(), BTreeMap::new(), BTreeMap::new());
+        let (method, body, keep_headers) = (HttpMethod::Get, None, Vec::new());
+        Self { method, url: url.to_owned(), query, headers, headers_from, body, keep_headers }
+    }
+}
+
 /// What came back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

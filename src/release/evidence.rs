@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::own_digest;
 use super::format::Format;
+use super::gate::Terms;
 use super::golden::Difference;
 use super::plan::{DeploymentPlan, Limit};
 
@@ -83,6 +84,12 @@ pub struct Evidence {
     pub traffic_plan: Vec<String>,
     /// Why a human is asked.
     pub because: String,
+    /// Who asked for the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+    /// Who decides, where a rule of the operator's says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 /// What the validation knows beyond the plan.
@@ -122,6 +129,8 @@ impl Evidence {
             diff_to_live: findings.diff_to_live,
             traffic_plan: plan.traffic.clone(),
             because: plan.approval.because.clone(),
+            requested_by: plan.requested_by.clone(),
+            terms: None,
         }
     }
 
@@ -172,6 +181,12 @@ impl Evidence {
         lines.push("after a yes".to_owned());
         lines.extend(self.traffic_plan.iter().map(|step| format!("  {step}")));
         lines.push(format!("asked     because {}", self.because));
+        if let Some(terms) = &self.terms {
+            lines.push(format!("decided   by the rule \"{}\": {}", terms.rule, terms.lines().join(", ")));
+        }
+        if let Some(who) = &self.requested_by {
+            lines.push(format!("wanted    by {who}"));
+        }
         lines.push(format!("digest    {}", self.digest()));
         lines
     }

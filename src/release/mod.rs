@@ -11,6 +11,7 @@ mod evidence;
 #[cfg(test)]
 mod fixtures;
 mod format;
+mod gate;
 mod golden;
 mod ledger;
 mod manager;
@@ -48,6 +49,11 @@ pub use digest::{sha256_json, sha256_of};
 pub use engineer::{EngineerInfrastructure, EngineerInput, EngineerServing, ModelArtifact};
 pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings};
 pub use format::Format;
+pub(crate) use gate::Casting;
+pub use gate::{
+    DEADLINE, Delegation, Freeze, GateRule, OnExpiry, OwnRequests, Person, Quorum, Refused, Role, Standing, Terms,
+    Vote, WeekTime, Weekly, Who,
+};
 pub use golden::{DEFAULT_TOLERANCE, Difference, MAX_DIFFERENCES, SmokeCase, compare};
 pub use ledger::{
     LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target,

@@ -178,7 +178,7 @@ mod tests {
 
     fn decision(verdict: Verdict, digest: String) -> Decision {
         let reason = Some("as seen".to_owned());
-        Decision { format: Format, verdict, by: "ada".into(), at: at(0), reason, digest }
+        Decision { format: Format, verdict, by: "ada".into(), at: at(0), reason, digest, votes: Vec::new() }
     }
 
     #[test]

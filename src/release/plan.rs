@@ -156,6 +156,9 @@ pub struct DeploymentPlan {
     pub traffic: Vec<String>,
     /// Whether a human decides, and why.
     pub approval: ApprovalNeed,
+    /// Who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
     /// What serves now and is gone back to.
     #[serde(default)]
     pub previous: Option<LiveRelease>,

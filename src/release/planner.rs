@@ -240,6 +240,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         metrics,
         bake_rule,
         approval,
+        requested_by: request.requested_by.clone(),
         previous: live.clone(),
         env_file: request.env_file.clone(),
         steps: Vec::new(),

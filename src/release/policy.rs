@@ -1,12 +1,13 @@
 //! When a human must decide, and what a decision is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::format::Format;
+use super::gate::{DEADLINE, Delegation, Freeze, GateRule, OnExpiry, Standing, Terms, Vote};
 use super::spec::{ApprovalMode, ApprovalSpec};
 
 /// How long an approval stays open where nobody says otherwise, in milliseconds: 24 hours.
@@ -25,6 +26,18 @@ pub struct Policy {
     /// For everything else, where the request is silent; absent: required.
     #[serde(default)]
     pub otherwise: Option<ApprovalMode>,
+    /// Who decides; the first rule that fits a release counts for it.
+    #[serde(default)]
+    pub gates: Vec<GateRule>,
+    /// Groups of people, by name.
+    #[serde(default)]
+    pub groups: BTreeMap<String, BTreeSet<String>>,
+    /// Who decides in whose place.
+    #[serde(default)]
+    pub delegations: Vec<Delegation>,
+    /// When nothing is released.
+    #[serde(default)]
+    pub freezes: Vec<Freeze>,
 }
 
 /// The rule that decided.
@@ -53,6 +66,12 @@ pub struct ApprovalNeed {
     pub because: String,
     /// How long the question stays open, in milliseconds.
     pub ttl_ms: u64,
+    /// The operator's rules about who decides, as they were when the plan was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateRule>,
+    /// When nothing is released, as it was said when the plan was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<Freeze>,
 }
 
 impl Policy {
@@ -80,7 +99,18 @@ impl Policy {
             }
         };
         let ttl_ms = asked.ttl.map_or(DEFAULT_APPROVAL_TTL_MS, |ttl| ttl.0);
-        ApprovalNeed { required, rule, because, ttl_ms }
+        let (gates, freezes) = (self.gates.clone(), self.freezes.clone());
+        ApprovalNeed { required, rule, because, ttl_ms, gates, freezes }
+    }
+
+    /// What makes no sense in it, if anything does.
+    pub fn fault(&self) -> Option<String> {
+        let quorum = |rule: &GateRule| rule.approvals.iter().any(|quorum| quorum.count == 0);
+        if let Some(rule) = self.gates.iter().find(|rule| quorum(rule)) {
+            return Some(format!("gate \"{}\": an approval of nobody is none; `count` is 1 or more", rule.name));
+        }
+        let freeze = |freeze: &Freeze| freeze.fault().map(|why| format!("freeze \"{}\": {why}", freeze.name));
+        self.freezes.iter().find_map(freeze)
     }
 }
 
@@ -112,6 +142,9 @@ pub struct Decision {
     pub reason: Option<String>,
     /// Digest of the evidence that was shown, `sha256:<hex>`.
     pub digest: String,
+    /// What each of several people has said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Vote>,
 }
 
 /// Why a decision does not count.
@@ -134,6 +167,14 @@ pub enum DecisionError {
     /// A no without a reason.
     #[error("a rejection says why")]
     DecisionUnexplained,
+    /// A yes that the rule does not take for enough.
+    #[error("the rule \"{rule}\" wants more than the word of {by}")]
+    DecisionIncomplete {
+        /// The rule.
+        rule: String,
+        /// Who decided.
+        by: String,
+    },
 }
 
 impl DecisionError {
@@ -143,6 +184,7 @@ impl DecisionError {
             Self::DecisionOutdated { .. } => "decision_outdated",
             Self::DecisionAnonymous => "decision_anonymous",
             Self::DecisionUnexplained => "decision_unexplained",
+            Self::DecisionIncomplete { .. } => "decision_incomplete",
         }
     }
 }
@@ -165,6 +207,19 @@ impl Decision {
         }
         Ok(())
     }
+
+    /// Checks that what people have said is enough for these terms: whatever way the decision came.
+    ///
+    /// # Errors
+    /// A yes that is not.
+    pub fn meets(&self, terms: Option<&Terms>) -> Result<(), DecisionError> {
+        let Some(terms) = terms.filter(|_| self.verdict == Verdict::Approve) else { return Ok(()) };
+        let silent = self.by == DEADLINE && terms.on_expiry == OnExpiry::Approve;
+        if silent || Standing::after(Some(terms), &self.votes) == Standing::Approved {
+            return Ok(());
+        }
+        Err(DecisionError::DecisionIncomplete { rule: terms.rule.clone(), by: self.by.clone() })
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +235,7 @@ mod tests {
         let policy = Policy {
             environments: [("prod".into(), ApprovalMode::Required), ("dev".into(), ApprovalMode::None)].into(),
             first_release_required: true,
-            otherwise: None,
+            ..Policy::default()
         };
         for (environment, first, asked, required, rule) in [
             (Some("prod"), false, NONE, true, ApprovalRule::Environment),
@@ -205,6 +260,7 @@ mod tests {
             at,
             reason: None,
             digest: "sha256:a".into(),
+            votes: Vec::new(),
         };
         assert_eq!(decision.check("sha256:a"), Err(DecisionError::DecisionUnexplained));
         decision.reason = Some("too slow".into());

@@ -1,5 +1,7 @@
 //! How a run begins: what it asks for is done to its thread, once, whatever happens to the process in between.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::execute::Executor;
@@ -8,6 +10,7 @@ use crate::app::ServedRun;
 use crate::graph::{
     Checkpoint, END, Event, EventRow, Failure, Name, START, Source, StateUpdate, ThreadId, ThreadStatus,
 };
+use crate::release::Person;
 
 /// How far a run that was found under way has come: the events of its thread since it began.
 pub(super) struct Found {
@@ -72,7 +75,9 @@ impl Executor {
 
     async fn command(&self, run: &ServedRun, command: &Map<String, Value>, found: &Found) -> Result<(), Failure> {
         if let Some(answer) = command.get("resume") {
-            return resume::answer(&self.app, &run.thread, answer, &run.body.by, &via(&run.id)).await;
+            // Of who asked only the name was kept: what they may do beyond this was looked at when the run was accepted.
+            let named = Person { roles: BTreeSet::new(), local: false, ..Person::local(&run.body.by) };
+            return resume::answer(&self.app, &run.thread, answer, &named, &via(&run.id)).await;
         }
         if found.checkpointed(Source::Update).is_some() {
             return Ok(());

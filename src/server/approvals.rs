@@ -17,21 +17,27 @@ use crate::graph::InterruptId;
 use crate::release::Verdict;
 
 /// A question as people are shown it. What its `value` holds is what the digest is of.
-fn shown(question: &OpenQuestion) -> Value {
+async fn shown(server: &Server, question: &OpenQuestion) -> Answer<Value> {
+    let said = server.app.said(question).await?;
     let asked = &question.interrupt;
     let about = question.approval.as_ref();
-    json!({
+    Ok(json!({
         "id": asked.id, "thread_id": asked.thread, "node": asked.key.node,
         "model": about.map(|about| &about.model), "version": about.map(|about| &about.version),
         "asked_at": asked.asked_at, "expires_at": asked.expires_at,
         "digest": about.map_or(&asked.digest, |about| &about.digest), "value": asked.value,
-    })
+        "votes": said.votes, "missing": said.missing,
+    }))
 }
 
 /// The questions that nobody has answered yet.
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Answer {
     let open = server.app.questions(None).await?;
-    Ok(state::ok(&Value::Array(open.iter().map(shown).collect())))
+    let mut all = Vec::with_capacity(open.len());
+    for question in &open {
+        all.push(shown(&server, question).await?);
+    }
+    Ok(state::ok(&Value::Array(all)))
 }
 
 async fn known(server: &Server, id: &str) -> Answer<OpenQuestion> {
@@ -42,7 +48,7 @@ async fn known(server: &Server, id: &str) -> Answer<OpenQuestion> {
 /// One question, also one that has been answered: then with who, when and what.
 pub(super) async fn get(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Answer {
     let question = known(&server, &id).await?;
-    let mut told = shown(&question);
+    let mut told = shown(&server, &question).await?;
     told["answer"] = json!(question.interrupt.answer);
     told["withdrawn"] = json!(question.interrupt.withdrawn);
     Ok(state::ok(&told))
@@ -65,13 +71,14 @@ pub(super) async fn decide(
     let verdict = if word == "approve" { Verdict::Approve } else { Verdict::Reject };
     let decide = Decide {
         verdict,
-        by: caller.name().to_owned(),
+        who: caller.person().clone(),
         via: "api".to_owned(),
         reason: fields.text("reason")?.map(str::to_owned),
         digest: Some(digest),
+        overrides: fields.flag("override")?,
     };
     let decided = server.app.decide(&question, decide).await?;
-    if decided.attended_by.is_none() {
+    if decided.missing.is_empty() && decided.attended_by.is_none() {
         // This process has taken it on by deciding; its runner, or the run that stands there, goes on with it.
         server.app.leave(&decided.thread).await?;
     }
@@ -79,6 +86,7 @@ pub(super) async fn decide(
     server.executor.kick(&decided.thread);
     let told = json!({
         "id": id, "thread_id": decided.thread, "verdict": word, "by": caller.name(), "goes_on_in": decided.attended_by,
+        "decided": decided.missing.is_empty(), "missing": decided.missing,
     });
     Ok(state::ok(&told))
 }

@@ -4,20 +4,26 @@
 use axum::http::StatusCode;
 
 use super::error::ApiError;
+use crate::release::{Person, Role};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Caller {
-    /// The one person of this machine, by the name of their account: the server listens on loopback only and has no keys.
-    Local(String),
-}
+pub(super) struct Caller(Person);
 
 impl Caller {
+    /// This person.
+    pub fn of(person: Person) -> Self {
+        Self(person)
+    }
+
     /// The name that records get.
     pub fn name(&self) -> &str {
-        match self {
-            Self::Local(name) => name,
-        }
+        &self.0.name
+    }
+
+    /// All that is known of them.
+    pub fn person(&self) -> &Person {
+        &self.0
     }
 }
 
@@ -47,11 +53,46 @@ pub(super) enum Subject {
     Assistant(String),
 }
 
-/// Whether `caller` may do `action` to `subject`.
+/// Whether `caller` may do `action` to `subject`. Who may decide on one release is the gate's rule, held where a decision is recorded.
 pub(super) fn authorise(caller: &Caller, action: Action, subject: &Subject) -> Result<(), ApiError> {
-    let may = match (caller, action, subject) {
-        // Only this machine can reach the server, and only its one user has the home.
-        (Caller::Local(name), _, _) => !name.is_empty(),
+    let has = |role| caller.0.roles.contains(&role);
+    let may = match action {
+        Action::Greet => true,
+        Action::Look => !caller.0.roles.is_empty(),
+        Action::Keep | Action::Run => has(Role::Deployer) || has(Role::Admin),
+        Action::Decide => has(Role::Approver) || has(Role::Admin),
     };
-    if may { Ok(()) } else { Err(ApiError::new(StatusCode::FORBIDDEN, format!("{action:?} is not yours to do"))) }
+    if may {
+        return Ok(());
+    }
+    let needed = match action {
+        Action::Greet | Action::Look => "any role",
+        Action::Keep | Action::Run => "the role deployer",
+        Action::Decide => "the role approver",
+    };
+    let what = match subject {
+        Subject::Server => "this".to_owned(),
+        Subject::Thread(id) => format!("this to thread {id}"),
+        Subject::Assistant(id) => format!("this to assistant {id}"),
+    };
+    Err(ApiError::new(StatusCode::FORBIDDEN, format!("{} may not do {what}: it needs {needed}", caller.name())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_its_actions() {
+        let may = |role: Role, action| {
+            let person = Person { roles: [role].into(), local: false, ..Person::local("ann") };
+            authorise(&Caller::of(person), action, &Subject::Server).is_ok()
+        };
+        let all = [Action::Greet, Action::Look, Action::Keep, Action::Run, Action::Decide];
+        let allowed = |role| all.map(|action| may(role, action));
+        assert_eq!(allowed(Role::Viewer), [true, true, false, false, false]);
+        assert_eq!(allowed(Role::Deployer), [true, true, true, true, false]);
+        assert_eq!(allowed(Role::Approver), [true, true, false, false, true]);
+        assert_eq!(allowed(Role::Admin), [true; 5]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Errors of the API: `{"detail": …}`.
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -13,6 +13,8 @@ pub(super) struct ApiError {
     pub status: StatusCode,
     /// What happened.
     pub detail: String,
+    /// In how many seconds it may go better.
+    pub after: Option<u64>,
 }
 
 /// What a handler gives.
@@ -20,7 +22,12 @@ pub(super) type Answer<T = Response> = Result<T, ApiError>;
 
 impl ApiError {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), after: None }
+    }
+
+    /// The same, for now.
+    pub fn after(self, seconds: u64) -> Self {
+        Self { after: Some(seconds), ..self }
     }
 
     /// The request makes no sense.
@@ -78,6 +85,8 @@ fn status(failure: &Failure) -> StatusCode {
         | "env_file_missing"
         | "release_file_invalid"
         | "environment_unknown" => StatusCode::UNPROCESSABLE_ENTITY,
+        "own_request" | "not_an_approver" => StatusCode::FORBIDDEN,
+        "frozen" => StatusCode::LOCKED,
         "lease_held"
         | "lease_lost"
         | "already_decided"
@@ -98,6 +107,8 @@ fn status(failure: &Failure) -> StatusCode {
         | "not_stuck"
         | "inbox_full"
         | "host_is_down"
+        | "approval_incomplete"
+        | "is_an_approval"
         | "not_an_approval" => StatusCode::CONFLICT,
         "store_cannot_write" | "disk_full" => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -107,6 +118,12 @@ fn status(failure: &Failure) -> StatusCode {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({"detail": self.detail}).to_string();
-        (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        let headers = response.headers_mut();
+        headers.extend(self.after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }

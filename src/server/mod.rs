@@ -14,7 +14,9 @@ mod connections;
 mod drawing;
 mod error;
 mod execute;
+mod identity;
 mod ids;
+mod limits;
 mod names;
 mod openapi;
 mod origin;
@@ -42,9 +44,14 @@ use crate::app::{App, AssistantText, Catalogue, Home, keep_running};
 use crate::graph::{Failure, Stop};
 use bell::Bell;
 use execute::Executor;
+use identity::Identities;
+use limits::Buckets;
 
 /// How long runs get to come to the end of their superstep when the server ends.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a caller who has been quiet may ask at once, in seconds of what they may ask on average.
+const BURST_SECONDS: f64 = 2.0;
 
 /// Where the server listens, and what it offers.
 #[derive(Debug, Clone)]
@@ -55,6 +62,10 @@ pub struct Options {
     pub workflows: Option<PathBuf>,
     /// Where the host's public endpoint listens, if somebody says so.
     pub public_addr: Option<SocketAddr>,
+    /// Most requests a second of each caller with a key; 0: no limit.
+    pub rate_limit: u32,
+    /// Origins of pages elsewhere that may ask.
+    pub origins: Vec<String>,
 }
 
 /// What handlers share.
@@ -63,6 +74,12 @@ struct Server {
     graphs: Arc<Catalogue>,
     bell: Arc<Bell>,
     executor: Arc<Executor>,
+    /// Knows who asks.
+    identities: Identities,
+    /// How often somebody may ask, by name.
+    buckets: Option<Buckets<String>>,
+    /// Origins of pages elsewhere that may ask.
+    origins: Vec<String>,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -74,17 +91,18 @@ pub async fn serve(
     stop: watch::Receiver<Stop>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
-    if !options.listen.ip().is_loopback() {
-        return Err(Failure::new("listen_not_local", format!("the server does not listen on {}", options.listen))
-            .because("no keys are configured: whoever reaches that address could release and roll back")
-            .hint("listen on this machine alone, e.g. --listen 127.0.0.1:7310, and forward the port by ssh"));
-    }
     let _alone = home.hold_for_server()?;
     let bell = Arc::new(Bell::default());
     // Two owners of threads: what the runner advances, the runs of clients must not take at the same time.
     let runner =
         Arc::new(App::open(home.clone(), "tidegate serve", options.public_addr).await?.with_sink(bell.clone()));
     let app = Arc::new(App::open(home, "tidegate serve", options.public_addr).await?.with_sink(bell.clone()));
+    let is_open = app.identity_provider().is_none() && !app.has_keys().await?;
+    if is_open && !options.listen.ip().is_loopback() {
+        return Err(Failure::new("listen_not_local", format!("the server does not listen on {}", options.listen))
+            .because("there are no keys: whoever reaches that address could release and roll back")
+            .hint("make a key first: `tidegate keys create NAME --role admin`; or listen on 127.0.0.1"));
+    }
     let graphs = Arc::new(Catalogue::of(&app, options.workflows.as_deref())?);
     offer(&app, &graphs).await?;
     let listener = TcpListener::bind(options.listen).await.map_err(|e| {
@@ -95,7 +113,20 @@ pub async fn serve(
     let address = listener.local_addr().unwrap_or(options.listen);
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
-    let server = Arc::new(Server { app, graphs, bell, executor: executor.clone(), stop: stop.clone() });
+    let identities = Identities::new(app.clone(), executor.user().to_owned());
+    let rate = f64::from(options.rate_limit);
+    let buckets = (options.rate_limit > 0).then(|| Buckets::new(rate, rate * BURST_SECONDS));
+    let (origins, stopping) = (options.origins, stop.clone());
+    let server = Arc::new(Server {
+        app,
+        graphs,
+        bell,
+        executor: executor.clone(),
+        identities,
+        buckets,
+        origins,
+        stop: stopping,
+    });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
     ready(address);
     connections::accept(listener, routes::router(server), stop).await;

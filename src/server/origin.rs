@@ -1,17 +1,27 @@
 //! Browsers: pages of this machine may ask, others may not. A page from elsewhere could otherwise speak to a server on loopback through the
 //! browser of whoever reads it.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::Server;
 use super::error::ApiError;
 
 /// Refuses what another machine's page sends, and answers a browser's questions for those of this one.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
+///
+/// Where keys are required a browser brings none by itself, so a server that others reach has whatever name it is reached by.
+pub(super) async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
+    let keyed = match server.identities.are_required().await {
+        Ok(keyed) => keyed,
+        Err(error) => return error.into_response(),
+    };
     if let Some(host) = text(headers, header::HOST)
+        && !keyed
         && !is_local(host)
     {
         // A name that somebody lets point to loopback.
@@ -19,7 +29,9 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
     }
     let Some(origin) = headers.get(header::ORIGIN).cloned() else { return next.run(request).await };
     let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    if !host.is_some_and(is_local) {
+    let own = keyed && host.is_some() && host == text(headers, header::HOST);
+    let named = origin.to_str().is_ok_and(|origin| server.origins.iter().any(|known| known == origin));
+    if !own && !named && !host.is_some_and(is_local) {
         return ApiError::new(StatusCode::FORBIDDEN, "pages of other machines may not ask this server").into_response();
     }
     let wanted = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();

@@ -2,13 +2,19 @@
 
 use serde_json::{Map, Value};
 
-use crate::app::{App, Decide, OpenQuestion};
+use crate::app::{App, Decide, OpenQuestion, missing_words};
 use crate::graph::{Failure, Interrupt, StoreError, ThreadId, claim};
-use crate::release::Verdict;
+use crate::release::{Person, Verdict};
 
 /// Records the answers of a run, all or none. `via` names the run, so that a crash in between is seen. The first answer counts; whoever
 /// comes later is told who gave it.
-pub(super) async fn answer(app: &App, thread: &ThreadId, resume: &Value, by: &str, via: &str) -> Result<(), Failure> {
+pub(super) async fn answer(
+    app: &App,
+    thread: &ThreadId,
+    resume: &Value,
+    who: &Person,
+    via: &str,
+) -> Result<(), Failure> {
     let asked = app.store().interrupts(Some(thread), false).await.map_err(|e| e.failure())?;
     if asked.iter().any(|asked| asked.answer.as_ref().is_some_and(|answer| answer.via == via)) {
         return Ok(());
@@ -21,7 +27,7 @@ pub(super) async fn answer(app: &App, thread: &ThreadId, resume: &Value, by: &st
             .hint("answer one interrupt with each run"));
     }
     app.attend(thread).await?;
-    let recorded = record(app, approvals, others, by, via).await;
+    let recorded = record(app, approvals, others, who, via).await;
     if recorded.is_err() && !app.is_advanced(&app.thread(thread).await?) {
         // Somebody was faster, or it was no answer: whoever comes next may go on.
         app.leave(thread).await?;
@@ -31,12 +37,17 @@ pub(super) async fn answer(app: &App, thread: &ThreadId, resume: &Value, by: &st
 
 type Answers = Vec<(Interrupt, Value)>;
 
-async fn record(app: &App, approvals: Answers, others: Answers, by: &str, via: &str) -> Result<(), Failure> {
+async fn record(app: &App, approvals: Answers, others: Answers, who: &Person, via: &str) -> Result<(), Failure> {
     for (asked, value) in approvals {
-        let decide = decision(&value, by, via)?;
-        app.decide(&OpenQuestion::from(asked), decide).await?;
+        let decide = decision(&value, who, via)?;
+        let decided = app.decide(&OpenQuestion::from(asked), decide).await?;
+        if !decided.missing.is_empty() {
+            let missing = missing_words(&decided.missing);
+            return Err(Failure::new("approval_incomplete", format!("your word counts; still missing: {missing}"))
+                .hint("nothing more to do for you: it goes on when they have decided"));
+        }
     }
-    let claims = app.claims(others, by, via).await?;
+    let claims = app.claims(others, &who.name, via).await?;
     app.answer_all(claims).await
 }
 
@@ -86,7 +97,7 @@ fn over(question: &Interrupt) -> Failure {
 
 /// A decision on a release: `true`, `{"approved": true}`, Agent Inbox's `[{"type": "accept"}]`, agent-chat-ui's
 /// `{"decisions": [{"type": "approve"}]}`.
-fn decision(value: &Value, by: &str, via: &str) -> Result<Decide, Failure> {
+fn decision(value: &Value, who: &Person, via: &str) -> Result<Decide, Failure> {
     let forms = ["decisions", "approved", "type"].into_iter().filter(|form| value.get(form).is_some());
     if forms.count() > 1 {
         return Err(unclear(value));
@@ -111,10 +122,11 @@ fn decision(value: &Value, by: &str, via: &str) -> Result<Decide, Failure> {
     };
     Ok(Decide {
         verdict: if approved { Verdict::Approve } else { Verdict::Reject },
-        by: by.to_owned(),
+        who: who.clone(),
         via: via.to_owned(),
         reason: text("reason")?.or(text("message")?),
         digest: text("digest")?,
+        overrides: one.get("override").or_else(|| value.get("override")) == Some(&Value::Bool(true)),
     })
 }
 
@@ -143,9 +155,11 @@ mod tests {
             json!([{"type": "accept", "args": null}]),
             json!({"decisions": [{"type": "approve"}]}),
         ] {
-            assert_eq!(decision(&yes, "ann", "run").unwrap().verdict, Verdict::Approve, "{yes}");
+            assert_eq!(decision(&yes, &Person::local("ann"), "run").unwrap().verdict, Verdict::Approve, "{yes}");
         }
-        let no = decision(&json!({"decisions": [{"type": "reject", "message": "stale"}]}), "ann", "run").unwrap();
+        let no =
+            decision(&json!({"decisions": [{"type": "reject", "message": "stale"}]}), &Person::local("ann"), "run")
+                .unwrap();
         assert_eq!((no.verdict, no.reason.as_deref()), (Verdict::Reject, Some("stale")));
         for unclear in [
             json!("yes"),
@@ -158,7 +172,7 @@ mod tests {
             json!({"approved": true, "decisions": [{"type": "reject"}]}),
             json!({"approved": true, "type": "ignore"}),
         ] {
-            assert!(decision(&unclear, "ann", "run").is_err(), "{unclear}");
+            assert!(decision(&unclear, &Person::local("ann"), "run").is_err(), "{unclear}");
         }
     }
 

@@ -9,11 +9,12 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
-use axum::{Extension, Json, RequestPartsExt, Router};
+use axum::{Json, RequestPartsExt, Router};
 use serde_json::json;
 
 use super::authorise::{Action, Caller, Subject, authorise};
 use super::error::{Answer, ApiError};
+use super::identity::{Peer, too_many};
 use super::openapi::{Document, Said};
 use super::{Server, origin};
 
@@ -70,7 +71,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(from_fn_with_state(server.clone(), identify))
         .layer(from_fn(in_time))
-        .layer(from_fn(origin::guard))
+        .layer(from_fn_with_state(server.clone(), origin::guard))
         .with_state(server)
 }
 
@@ -173,10 +174,17 @@ fn approvals(table: Table) -> Table {
         .on(("post", ONE), Action::Decide, ("Decides", "Decision", "Decided"), of::decide)
 }
 
-/// Says who asks.
-async fn identify(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Caller::Local(server.executor.user().to_owned()));
-    next.run(request).await
+/// Says who asks, and that nobody asks too often.
+async fn identify(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Answer {
+    let peer = request.extensions().get::<Peer>().copied();
+    if let Some(caller) = server.identities.caller(request.headers(), peer).await? {
+        if let Some(buckets) = server.buckets.as_ref().filter(|_| !caller.person().local) {
+            let asked = buckets.take(&caller.name().to_owned());
+            asked.map_err(|wait| too_many("you ask too often", wait))?;
+        }
+        request.extensions_mut().insert(caller);
+    }
+    Ok(next.run(request).await)
 }
 
 /// Asks whether the caller may do what the route is for.
@@ -186,10 +194,15 @@ async fn allowed(action: Action, request: Request, next: Next) -> Answer {
         Ok(params) => subject(&params),
         Err(_) => Subject::Server,
     };
-    let Some(caller) = parts.extensions.get::<Caller>() else {
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "nobody is known to ask"));
-    };
-    authorise(caller, action, &subject)?;
+    match parts.extensions.get::<Caller>() {
+        Some(caller) => authorise(caller, action, &subject)?,
+        // Whoever looks after the server asks whether it is there.
+        None if action == Action::Greet => {}
+        None => {
+            let what = "a key is required: send it as `x-api-key`, or as a bearer token";
+            return Err(ApiError::new(StatusCode::UNAUTHORIZED, what));
+        }
+    }
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
@@ -219,7 +232,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-async fn ok(Extension(_): Extension<Caller>) -> Response {
+async fn ok() -> Response {
     Json(json!({"ok": true})).into_response()
 }
 

@@ -59,7 +59,7 @@ async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: 
     let resumable = kwargs["resumable"].as_bool().unwrap_or(false);
     let turn = server.executor.turn(&thread);
     let _turn = turn.lock().await;
-    let is_answer = answered(server, &asked).await?;
+    let is_answer = answered(server, caller, &asked).await?;
     let accepted = server.app.database().accept_run(asked.new.clone()).await;
     if is_answer && !matches!(accepted, Ok(Accepted::Queued { .. })) {
         // The answer counts all the same: the runner goes on with it.
@@ -90,7 +90,7 @@ fn is_release_graph(run: &ServedRun) -> bool {
 
 /// Records the answer of a run that is about to be accepted: it counts for what is asked now, and whoever comes second is told who was
 /// first. Behind a branch off a checkpoint nothing is asked before the run has begun.
-async fn answered(server: &Arc<Server>, asked: &Asked) -> Answer<bool> {
+async fn answered(server: &Arc<Server>, caller: &Caller, asked: &Asked) -> Answer<bool> {
     let new = &asked.new;
     let Some(answer) = asked.resume().filter(|_| new.body.kwargs["checkpoint"].is_null()) else { return Ok(false) };
     let Some(known) = server.app.database().api_thread(&new.thread).await? else { return Ok(false) };
@@ -104,7 +104,7 @@ async fn answered(server: &Arc<Server>, asked: &Asked) -> Answer<bool> {
     if let Some(graph) = known.graph.filter(|graph| *graph != new.body.graph) {
         return Err(other_graph(&new.thread, &graph));
     }
-    resume::answer(&server.app, &new.thread, answer, &new.body.by, &via(&new.id)).await?;
+    resume::answer(&server.app, &new.thread, answer, caller.person(), &via(&new.id)).await?;
     Ok(true)
 }
 

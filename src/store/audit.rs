@@ -12,6 +12,9 @@ use crate::graph::{Event, EventRow, StoreError, ThreadId};
 /// What stands before the first row.
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// Whose rows those are that are no thread's: keys that were made and revoked, reminders.
+const HOME: &str = "home";
+
 /// The document's format; counted up when its meaning changes.
 pub const AUDIT_FORMAT: &str = "tidegate-audit/1";
 
@@ -126,6 +129,19 @@ pub(super) fn add(conn: &Connection, thread: &ThreadId, at: DateTime<Utc>, event
     if audited.peek().is_none() {
         return Ok(());
     }
+    // Through a Value: keys sorted, the canonical form that digests are made of everywhere.
+    let value =
+        |event| serde_json::to_value(event).map_err(|e| StoreError::Failed(format!("an event cannot be written: {e}")));
+    let bodies: Vec<Value> = audited.map(value).collect::<Result<_, _>>()?;
+    append(conn, thread.as_str(), at, &bodies)
+}
+
+/// Adds what happened to the home as a whole.
+pub(super) fn add_of_home(conn: &Connection, at: DateTime<Utc>, event: &Value) -> Done<()> {
+    append(conn, HOME, at, std::slice::from_ref(event))
+}
+
+fn append(conn: &Connection, whose: &str, at: DateTime<Utc>, events: &[Value]) -> Done<()> {
     let at = at.to_rfc3339_opts(SecondsFormat::Nanos, true);
     let newest: Option<String> = conn
         .prepare_cached("SELECT hash FROM audit ORDER BY seq DESC LIMIT 1")?
@@ -134,13 +150,10 @@ pub(super) fn add(conn: &Connection, thread: &ThreadId, at: DateTime<Utc>, event
     let mut prev = newest.unwrap_or_else(|| GENESIS.to_owned());
     let mut insert =
         conn.prepare_cached("INSERT INTO audit (thread, at, body, prev_hash, hash) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    for event in audited {
-        // Through a Value: keys sorted, the canonical form that digests are made of everywhere.
-        let value =
-            serde_json::to_value(event).map_err(|e| StoreError::Failed(format!("an event cannot be written: {e}")))?;
-        let body = value.to_string();
-        let hash = chain(&prev, &body, &at, thread.as_str());
-        insert.execute(params![thread.as_str(), at, body, prev, hash])?;
+    for event in events {
+        let body = event.to_string();
+        let hash = chain(&prev, &body, &at, whose);
+        insert.execute(params![whose, at, body, prev, hash])?;
         prev = hash;
     }
     Ok(())

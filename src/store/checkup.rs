@@ -11,7 +11,7 @@ use super::fault::{Done, Fault, decode, nanos};
 use crate::graph::{Liveness, Owner, StoreError, ThreadId, ThreadStatus};
 
 /// All tables, parents first: what is not named here a repair or a salvage leaves behind.
-pub(super) const TABLES: [&str; 19] = [
+pub(super) const TABLES: [&str; 24] = [
     "threads",
     "thread_origins",
     "labels",
@@ -31,6 +31,11 @@ pub(super) const TABLES: [&str; 19] = [
     "assistant_versions",
     "api_threads",
     "api_runs",
+    "api_keys",
+    "votes",
+    "links",
+    "hooks",
+    "reminders",
 ];
 
 /// Most sentences of one kind: a damaged file has thousands, and the first say it all.

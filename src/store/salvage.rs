@@ -16,7 +16,7 @@ use crate::graph::StoreError;
 const WITHOUT_ROWID: [&str; 4] = ["labels", "signals", "cache", "items"];
 
 /// Columns of JSON without which a row says nothing.
-const BODIES: [(&str, &str); 12] = [
+const BODIES: [(&str, &str); 13] = [
     ("thread_origins", "body"),
     ("checkpoints", "body"),
     ("results", "body"),
@@ -29,6 +29,7 @@ const BODIES: [(&str, &str); 12] = [
     ("assistant_versions", "body"),
     ("api_threads", "metadata"),
     ("api_runs", "body"),
+    ("votes", "body"),
 ];
 
 /// What was taken over.
@@ -273,7 +274,7 @@ fn behind_gaps(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
 
 /// Rows without their parent. A thread without what it began with stays: nobody can go on with it, but its rows can be read.
 fn orphans(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
-    const CHILDREN: [(&str, &str); 12] = [
+    const CHILDREN: [(&str, &str); 14] = [
         ("signals", "thread NOT IN (SELECT n FROM threads)"),
         ("thread_origins", "thread NOT IN (SELECT n FROM threads)"),
         ("labels", "thread NOT IN (SELECT n FROM threads)"),
@@ -286,6 +287,8 @@ fn orphans(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
         ("events", "n >> 32 NOT IN (SELECT n FROM threads)"),
         ("assistant_versions", "assistant NOT IN (SELECT n FROM assistants)"),
         ("api_runs", "thread NOT IN (SELECT n FROM api_threads)"),
+        ("votes", "question NOT IN (SELECT id FROM interrupts)"),
+        ("reminders", "question NOT IN (SELECT id FROM interrupts)"),
     ];
     for (table, lost) in CHILDREN {
         let gone = to.execute(&format!("DELETE FROM {table} WHERE {lost}"), [])?;

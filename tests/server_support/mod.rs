@@ -35,19 +35,8 @@ impl Serve {
         command.args(["--json", "serve", "--listen", listen, "--workflows"]).arg(workflows);
         let log = std::fs::File::options().create(true).append(true).open(home.path().join("serve.log")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut said = String::new();
-        while serde_json::from_str::<Value>(&said).is_err() {
-            match lines.next() {
-                Some(line) => said.push_str(&line.unwrap()),
-                None => panic!(
-                    "the server did not start: {}",
-                    std::fs::read_to_string(home.path().join("serve.log")).unwrap()
-                ),
-            }
-        }
-        let said: Value = serde_json::from_str(&said).unwrap();
-        let url = said["url"].as_str().unwrap().to_owned();
+        let log = || std::fs::read_to_string(home.path().join("serve.log")).unwrap();
+        let url = told_url(&mut child).unwrap_or_else(|| panic!("the server did not start: {}", log()));
         Self { child: Some(child), home, url, http: reqwest::Client::new() }
     }
 
@@ -122,6 +111,17 @@ impl Drop for Serve {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The address that a server tells when it has started; `None`: it ended first.
+pub fn told_url(child: &mut Child) -> Option<String> {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    while serde_json::from_str::<Value>(&said).is_err() {
+        said.push_str(&lines.next()?.unwrap());
+    }
+    let said: Value = serde_json::from_str(&said).unwrap();
+    Some(said["url"].as_str().unwrap().to_owned())
 }
 
 /// The program, in a home, without what its user has set.

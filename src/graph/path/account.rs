@@ -93,6 +93,7 @@ impl Account {
             | Event::Migrated { .. }
             | Event::CommitPoint { .. }
             | Event::StatusChanged { .. }
+            | Event::Voted { .. }
             | Event::Custom { .. }
             | Event::Wrote { .. }
             | Event::Unknown => {}

@@ -6,7 +6,7 @@ use super::watch::Stretch;
 use super::{OnTrial, TrialState, Writes};
 use crate::graph::{NodeError, Outcome};
 use crate::judge::Verdict;
-use crate::nodes::approval_gate::ApprovalQuestion;
+use crate::nodes::approval_gate::{ApprovalQuestion, terms};
 use crate::nodes::deployment_executor::package;
 use crate::ports::WHOLE;
 use crate::release::{CheckResult, Evidence, Findings, step_words};
@@ -31,7 +31,7 @@ impl OnTrial<'_> {
                 break;
             }
         }
-        let decision = question.approved(posed.answer().await?)?;
+        let decision = question.approved(self.cx, posed.answer().await).await?;
         self.cx.emit("trial", serde_json::json!({"approved": decision.by, "step": state.step}));
         Ok(Outcome::update(Writes { trial: self.next(state), route }))
     }
@@ -54,6 +54,8 @@ impl OnTrial<'_> {
         let rest = self.trial.steps.get(state.step + 1..).unwrap_or_default();
         let mut traffic_plan = step_words(rest, plan.model.as_str(), &plan.slots.candidate);
         traffic_plan.extend(plan.traffic.iter().skip(self.trial.shares()).cloned());
-        Ok(Evidence { traffic_plan, because: format!("a step of the {} asks for one", self.trial.called), ..shown })
+        let because = format!("a step of the {} asks for one", self.trial.called);
+        let terms = terms(&*self.world.expressions, plan, &shown)?;
+        Ok(Evidence { traffic_plan, because, terms, ..shown })
     }
 }

@@ -1,0 +1,86 @@
+//! Who may ask the server, what several people have said of one question, and what was told to whom.
+
+mod hooks;
+mod keys;
+mod votes;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+pub use hooks::{AuditedRow, HookRow};
+pub use keys::{KeyRow, NewKey};
+pub use votes::{NewVote, Settle, Voted};
+
+use super::SqliteStore;
+use crate::graph::{InterruptId, StoreError};
+
+impl SqliteStore {
+    /// Adds a key; the audit is told who made it for whom.
+    pub async fn add_key(&self, key: NewKey) -> Result<KeyRow, StoreError> {
+        self.writer.run(move |tx| keys::add(tx.conn, &key)).await
+    }
+
+    /// One key, whatever became of it.
+    pub async fn key(&self, id: &str) -> Result<Option<KeyRow>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read(move |conn| keys::one(conn, &id)).await
+    }
+
+    /// All keys, oldest first, revoked ones too.
+    pub async fn keys(&self) -> Result<Vec<KeyRow>, StoreError> {
+        self.readers.read(keys::list).await
+    }
+
+    /// Whether there has ever been a key: then nobody is let in without one.
+    pub async fn has_keys(&self) -> Result<bool, StoreError> {
+        self.readers.read(keys::any).await
+    }
+
+    /// Revokes a key; `None`: there is none of that id.
+    pub async fn revoke_key(&self, id: &str, by: &str, at: DateTime<Utc>) -> Result<Option<KeyRow>, StoreError> {
+        let (id, by) = (id.to_owned(), by.to_owned());
+        self.writer.run(move |tx| keys::revoke(tx.conn, &id, &by, at)).await
+    }
+
+    /// Adds what one person says of an open question. In the same transaction `settle` is shown everything that has been said of it, and
+    /// what it gives is the question's answer.
+    pub async fn vote(&self, vote: NewVote, settle: Arc<Settle>) -> Result<Voted, StoreError> {
+        self.writer.run(move |tx| votes::cast(tx, &vote, &*settle)).await
+    }
+
+    /// What has been said of a question as it stands, oldest first.
+    pub async fn votes(&self, question: &InterruptId, digest: &str) -> Result<Vec<Value>, StoreError> {
+        let (question, digest) = (question.clone(), digest.to_owned());
+        self.readers.read(move |conn| votes::list(conn, &question, &digest)).await
+    }
+
+    /// Notes that a link was used. False: it had been before.
+    pub async fn use_link(&self, nonce: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
+        let nonce = nonce.to_owned();
+        self.writer.run(move |tx| votes::use_link(tx.conn, &nonce, at)).await
+    }
+
+    /// How far each webhook was told.
+    pub async fn hook(&self, name: &str, at: DateTime<Utc>) -> Result<HookRow, StoreError> {
+        let name = name.to_owned();
+        self.writer.run(move |tx| hooks::one(tx.conn, &name, at)).await
+    }
+
+    /// What became of an attempt to tell a webhook.
+    pub async fn move_hook(&self, hook: HookRow) -> Result<(), StoreError> {
+        self.writer.run(move |tx| hooks::put(tx.conn, &hook)).await
+    }
+
+    /// Rows of the audit after one of them, oldest first.
+    pub async fn audited_after(&self, seq: u64, limit: usize) -> Result<Vec<AuditedRow>, StoreError> {
+        self.readers.read(move |conn| hooks::after(conn, seq, limit)).await
+    }
+
+    /// Notes that people were reminded of a question; the audit is told. False: they had been before.
+    pub async fn remind(&self, question: &InterruptId, at: DateTime<Utc>) -> Result<bool, StoreError> {
+        let question = question.clone();
+        self.writer.run(move |tx| hooks::remind(tx.conn, &question, at)).await
+    }
+}
