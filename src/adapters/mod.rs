@@ -12,3 +12,5 @@ pub mod uv;
 mod files;
 mod process;
 mod secret_value;
+
+pub use secret_value::secret_of;

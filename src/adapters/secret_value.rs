@@ -23,6 +23,12 @@ pub(crate) fn read_all(
     Ok((values, Secrets::new(plain)))
 }
 
+/// One secret's value, with what is put before it.
+pub fn secret_of(name: &str, source: &SecretSource) -> Result<String, PortError> {
+    let secret = read(name, source)?;
+    Ok(format!("{}{secret}", source.prefix.as_deref().unwrap_or_default()))
+}
+
 fn read(name: &str, source: &SecretSource) -> Result<String, PortError> {
     let missing =
         |what: String| PortError::new("secret_missing", format!("the secret for `{name}` is missing: {what}"));

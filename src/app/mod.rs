@@ -21,6 +21,7 @@ mod settings;
 mod stops;
 mod text_file;
 mod travel;
+mod webhooks;
 mod wiring;
 mod workflows;
 
@@ -43,5 +44,6 @@ pub use settings::Settings;
 pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};
 pub use travel::HistoryFilter;
+pub use webhooks::{WebhookEvent, WebhookFormat, WebhookSettings, keep_telling};
 pub use wiring::{App, host_failure};
 pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

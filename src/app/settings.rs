@@ -6,7 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Home, Unreadable, host_failure, read_text};
+use super::{Home, Unreadable, WebhookSettings, host_failure, read_text};
 use crate::adapters::oidc::OidcSettings;
 use crate::graph::Failure;
 use crate::host::HostConfig;
@@ -27,6 +27,10 @@ pub struct Settings {
     pub public_addr: Option<SocketAddr>,
     /// Whose tokens the server takes, beside its own keys.
     pub oidc: Option<OidcSettings>,
+    /// Who is told of releases and approvals, by the server.
+    pub webhooks: Vec<WebhookSettings>,
+    /// Under which address people reach the server's pages, e.g. `https://tidegate.example.org`.
+    pub public_url: Option<String>,
 }
 
 impl Settings {
@@ -54,7 +58,9 @@ impl Settings {
         let wrong = |(gate, when): (&String, &String)| {
             Cel.check(when, &names).err().map(|e| format!("gate \"{gate}\": `when`: {}", e.message))
         };
-        self.policy.fault().or_else(|| conditions.filter_map(wrong).next())
+        let hook = |hook: &WebhookSettings| hook.fault().map(|why| format!("webhook \"{}\": {why}", hook.name));
+        let faults = self.policy.fault().into_iter().chain(conditions.filter_map(wrong));
+        faults.chain(self.webhooks.iter().filter_map(hook)).next()
     }
 
     /// Which host daemon the home has. `public_addr`, where one is given, wins over the file's.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::crash::with_crash_points;
 use super::text_file::read_text;
-use super::{Home, Settings, workflows};
+use super::{Home, Settings, WebhookSettings, workflows};
 use crate::adapters::bentoml::BentomlPackager;
 use crate::adapters::command::LocalCommands;
 use crate::adapters::http::{HttpCalls, HttpServices};
@@ -44,6 +44,8 @@ pub struct App {
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) oidc: Option<OidcProvider>,
+    pub(super) webhooks: Vec<WebhookSettings>,
+    pub(super) public_url: Option<String>,
 }
 
 impl App {
@@ -86,6 +88,8 @@ impl App {
             sink: Arc::new(NoSink),
             clock: Arc::new(MachineClock),
             oidc,
+            webhooks: settings.webhooks,
+            public_url: settings.public_url,
         })
     }
 

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 50] = [
+const USAGE: [&str; 52] = [
+    "key_invalid",
+    "key_unknown",
     "listen_not_local",
     "listen_refused",
     "recording_invalid",
@@ -138,6 +140,9 @@ impl Exit {
             "lease_held"
             | "lease_lost"
             | "already_decided"
+            | "own_request"
+            | "not_an_approver"
+            | "frozen"
             | "withdrawn"
             | "expired"
             | "changed"

@@ -40,7 +40,7 @@ use chrono::Utc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::app::{App, AssistantText, Catalogue, Home, keep_running};
+use crate::app::{App, AssistantText, Catalogue, Home, keep_running, keep_telling};
 use crate::graph::{Failure, Stop};
 use bell::Bell;
 use execute::Executor;
@@ -113,6 +113,7 @@ pub async fn serve(
     let address = listener.local_addr().unwrap_or(options.listen);
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
+    let told = app.clone();
     let identities = Identities::new(app.clone(), executor.user().to_owned());
     let rate = f64::from(options.rate_limit);
     let buckets = (options.rate_limit > 0).then(|| Buckets::new(rate, rate * BURST_SECONDS));
@@ -128,11 +129,14 @@ pub async fn serve(
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
+    let telling = tokio::spawn(keep_telling(told, stop.clone()));
     ready(address);
     connections::accept(listener, routes::router(server), stop).await;
     executor.drain(DRAIN_WITHIN).await;
     // It lets go of its threads at the same word; whoever does not within the time is found by the next server.
     let _ = tokio::time::timeout(DRAIN_WITHIN, runner).await;
+    // What was not told is told by the next one.
+    telling.abort();
     Ok(())
 }
 

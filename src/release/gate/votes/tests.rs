@@ -75,7 +75,8 @@ fn who_may_not_is_told_why() {
     assert_eq!(refused("zoe", "zoe"), "own_request");
     assert_eq!(refused("mallory", "agent"), "not_an_approver");
     assert_eq!(refused("old", "agent"), "not_an_approver", "a delegation that is over");
-    let no = Casting { verdict: Verdict::Reject, reason: Some("stale"), ..yes(&person("ann", &[]), "ann") };
+    let ann = person("ann", &[]);
+    let no = Casting { verdict: Verdict::Reject, reason: Some("stale"), ..yes(&ann, "ann") };
     assert_eq!(policy.cast(Some(&terms), &no).unwrap().verdict, Verdict::Reject, "one's own request may be withdrawn");
 }
 
