@@ -10,6 +10,7 @@ mod home;
 mod levels;
 mod manager;
 mod paths;
+mod releases;
 mod request;
 mod retention;
 mod runner;
@@ -28,9 +29,10 @@ pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, re
 pub use home::Home;
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
+pub use releases::{ReleaseTold, Serving, host_client};
 pub use request::{Overrides, read_request};
 pub use runner::{keep_running, run_detached, spawn_detached};
-pub use runs::{Decide, Decided, OpenQuestion, Start, error_document};
+pub use runs::{Decide, Decided, OpenQuestion, Start, error_document, export_text};
 pub use served::{
     Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
     ServedStatus, ServedThread, SortKey, ThreadSearch,

@@ -439,6 +439,16 @@ impl App {
     }
 }
 
+/// An export as it is written to a file: indented, with a new line at its end.
+pub fn export_text(export: &Export) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(export);
+    let text = text.map_err(|e| {
+        Failure::new("not_json", format!("the record of {} cannot be written as JSON", export.thread.id))
+            .because(e.to_string())
+    })?;
+    Ok(text + "\n")
+}
+
 impl From<Interrupt> for OpenQuestion {
     fn from(interrupt: Interrupt) -> Self {
         let approval = serde_json::from_value(interrupt.value.clone()).ok();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 50] = [
+const USAGE: [&str; 51] = [
     "listen_not_local",
     "listen_refused",
     "recording_invalid",
@@ -45,6 +45,7 @@ const USAGE: [&str; 50] = [
     "export_damaged",
     "export_format",
     "model_unknown",
+    "release_unknown",
     "unknown_key",
     "bad_workflow",
     "path_escapes",
@@ -150,6 +151,7 @@ impl Exit {
             | "inbox_full"
             | "release_thread"
             | "release_over"
+            | "release_unfinished"
             | "route_generation_conflict"
             | "host_is_down"
             | "server_running" => Self::Refused,

@@ -88,6 +88,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Traffic(args) => traffic::run(&home().map_err(plain)?, &args, out).await,
         Command::List => releases::list(open().await?, out).await,
         Command::History(args) => releases::history(open().await?, args, out).await,
+        Command::Release { command } => releases::one(open().await?, command, out).await,
         Command::Summary => releases::summary(open().await?, out).await,
         Command::Rollback(args) => rollback::run(open().await?, args, out).await,
         Command::Promote(args) => canary::promote(open().await?, args, out).await,
