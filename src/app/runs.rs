@@ -304,7 +304,10 @@ impl App {
             return Ok(thread);
         }
         let threads = self.store.threads(&ThreadFilter::default()).await.map_err(|e| e.failure())?;
-        let of_model = |t: &&Thread| t.labels.get("model").is_some_and(|model| model == meant);
+        // A model's name means what is done here; a record from elsewhere only where there is nothing else.
+        let of = |t: &Thread| t.labels.get("model").is_some_and(|model| model == meant);
+        let here = threads.iter().any(|t| of(t) && t.imported.is_none());
+        let of_model = |t: &&Thread| of(t) && (t.imported.is_none() || !here);
         let under_way = |t: &&Thread| !t.status.is_terminal();
         let of_model: Vec<&Thread> = threads.iter().filter(of_model).collect();
         if let Some(meant) = of_model.iter().copied().find(under_way).or(of_model.first().copied()) {

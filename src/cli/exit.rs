@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 51] = [
+const USAGE: [&str; 53] = [
     "listen_not_local",
     "listen_refused",
     "recording_invalid",
@@ -44,6 +44,8 @@ const USAGE: [&str; 51] = [
     "not_an_approval",
     "export_damaged",
     "export_format",
+    "export_unsealed",
+    "export_unknown",
     "model_unknown",
     "release_unknown",
     "unknown_key",
@@ -146,6 +148,7 @@ impl Exit {
             | "decision_outdated"
             | "thread_over"
             | "thread_exists"
+            | "thread_imported"
             | "workflow_changed"
             | "not_stuck"
             | "inbox_full"

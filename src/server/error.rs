@@ -88,6 +88,7 @@ fn status(failure: &Failure) -> StatusCode {
         | "question_ambiguous"
         | "thread_over"
         | "thread_exists"
+        | "thread_imported"
         | "thread_unwinding"
         | "release_thread"
         | "release_over"
