@@ -56,12 +56,19 @@ fn import(home: &Home, text: &str) -> Value {
 fn shown(home: &Home, thread: &str) -> Value {
     let mut shown = home.json(&["run", "show", thread]);
     shown.as_object_mut().unwrap().remove("imported");
-    for step in shown["path"].as_array_mut().unwrap() {
-        for node in step["nodes"].as_array_mut().unwrap() {
-            node.as_object_mut().unwrap().remove("waited_ms");
-        }
-    }
+    forget(&mut shown["path"]);
     shown
+}
+
+fn forget(path: &mut Value) {
+    match path {
+        Value::Object(keys) => {
+            keys.remove("waited_ms");
+            keys.values_mut().for_each(forget);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget),
+        _ => {}
+    }
 }
 
 /// Everything that can be looked at is the same in both homes.

@@ -190,12 +190,8 @@ fn alerts_are_offered(home: &Home, serve: &Serve, id: &str, told: &Value) {
 
 /// A record is the one that the terminal exports, byte by byte; also of a thread that the API has never heard of.
 fn records_are_handed_out(home: &Home, serve: &Serve, release: &str) {
-    let workflow = home.beside("note.yaml");
-    std::fs::write(
-        &workflow,
-        "version: 1\nname: note\nstate:\n  x: { type: integer }\nnodes:\n  a: { type: expr, set: { x: \"1\" } }\nedges:\n  - { from: START, to: a }\n",
-    )
-    .unwrap();
+    let workflow = home.beside("trivial.yaml");
+    std::fs::write(&workflow, include_str!("workflows/trivial.yaml")).unwrap();
     home.ok(&["run", "start", workflow.to_str().unwrap(), "--thread", "my.note-1", "--json"]);
     for thread in [release, "my.note-1"] {
         let (status, _, text) = serve.get(&format!("/threads/{thread}/export"));

@@ -6,6 +6,8 @@ pub mod http;
 pub mod local;
 pub mod local_registry;
 pub mod machine;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod uv;
 
 mod files;

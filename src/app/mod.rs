@@ -19,6 +19,7 @@ mod served;
 mod settings;
 mod stops;
 mod text_file;
+mod traces;
 mod travel;
 mod wiring;
 mod workflows;
@@ -40,6 +41,7 @@ pub use served::{
 pub use settings::Settings;
 pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};
+pub use traces::flush_traces;
 pub use travel::HistoryFilter;
 pub use wiring::{App, host_failure};
 pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

@@ -184,7 +184,10 @@ impl App {
         let listening = Listening::begin(self, &thread, how.stop).await?;
         let most = if needs_host(&thread) { how.recursion_limit.max(RELEASE_STEPS) } else { how.recursion_limit };
         let how = Advance { stop: listening.stop.clone(), recursion_limit: most, ..how };
-        let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())?;
+        self.trace(&thread);
+        let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure());
+        self.traced(&thread, end.as_ref()).await;
+        let end = end?;
         self.forget_ended(id, end.status).await;
         self.retain(&thread).await;
         match end.status {
