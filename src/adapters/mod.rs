@@ -7,6 +7,8 @@ pub mod local;
 pub mod local_registry;
 pub mod machine;
 pub mod oidc;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod uv;
 
 mod files;

@@ -12,6 +12,7 @@ mod keys;
 mod levels;
 mod manager;
 mod paths;
+mod releases;
 mod request;
 mod retention;
 mod runner;
@@ -20,6 +21,7 @@ mod served;
 mod settings;
 mod stops;
 mod text_file;
+mod traces;
 mod travel;
 mod webhooks;
 mod wiring;
@@ -33,9 +35,10 @@ pub use home::Home;
 pub use keys::{KeyRow, KeyWanted, counts as key_counts};
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
+pub use releases::{ReleaseTold, Serving, host_client};
 pub use request::{Overrides, read_request};
 pub use runner::{keep_running, run_detached, spawn_detached};
-pub use runs::{OpenQuestion, Start, error_document};
+pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{
     Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
     ServedStatus, ServedThread, SortKey, ThreadSearch,
@@ -43,6 +46,7 @@ pub use served::{
 pub use settings::Settings;
 pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};
+pub use traces::flush_traces;
 pub use travel::HistoryFilter;
 pub use webhooks::{WebhookEvent, WebhookFormat, WebhookSettings, keep_telling};
 pub use wiring::{App, host_failure};

@@ -248,7 +248,8 @@ async fn look(app: &App) -> Result<Work, Failure> {
     let mut work = Work { due: Vec::new(), ahead: false };
     for thread in app.store().threads(&filter).await.map_err(|e| e.failure())? {
         let alive = |owner: &Option<Owner>| owner.as_ref().is_some_and(|o| ProcLiveness.alive(o));
-        if down && needs_host(&thread) {
+        // A record from elsewhere is advanced there.
+        if thread.imported.is_some() || down && needs_host(&thread) {
             continue;
         }
         if alive(&thread.owner) || alive(&thread.attendant) {

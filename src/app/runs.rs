@@ -150,7 +150,10 @@ impl App {
         let listening = Listening::begin(self, &thread, how.stop).await?;
         let most = if needs_host(&thread) { how.recursion_limit.max(RELEASE_STEPS) } else { how.recursion_limit };
         let how = Advance { stop: listening.stop.clone(), recursion_limit: most, ..how };
-        let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure())?;
+        self.trace(&thread);
+        let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure());
+        self.traced(&thread, end.as_ref()).await;
+        let end = end?;
         self.forget_ended(id, end.status).await;
         self.retain(&thread).await;
         match end.status {
@@ -259,7 +262,10 @@ impl App {
             return Ok(thread);
         }
         let threads = self.store.threads(&ThreadFilter::default()).await.map_err(|e| e.failure())?;
-        let of_model = |t: &&Thread| t.labels.get("model").is_some_and(|model| model == meant);
+        // A model's name means what is done here; a record from elsewhere only where there is nothing else.
+        let of = |t: &Thread| t.labels.get("model").is_some_and(|model| model == meant);
+        let here = threads.iter().any(|t| of(t) && t.imported.is_none());
+        let of_model = |t: &&Thread| of(t) && (t.imported.is_none() || !here);
         let under_way = |t: &&Thread| !t.status.is_terminal();
         let of_model: Vec<&Thread> = threads.iter().filter(of_model).collect();
         if let Some(meant) = of_model.iter().copied().find(under_way).or(of_model.first().copied()) {
@@ -380,6 +386,16 @@ impl App {
         };
         end.map_err(|e| e.failure())
     }
+}
+
+/// An export as it is written to a file: indented, with a new line at its end.
+pub fn export_text(export: &Export) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(export);
+    let text = text.map_err(|e| {
+        Failure::new("not_json", format!("the record of {} cannot be written as JSON", export.thread.id))
+            .because(e.to_string())
+    })?;
+    Ok(text + "\n")
 }
 
 impl From<Interrupt> for OpenQuestion {

@@ -1,5 +1,6 @@
 //! What people do to a run's state: look at it, change it, give it new input, branch off, send it a signal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -10,8 +11,8 @@ use super::App;
 use super::runner::spawn_detached;
 use super::stops::needs_host;
 use crate::graph::{
-    Advance, Checkpoint, CheckpointId, CompiledGraph, Failure, RunEnd, Signal, Source, StateSnapshot, StateUpdate,
-    Stop, Thread, ThreadId, ThreadStatus,
+    Advance, Checkpoint, CheckpointId, CompiledGraph, Export, Failure, RunEnd, Signal, Source, StateSnapshot,
+    StateUpdate, Stop, Thread, ThreadId, ThreadStatus,
 };
 use crate::store::{Prune, Pruned};
 use crate::workflow::{ResolvedWorkflow, accept_input};
@@ -131,7 +132,7 @@ impl App {
         self.engine().input(&graph, id, &input).await.map_err(|e| e.failure())
     }
 
-    fn changeable(&self, thread: &Thread) -> Result<std::sync::Arc<CompiledGraph>, Failure> {
+    fn changeable(&self, thread: &Thread) -> Result<Arc<CompiledGraph>, Failure> {
         if needs_host(thread) {
             let message = format!("the state of run {} cannot be changed from outside: it releases a model", thread.id);
             return Err(Failure::new("release_thread", message)
@@ -209,6 +210,12 @@ impl App {
         let ended_before = age.map(|age| Utc::now().checked_sub_signed(age).unwrap_or(chrono::DateTime::UNIX_EPOCH));
         let what = Prune { thread, keep, ended_before, dry_run, ..Prune::default() };
         self.sqlite.prune(&what).await.map_err(|e| e.failure())
+    }
+
+    /// Keeps a record that was made elsewhere: it can be looked at, replayed and exported, and is advanced by nobody here. Its release's row
+    /// is not in it: what serves here is this home's own.
+    pub async fn import(&self, export: Export, by: &str) -> Result<(), Failure> {
+        self.sqlite.import(Arc::new(export), by, Utc::now()).await.map_err(|e| e.failure())
     }
 
     /// Gives the database's unused room back to the disk.

@@ -55,6 +55,15 @@ pub enum Command {
     /// One model's releases, newest first
     #[command(after_help = "Example:\n  tidegate history iris")]
     History(Model),
+    /// One release: its contract, plan and checks, its alerts, its dashboard
+    #[command(
+        after_help = "Examples:\n  tidegate release show iris\n  tidegate release rules iris > /etc/prometheus/rules/iris.yml\n  tidegate release dashboard iris > iris.json"
+    )]
+    Release {
+        /// What of it
+        #[command(subcommand)]
+        command: ReleaseCommand,
+    },
     /// Counts of active, completed and failed releases
     #[command(after_help = "Example:\n  tidegate summary")]
     Summary,
@@ -167,6 +176,7 @@ impl Command {
             | Self::List
             | Self::History(_)
             | Self::Summary
+            | Self::Release { .. }
             | Self::Approvals
             | Self::Runs
             | Self::Graph(_)
@@ -284,6 +294,27 @@ pub struct MaybeModel {
 pub struct Model {
     /// The model
     pub model: String,
+}
+
+/// What of a release.
+#[derive(Debug, Subcommand)]
+pub enum ReleaseCommand {
+    /// Everything that is known of it
+    #[command(after_help = "Example:\n  tidegate release show iris --json")]
+    Show(OneRelease),
+    /// Its alerts as a Prometheus rule file, made of its plan's limits
+    #[command(after_help = "Example:\n  tidegate release rules iris > /etc/prometheus/rules/iris.yml")]
+    Rules(OneRelease),
+    /// A Grafana dashboard of its model
+    #[command(after_help = "Example:\n  tidegate release dashboard iris > iris.json")]
+    Dashboard(OneRelease),
+}
+
+/// Which release.
+#[derive(Debug, Args)]
+pub struct OneRelease {
+    /// Its id, or a model for the one that serves, else its newest
+    pub release: String,
 }
 
 /// Where to go back to.

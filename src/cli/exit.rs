@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 52] = [
+const USAGE: [&str; 55] = [
     "key_invalid",
     "key_unknown",
     "listen_not_local",
@@ -46,7 +46,10 @@ const USAGE: [&str; 52] = [
     "not_an_approval",
     "export_damaged",
     "export_format",
+    "export_unsealed",
+    "export_unknown",
     "model_unknown",
+    "release_unknown",
     "unknown_key",
     "bad_workflow",
     "path_escapes",
@@ -150,11 +153,13 @@ impl Exit {
             | "decision_outdated"
             | "thread_over"
             | "thread_exists"
+            | "thread_imported"
             | "workflow_changed"
             | "not_stuck"
             | "inbox_full"
             | "release_thread"
             | "release_over"
+            | "release_unfinished"
             | "route_generation_conflict"
             | "host_is_down"
             | "server_running" => Self::Refused,

@@ -9,7 +9,7 @@ use super::args::HostCommand;
 use super::out::Out;
 use super::show::{ago, table};
 use super::{Exit, Failed, plain};
-use crate::app::{App, Home, Paused, Settings, host_failure};
+use crate::app::{App, Home, Paused, Settings, host_client, host_failure};
 use crate::graph::{Failure, ThreadId};
 use crate::host::api::HostStatus;
 use crate::host::{HostClient, HostConfig, HostError, ensure_started, install, start_everything, stop_everything};
@@ -41,8 +41,7 @@ pub async fn run(
 
 /// A client, without starting a daemon that does not run.
 pub(super) fn client(home: &Home) -> Result<HostClient, Failed> {
-    let paths = HostConfig::new(home.dir()).and_then(|c| c.paths()).map_err(|e| of(&e))?;
-    Ok(HostClient::new(paths))
+    host_client(home).map_err(plain)
 }
 
 async fn status(home: &Home, out: &Out) -> Result<Exit, Failed> {

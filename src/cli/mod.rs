@@ -39,9 +39,12 @@ use clap::Parser;
 pub use args::{Cli, Command};
 pub use exit::Exit;
 
-use crate::app::{App, Home};
+use crate::app::{App, Home, flush_traces};
 use crate::graph::Failure;
 use out::Out;
+
+/// How long a command that has ended waits for its traces to be sent.
+const TRACES_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Parses, runs, and turns the end into an exit code. Not async: the program would compile all of the commands' futures a second time.
 pub fn main() -> ExitCode {
@@ -64,10 +67,15 @@ async fn run_command() -> ExitCode {
         Err(error) => return usage::told(&error),
     };
     let out = Out::new(cli.json);
-    match run(cli, &out).await {
+    let code = match run(cli, &out).await {
         Ok(exit) => exit.into(),
         Err((failure, thread)) => out.failed(&failure, thread.as_ref()).into(),
+    };
+    match flush_traces(TRACES_WITHIN).await {
+        0 => {}
+        lost => out.note(&format!("warning: {lost} spans did not get to the collector of traces")),
     }
+    code
 }
 
 /// A failure and the thread it belongs to, if one was begun.
@@ -89,6 +97,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Traffic(args) => traffic::run(&home().map_err(plain)?, &args, out).await,
         Command::List => releases::list(open().await?, out).await,
         Command::History(args) => releases::history(open().await?, args, out).await,
+        Command::Release { command } => releases::one(open().await?, command, out).await,
         Command::Summary => releases::summary(open().await?, out).await,
         Command::Rollback(args) => rollback::run(open().await?, args, out).await,
         Command::Promote(args) => canary::promote(open().await?, args, out).await,

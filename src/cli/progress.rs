@@ -97,6 +97,7 @@ impl EventSink for Live {
             | Event::Forked { .. }
             | Event::Migrated { .. }
             | Event::CommitPoint { .. }
+            | Event::Imported { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }
             | Event::Wrote { .. }

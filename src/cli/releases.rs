@@ -1,54 +1,38 @@
 //! `status`, `list`, `history`, `summary`: what `ml_deployments` and the gateway know.
 
-use std::time::Duration;
+use serde_json::json;
 
-use serde_json::{Value, json};
-
-use super::args::{MaybeModel, Model};
+use super::args::{MaybeModel, Model, OneRelease, ReleaseCommand};
 use super::out::Out;
 use super::show::{ago, table};
 use super::{Exit, Failed, plain};
-use crate::app::App;
+use crate::app::{App, ReleaseTold, Serving};
 use crate::graph::Failure;
-use crate::ports::{Slot, VersionTraffic, first_of, together};
-use crate::release::{LedgerError, ReleaseFilter, ReleaseRow};
-
-fn ledger(error: LedgerError) -> Failed {
-    plain(Failure::new(error.code(), error.to_string()))
-}
-
-/// A model's releases, newest first; one at least.
-async fn releases_of(app: &App, model: &str) -> Result<Vec<ReleaseRow>, Failed> {
-    let rows = app.ledger().history(model).await.map_err(ledger)?;
-    if rows.is_empty() {
-        let failure = Failure::new("model_unknown", format!("there is no model {model}"));
-        return Err(plain(failure.hint("`tidegate list` shows all releases")));
-    }
-    Ok(rows)
-}
+use crate::release::{ReleaseFilter, ReleaseRow};
 
 /// What is live where and how it fares.
 pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Failed> {
-    let mut active = app.ledger().active().await.map_err(ledger)?;
+    let live = ReleaseFilter { live: Some(true), ..ReleaseFilter::default() };
+    let mut active = app.releases(&live).await.map_err(plain)?;
     if let Some(model) = &args.model {
         active.retain(|row| row.model_name == *model);
         if active.is_empty() {
-            releases_of(&app, model).await?;
+            app.releases_of(model).await.map_err(plain)?;
         }
     }
     let mut shown = Vec::new();
     for row in &active {
-        shown.push(Serving::of(&app, row).await);
+        shown.push(app.serving(row).await);
     }
     let open = app.questions(None).await.map_err(plain)?;
-    let value = json!({"serving": shown.iter().map(Serving::value).collect::<Vec<_>>(), "open_questions": open.len()});
+    let value = json!({"serving": shown, "open_questions": open.len()});
     out.data(&value, || {
         if shown.is_empty() {
             return "nothing serves".to_owned();
         }
         let mut lines = table(["model", "version", "slot", "requests", "errors", "p50 ms", "p99 ms", "url"]);
         for serving in &shown {
-            lines.add_row(serving.cells());
+            lines.add_row(cells(serving));
         }
         lines.to_string()
     })?;
@@ -58,78 +42,32 @@ pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Faile
     Ok(Exit::Done)
 }
 
-/// A live release with what the host daemon says of it.
-struct Serving<'a> {
-    row: &'a ReleaseRow,
-    slot: Option<Slot>,
-    traffic: Option<VersionTraffic>,
-    trouble: Option<String>,
-}
-
-impl<'a> Serving<'a> {
-    async fn of(app: &App, row: &'a ReleaseRow) -> Self {
-        let token = row.slot_token.clone().unwrap_or_default();
-        // Looking must not start a daemon that was stopped on purpose.
-        let Ok(client) = super::hosts::client(app.home()) else { return Self::down(row) };
-        if client.status_now(Duration::from_secs(2)).await.is_err() {
-            return Self::down(row);
-        }
-        let slot = client.slot(&token).await;
-        let traffic = client.traffic(&row.model_name).await;
-        let trouble = slot.as_ref().err().or(traffic.as_ref().err()).map(ToString::to_string);
-        let traffic = together(traffic.unwrap_or_default().into_iter().filter(|t| first_of(&t.token) == token));
-        Self { row, slot: slot.ok().flatten(), traffic, trouble }
-    }
-
-    fn down(row: &'a ReleaseRow) -> Self {
-        Self { row, slot: None, traffic: None, trouble: Some("the host daemon does not run".to_owned()) }
-    }
-
-    fn state(&self) -> String {
-        match (&self.slot, &self.trouble) {
-            (Some(slot), _) => {
-                serde_json::to_value(slot.state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-            }
-            (None, Some(trouble)) => trouble.clone(),
-            (None, None) => "gone".to_owned(),
-        }
-    }
-
-    fn value(&self) -> Value {
-        json!({
-            "model": self.row.model_name, "version": self.row.model_version, "deployment_id": self.row.deployment_id,
-            "endpoint_url": self.row.endpoint_url, "slot": self.slot, "state": self.state(), "traffic": self.traffic,
-        })
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let row = self.row;
-        let latency = self.traffic.as_ref().and_then(|t| t.latency);
-        let ms = |of: fn(crate::ports::LatencySummary) -> f64| {
-            latency.map_or_else(|| "–".to_owned(), |l| format!("{:.1}", of(l)))
-        };
-        vec![
-            row.model_name.clone(),
-            row.model_version.clone().unwrap_or_default(),
-            format!("{} {}", row.slot.as_deref().unwrap_or_default(), self.state()).trim().to_owned(),
-            self.traffic.as_ref().map_or(0, |t| t.requests).to_string(),
-            self.traffic.as_ref().map_or(0, |t| t.errors).to_string(),
-            ms(|l| l.p50_ms),
-            ms(|l| l.p99_ms),
-            row.endpoint_url.clone().unwrap_or_default(),
-        ]
-    }
+fn cells(serving: &Serving) -> Vec<String> {
+    let latency = serving.traffic.as_ref().and_then(|t| t.latency);
+    let ms = |of: fn(crate::ports::LatencySummary) -> f64| {
+        latency.map_or_else(|| "–".to_owned(), |l| format!("{:.1}", of(l)))
+    };
+    vec![
+        serving.model.clone(),
+        serving.version.clone().unwrap_or_default(),
+        format!("{} {}", serving.slot_name.as_deref().unwrap_or_default(), serving.state).trim().to_owned(),
+        serving.traffic.as_ref().map_or(0, |t| t.requests).to_string(),
+        serving.traffic.as_ref().map_or(0, |t| t.errors).to_string(),
+        ms(|l| l.p50_ms),
+        ms(|l| l.p99_ms),
+        serving.endpoint_url.clone().unwrap_or_default(),
+    ]
 }
 
 /// All releases.
 pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
-    let rows = app.ledger().list(&ReleaseFilter::default()).await.map_err(ledger)?;
+    let rows = app.releases(&ReleaseFilter::default()).await.map_err(plain)?;
     rows_shown(&rows, out)
 }
 
 /// One model's releases.
 pub async fn history(app: App, args: Model, out: &Out) -> Result<Exit, Failed> {
-    rows_shown(&releases_of(&app, &args.model).await?, out)
+    rows_shown(&app.releases_of(&args.model).await.map_err(plain)?, out)
 }
 
 fn rows_shown(rows: &[ReleaseRow], out: &Out) -> Result<Exit, Failed> {
@@ -160,7 +98,8 @@ fn rows_shown(rows: &[ReleaseRow], out: &Out) -> Result<Exit, Failed> {
 
 /// Counts.
 pub async fn summary(app: App, out: &Out) -> Result<Exit, Failed> {
-    let summary = app.ledger().summary().await.map_err(ledger)?;
+    let summary = app.ledger().summary().await;
+    let summary = summary.map_err(|e| plain(Failure::new(e.code(), e.to_string())))?;
     out.data(&summary, || {
         format!(
             "active       {}\nin progress  {}\ncompleted    {}\nfailed       {}\nrollbacks    {}\nmodels       {}\ntotal        {}",
@@ -168,4 +107,64 @@ pub async fn summary(app: App, out: &Out) -> Result<Exit, Failed> {
         )
     })?;
     Ok(Exit::Done)
+}
+
+/// One release.
+pub async fn one(app: App, command: ReleaseCommand, out: &Out) -> Result<Exit, Failed> {
+    match command {
+        ReleaseCommand::Show(OneRelease { release }) => {
+            let row = app.find_release(&release).await.map_err(plain)?;
+            let told = app.release_told(row).await.map_err(plain)?;
+            out.data(&told, || told_text(&told))?;
+        }
+        ReleaseCommand::Rules(OneRelease { release }) => {
+            let row = app.find_release(&release).await.map_err(plain)?;
+            let rules = app.prometheus_rules(&row).map_err(plain)?;
+            // A rule file is YAML whoever reads it, but machines that asked for JSON get it in JSON.
+            out.data(&json!({"deployment_id": row.deployment_id, "prometheus_rules": rules}), || rules.clone())?;
+        }
+        ReleaseCommand::Dashboard(OneRelease { release }) => {
+            let row = app.find_release(&release).await.map_err(plain)?;
+            let dashboard = app.grafana_dashboard(&row).map_err(plain)?;
+            // A dashboard is JSON whoever reads it.
+            Out::new(true).data(&dashboard, String::new)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn told_text(told: &ReleaseTold) -> String {
+    let row = &told.release;
+    let live = if row.live { ", live" } else { "" };
+    let mut text = format!(
+        "release   {}\nmodel     {} {}\nkind      {}, {}\nstatus    {}{live}\n",
+        row.deployment_id,
+        row.model_name,
+        row.model_version.as_deref().unwrap_or("–"),
+        row.kind.as_str(),
+        row.deployment_strategy,
+        row.status,
+    );
+    let mut line = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            text.push_str(&format!("{name:<9} {value}\n"));
+        }
+    };
+    line("endpoint", row.endpoint_url.as_deref());
+    line("replaced", row.previous_version.as_deref());
+    line("why", row.reason.as_deref());
+    line("serves", told.serving.as_ref().map(|serving| serving.state.as_str()));
+    for check in told.checks.as_array().into_iter().flatten() {
+        let mark = if check["passed"] == true { "pass" } else { "FAIL" };
+        let detail = check["detail"].as_str().unwrap_or_default();
+        text.push_str(&format!("  {mark} {}: {detail}\n", check["name"].as_str().unwrap_or_default()));
+    }
+    for (name, value) in &told.metrics {
+        text.push_str(&format!("  {name} {value}\n"));
+    }
+    let alerts = told.engineer.as_ref().map_or(0, |engineer| engineer.monitoring.alerts.len());
+    if alerts > 0 {
+        text.push_str(&format!("alerts    {alerts}: tidegate release rules {}\n", row.deployment_id));
+    }
+    text
 }

@@ -75,6 +75,9 @@ pub enum RunCommand {
         after_help = "Examples:\n  tidegate run replay run.json\n  tidegate run replay iris --workflow model_deployer.yaml"
     )]
     Replay(ReplayArgs),
+    /// Keep a record that was exported elsewhere: to look at, to replay, to export; nobody advances it here
+    #[command(after_help = "Example:\n  tidegate run import run.json")]
+    Import(ImportArgs),
 }
 
 /// Which thread.
@@ -352,4 +355,11 @@ pub struct ReplayArgs {
     /// Replay it by another workflow: a file, or a built-in name as it is today [default: the one in the record]
     #[arg(long, value_name = "WORKFLOW")]
     pub workflow: Option<String>,
+}
+
+/// What to import.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// An export's file of at most 256 MiB
+    pub file: String,
 }

@@ -22,7 +22,7 @@ use super::travel::{self, state_text, state_value};
 use super::verdicts::verdicts;
 use super::{Exit, Failed, answers, deploy, json, plain, prompt};
 use crate::app::{App, read_text, spawn_detached};
-use crate::graph::{Advance, Export, Failure, RunEnd, StateSnapshot, ThreadFilter, ThreadId, ThreadStatus};
+use crate::graph::{Advance, Export, Failure, Imported, RunEnd, StateSnapshot, ThreadFilter, ThreadId, ThreadStatus};
 
 /// Largest `@FILE`, in bytes: an input is kept in the database with every run.
 const MAX_ARGUMENT_BYTES: u64 = 1024 * 1024;
@@ -37,7 +37,7 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
         .map(|t| {
             json!({
                 "thread": t.id, "workflow": t.workflow, "status": t.status, "labels": t.labels, "created_at": t.created_at,
-                "updated_at": t.updated_at, "owner": t.owner, "error": t.failure,
+                "updated_at": t.updated_at, "owner": t.owner, "error": t.failure, "imported": t.imported,
             })
         })
         .collect();
@@ -53,7 +53,7 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
                 t.id.to_string(),
                 t.workflow.clone(),
                 model,
-                t.status.word().to_owned(),
+                format!("{}{}", t.status.word(), if t.imported.is_some() { ", imported" } else { "" }),
                 ago(t.created_at),
                 why,
             ]);
@@ -82,6 +82,7 @@ pub async fn run(app: App, command: RunCommand, out: &Out) -> Result<Exit, Faile
         RunCommand::Cancel(args) => cancel(app, args, out).await,
         RunCommand::Export(args) => export(app, args).await,
         RunCommand::Replay(args) => replay(app, args, out).await,
+        RunCommand::Import(args) => import(app, &args.file, out).await,
     }
 }
 
@@ -257,8 +258,17 @@ async fn show(app: App, args: ThreadArg, out: &Out) -> Result<Exit, Failed> {
     value["release"] = serde_json::to_value(&row).unwrap_or_default();
     value["created_at"] = json!(thread.created_at);
     value["path"] = json!(path);
+    if let Some(imported) = &thread.imported {
+        value["imported"] = json!(imported);
+    }
     out.data(&value, || {
         let mut text = format!("thread    {id}\nworkflow  {}\nstatus    {}\n", thread.workflow, thread.status.word());
+        if let Some(Imported { at, by }) = &thread.imported {
+            text.push_str(&format!(
+                "imported  by {by} {}: a record from elsewhere, which is not advanced here\n",
+                ago(*at)
+            ));
+        }
         if let Some(row) = &row {
             let version = row.model_version.as_deref().unwrap_or("–");
             text.push_str(&format!("release   {} {version}: {}\n", row.model_name, row.status.as_str()));
@@ -350,6 +360,21 @@ async fn export(app: App, args: ThreadArg) -> Result<Exit, Failed> {
     let export = app.export(&thread.id).await.map_err(|f| (f, Some(thread.id)))?;
     // An export is JSON whoever reads it.
     Out::new(true).data(&export, String::new)?;
+    Ok(Exit::Done)
+}
+
+/// Brings a record from elsewhere.
+async fn import(app: App, file: &str, out: &Out) -> Result<Exit, Failed> {
+    let export = {
+        let text = read_named(file, MAX_EXPORT_BYTES)?;
+        Export::read(&text).map_err(plain)?
+    };
+    let (id, events) = (export.thread.id.clone(), export.events.len());
+    let (status, steps) = (export.thread.status, export.checkpoints.len());
+    app.import(export, &prompt::user()).await.map_err(plain)?;
+    out.data_of(&id, &json!({"thread": id, "imported": true, "status": status, "checkpoints": steps, "events": events}), || {
+        format!("{id}: a record of {steps} checkpoints and {events} events; it ended {}\nlook at it: tidegate run show {id}", status.word())
+    })?;
     Ok(Exit::Done)
 }
 

@@ -226,6 +226,7 @@ impl Account {
             | Event::Forked { .. }
             | Event::Migrated { .. }
             | Event::CommitPoint { .. }
+            | Event::Imported { .. }
             | Event::StatusChanged { .. }
             | Event::Custom { .. }
             | Event::Wrote { .. }

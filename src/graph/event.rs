@@ -228,6 +228,13 @@ pub enum Event {
         /// Its writes, in order.
         writes: Vec<Write>,
     },
+    /// A record from elsewhere was brought here. In this home's audit only: the thread's own events are those of its record.
+    Imported {
+        /// By whom.
+        by: String,
+        /// Digest of the record.
+        digest: String,
+    },
     /// An event of a newer version.
     #[serde(other)]
     Unknown,
@@ -255,6 +262,7 @@ impl Event {
             | Self::Forked { .. }
             | Self::Migrated { .. }
             | Self::CommitPoint { .. }
+            | Self::Imported { .. }
             | Self::StatusChanged { .. } => true,
             Self::Checkpointed { .. }
             | Self::NodeStarted { .. }

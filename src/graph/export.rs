@@ -59,25 +59,38 @@ fn first_change(then: &[String], now: &[String], place: impl Fn(usize) -> Option
 }
 
 impl Export {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When it is none, is of another format, has something that this version does not know, or is not as it was exported; each
+    /// with its place.
+    pub fn read(text: &str) -> Result<Self, Failure> {
+        super::import::read(text)
+    }
+
     /// Reads a thread's record.
     pub async fn of(store: &dyn Store, id: &ThreadId) -> Result<Self, EngineError> {
-        let mut thread = store.thread(id).await?.ok_or_else(|| StoreError::NoThread(id.clone()))?;
-        thread.owner = None;
-        thread.attendant = None;
+        let thread = store.thread(id).await?.ok_or_else(|| StoreError::NoThread(id.clone()))?;
         let mut checkpoints = Vec::new();
         for ns in store.namespaces(id).await? {
             checkpoints.extend(store.history(id, &ns).await?);
         }
-        let export = Self {
-            format: FORMAT.to_owned(),
-            thread,
-            checkpoints,
-            journal: store.journal(id).await?,
-            interrupts: store.interrupts(Some(id), false).await?,
-            events: store.events(id, 0, usize::MAX).await?,
-            seal: None,
-        };
-        Ok(Self { seal: Some(export.seal()), ..export })
+        let (journal, interrupts) = (store.journal(id).await?, store.interrupts(Some(id), false).await?);
+        let events = store.events(id, 0, usize::MAX).await?;
+        Ok(Self::made_of(thread, checkpoints, journal, interrupts, events))
+    }
+
+    /// The document of what a store has. Who advances it, and how it came there, is that store's own.
+    pub fn made_of(
+        thread: Thread,
+        checkpoints: Vec<Checkpoint>,
+        journal: Vec<Entry>,
+        interrupts: Vec<Interrupt>,
+        events: Vec<EventRow>,
+    ) -> Self {
+        let thread = Thread { owner: None, attendant: None, imported: None, ..thread };
+        let export = Self { format: FORMAT.to_owned(), thread, checkpoints, journal, interrupts, events, seal: None };
+        Self { seal: Some(export.seal()), ..export }
     }
 
     fn seal(&self) -> Seal {
@@ -106,5 +119,21 @@ impl Export {
         let Some(changed) = changed else { return Ok(()) };
         let failure = Failure::new("export_changed", format!("the export has been changed: {changed}"));
         Err(failure.because("it does not fit the digest that was made with the export").hint("export the run again"))
+    }
+
+    /// One digest of all of it.
+    pub fn digest(&self) -> String {
+        // What was read from JSON or made by us can be written.
+        digest(&serde_json::to_value(&self.seal).unwrap_or(Value::Null))
+    }
+
+    /// The first place in which two documents differ, in words.
+    pub fn first_difference(&self, other: &Self) -> Option<String> {
+        let mut now = self.clone();
+        now.seal.clone_from(&other.seal);
+        match now.is_sealed() {
+            Err(failure) => Some(failure.message.trim_start_matches("the export has been changed: ").to_owned()),
+            Ok(()) => (self.seal != other.seal).then(|| "the seal".to_owned()),
+        }
     }
 }

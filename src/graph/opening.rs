@@ -64,6 +64,7 @@ impl Engine {
             epoch: 0,
             attendant: new.attendant,
             wake: None,
+            imported: None,
             created_at: at,
             updated_at: at,
         };

@@ -98,7 +98,7 @@ fn changed_graph(graph: &CompiledGraph, export: &Export) -> EngineError {
 }
 
 /// Each question is this thread's, its id follows from its place and its digest from what was asked: an answer is bound to both.
-fn questions_fit(export: &Export) -> Result<(), Failure> {
+pub(super) fn questions_fit(export: &Export) -> Result<(), Failure> {
     let thread = &export.thread.id;
     for asked in &export.interrupts {
         let then = json!({"thread": asked.thread, "id": asked.id, "digest": asked.digest});

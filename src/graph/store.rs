@@ -57,6 +57,17 @@ pub enum StoreError {
     /// So many signals wait in the thread that no more is taken.
     #[error("thread {0} has {MOST_SIGNALS} signals that it has not taken")]
     InboxFull(ThreadId),
+    /// The thread is a record from elsewhere: nobody changes it here.
+    #[error("thread {0} is a record that was imported: it is not advanced, answered or changed here")]
+    Imported(ThreadId),
+    /// What an import says cannot be kept as it is.
+    #[error("the record of thread {thread} cannot be kept as it is: {place} would not come out again")]
+    NotKept {
+        /// The thread.
+        thread: ThreadId,
+        /// The first place that differs.
+        place: String,
+    },
     /// Nobody waits for the answer any more.
     #[error("question {0} was withdrawn: its thread went on or ended")]
     Withdrawn(InterruptId),
@@ -113,6 +124,13 @@ impl StoreError {
                 failure("already_decided", "nothing to do; `tidegate run show` tells how it went on")
             }
             Self::InboxFull(_) => failure("inbox_full", "let the thread take them, or cancel it"),
+            Self::Imported(_) => failure(
+                "thread_imported",
+                "look at it, replay it, export it; what it is about goes on in the home that it came from",
+            ),
+            Self::NotKept { .. } => {
+                failure("import_not_kept", "nothing was imported; export it again with the version that this home has")
+            }
             Self::Withdrawn(_) => failure("withdrawn", "nothing to do; `tidegate run show` tells how it went on"),
             Self::Expired { .. } => failure(
                 "expired",

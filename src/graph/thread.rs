@@ -138,6 +138,15 @@ pub struct Unwinding {
     pub failure: Failure,
 }
 
+/// That a thread was brought here as a record of what was done elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// By whom.
+    pub by: String,
+}
+
 /// A thread's row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Thread {
@@ -174,6 +183,9 @@ pub struct Thread {
     /// Its next timer: somebody must go on with it then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake: Option<Alarm>,
+    /// Set where it is a record from elsewhere: whoever owns it is there, and nobody advances it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// When it changed last.

@@ -170,6 +170,18 @@ async fn lists_are_ordered(ledger: &dyn ReleaseLedger) -> Result<(), Violation> 
     same("history is newest first", history, ["z-1", "r-1", "c-2", "c-bad", "c-1"].map(str::to_owned).to_vec())?;
     let newest = ReleaseFilter { limit: Some(2), ..ReleaseFilter::default() };
     same("a limit keeps the newest", ids(ledger.list(&newest).await?), vec!["z-1".to_owned(), "r-1".to_owned()])?;
+    let all = ids(ledger.list(&ReleaseFilter::default()).await?);
+    let next = ReleaseFilter { offset: 1, ..newest.clone() };
+    same(
+        "an offset leaves out the newest",
+        ids(ledger.list(&next).await?),
+        all.iter().skip(1).take(2).cloned().collect(),
+    )?;
+    let rest = ReleaseFilter { offset: 2, ..ReleaseFilter::default() };
+    same("an offset needs no limit", ids(ledger.list(&rest).await?), all.iter().skip(2).cloned().collect())?;
+    same("limit and offset change no count", ledger.count(&next).await?, all.len() as u64)?;
+    let iris = ReleaseFilter { model: Some("iris".to_owned()), ..ReleaseFilter::default() };
+    same("a filter counts", ledger.count(&iris).await?, ledger.list(&iris).await?.len() as u64)?;
     let failed = ReleaseFilter { status: vec![PlanState::Failed], ..ReleaseFilter::default() };
     same("by state", ids(ledger.list(&failed).await?), vec!["c-bad".to_owned()])?;
     let rollbacks = ReleaseFilter { kind: Some(ReleaseKind::Rollback), ..ReleaseFilter::default() };

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::canary::{CanaryStep, WHOLE_WEIGHT};
+use super::monitoring::{Watched, alerts, dashboard_uid};
 use super::plan::DeploymentPlan;
 use super::strategy::Strategy;
 
@@ -188,15 +190,21 @@ pub struct TrafficConfig {
 pub struct Monitoring {
     /// Metrics with their baseline.
     pub metrics: Vec<Value>,
-    /// Limits.
+    /// Prometheus alerts, each with its expression over the gateway's metrics.
     pub alerts: Vec<Value>,
-    /// Pages; none are made by a release.
+    /// Pages, and where they are to be had.
     pub dashboards: Vec<Value>,
 }
 
 impl DeploymentEngineerOutput {
     /// The output for a release of `plan`.
     pub fn new(plan: &DeploymentPlan, facts: &ReleaseFacts) -> Self {
+        Self::of(&Watched::planned(&facts.deployment_id, &facts.model_version, &facts.endpoint_url, plan), facts)
+    }
+
+    /// The output for a release that is watched as `release` says.
+    pub fn of(release: &Watched<'_>, facts: &ReleaseFacts) -> Self {
+        let plan = release.plan;
         let url = facts.endpoint_url.trim_end_matches('/');
         let mut triggers = vec![json!({ "trigger": "readiness_lost" })];
         if plan.bake.for_ms > 0 {
@@ -205,10 +213,6 @@ impl DeploymentEngineerOutput {
                 json!({ "trigger": "error_rate", "above": plan.bake.max_error_rate, "within_ms": plan.bake.for_ms }),
             );
         }
-        let limits = plan.checks.iter().filter_map(|check| {
-            let limit = check.limit.as_ref()?;
-            Some(json!({ "name": check.name, "bound": limit.bound, "value": limit.value, "unit": limit.unit }))
-        });
         let baseline = facts.metrics_baseline.iter().filter(|(_, value)| value.is_finite());
         Self {
             deployment_config: DeploymentConfig {
@@ -228,17 +232,47 @@ impl DeploymentEngineerOutput {
                 metrics_endpoint: format!("{url}/metrics"),
             },
             traffic_config: TrafficConfig {
-                canary_percent: None,
+                canary_percent: first_percent(plan),
                 rollout_schedule: plan.traffic.join("; "),
                 rollback_triggers: triggers,
             },
             monitoring: Monitoring {
                 metrics: baseline.map(|(name, value)| json!({ "name": name, "baseline": value })).collect(),
-                alerts: limits.collect(),
-                dashboards: Vec::new(),
+                ..watched(release)
             },
         }
     }
+}
+
+/// The alerts and the dashboard of a release; where they are to be had, as paths of the server and as commands.
+fn watched(release: &Watched<'_>) -> Monitoring {
+    let id = release.deployment_id;
+    let rules = json!({ "path": format!("/releases/{id}/prometheus-rules"), "command": format!("tidegate release rules {id}") });
+    let alert = |alert| {
+        // Texts and words only: JSON can say them.
+        let mut told = serde_json::to_value(alert).unwrap_or_default();
+        told["rules"] = rules.clone();
+        told
+    };
+    let dashboard = json!({
+        "type": "grafana", "uid": dashboard_uid(release.plan.model.as_str()), "path": format!("/releases/{id}/grafana-dashboard"),
+        "command": format!("tidegate release dashboard {id}"),
+    });
+    Monitoring {
+        metrics: Vec::new(),
+        alerts: alerts(release).into_iter().map(alert).collect(),
+        dashboards: vec![dashboard],
+    }
+}
+
+/// The first share of the traffic that the plan gives the new version, where it is a whole percent.
+fn first_percent(plan: &DeploymentPlan) -> Option<u32> {
+    let trial = plan.trial().filter(|_| matches!(plan.strategy, Strategy::Canary | Strategy::AbTest))?;
+    let weight = trial.steps.iter().find_map(|step| match step {
+        CanaryStep::Weight(weight) => Some(*weight),
+        CanaryStep::Wait(_) | CanaryStep::Pause | CanaryStep::Analysis | CanaryStep::Approval => None,
+    })?;
+    (weight % (WHOLE_WEIGHT / 100) == 0).then_some(weight / (WHOLE_WEIGHT / 100))
 }
 
 fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {

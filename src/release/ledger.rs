@@ -332,6 +332,9 @@ pub struct ReleaseFilter {
     /// At most so many, the newest.
     #[serde(default)]
     pub limit: Option<u32>,
+    /// Without so many of the newest.
+    #[serde(default)]
+    pub offset: u32,
 }
 
 impl ReleaseFilter {
@@ -341,7 +344,7 @@ impl ReleaseFilter {
         Self { model: Some(model.to_owned()), status, ..Self::default() }
     }
 
-    /// Whether a row is wanted; the limit is the caller's.
+    /// Whether a row is wanted; limit and offset are the caller's.
     pub fn matches(&self, row: &ReleaseRow) -> bool {
         self.model.as_ref().is_none_or(|model| *model == row.model_name)
             && (self.status.is_empty() || self.status.contains(&row.status))
@@ -425,6 +428,8 @@ pub trait ReleaseLedger: Send + Sync {
     async fn live(&self, model: &str) -> Result<Option<ReleaseRow>, LedgerError>;
     /// The rows that a filter wants.
     async fn list(&self, filter: &ReleaseFilter) -> Result<Vec<ReleaseRow>, LedgerError>;
+    /// How many rows a filter wants, whatever its limit and offset.
+    async fn count(&self, filter: &ReleaseFilter) -> Result<u64, LedgerError>;
     /// All rows of `model`.
     async fn history(&self, model: &str) -> Result<Vec<ReleaseRow>, LedgerError> {
         self.list(&ReleaseFilter { model: Some(model.to_owned()), ..ReleaseFilter::default() }).await

@@ -51,8 +51,12 @@ impl ReleaseLedger for MemoryLedger {
     async fn list(&self, filter: &ReleaseFilter) -> Result<Vec<ReleaseRow>, LedgerError> {
         let mut found: Vec<_> = self.rows().values().filter(|row| filter.matches(row)).cloned().collect();
         found.sort_by(|a, b| (b.created_at, &b.deployment_id).cmp(&(a.created_at, &a.deployment_id)));
-        found.truncate(filter.limit.map_or(usize::MAX, |limit| limit as usize));
-        Ok(found)
+        let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+        Ok(found.into_iter().skip(filter.offset as usize).take(limit).collect())
+    }
+
+    async fn count(&self, filter: &ReleaseFilter) -> Result<u64, LedgerError> {
+        Ok(self.rows().values().filter(|row| filter.matches(row)).count() as u64)
     }
 
     async fn summary(&self) -> Result<Summary, LedgerError> {

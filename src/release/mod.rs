@@ -17,6 +17,7 @@ mod ledger;
 mod manager;
 mod memory_ledger;
 mod metric;
+pub mod monitoring;
 mod name;
 mod orchestrator;
 mod plan;

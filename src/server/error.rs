@@ -66,7 +66,7 @@ impl From<Failure> for ApiError {
 
 fn status(failure: &Failure) -> StatusCode {
     match failure.code.as_str() {
-        "no_thread" | "no_checkpoint" | "model_unknown" => StatusCode::NOT_FOUND,
+        "no_thread" | "no_checkpoint" | "model_unknown" | "release_unknown" => StatusCode::NOT_FOUND,
         "unknown_node" => StatusCode::BAD_REQUEST,
         "bad_input"
         | "unknown_input"
@@ -97,9 +97,11 @@ fn status(failure: &Failure) -> StatusCode {
         | "question_ambiguous"
         | "thread_over"
         | "thread_exists"
+        | "thread_imported"
         | "thread_unwinding"
         | "release_thread"
         | "release_over"
+        | "release_unfinished"
         | "release_in_progress"
         | "decision_outdated"
         | "graph_changed"

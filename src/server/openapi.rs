@@ -12,7 +12,7 @@ pub(super) struct Said {
     pub summary: &'static str,
     /// The schema of its body; empty: it has none.
     pub takes: &'static str,
-    /// The schema of its answer: `[Name]` a list of these; `stream` server-sent events; `none` no body; empty: any JSON.
+    /// The schema of its answer: `[Name]` a list of these; `stream` server-sent events; `yaml` YAML; `none` no body; empty: any JSON.
     pub gives: &'static str,
 }
 
@@ -35,6 +35,10 @@ impl Document {
             "stream" => (
                 "200",
                 json!({"description": "events", "content": content("text/event-stream", json!({"type": "string"}))}),
+            ),
+            "yaml" => (
+                "200",
+                json!({"description": "done", "content": content("application/yaml", json!({"type": "string"}))}),
             ),
             shape => ("200", json!({"description": "done", "content": content("application/json", shaped(shape))})),
         };

@@ -58,7 +58,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         ("Which server it is", "", ""),
         info,
     );
-    let Table { router, document } = approvals(runs(one_thread(threads(assistants(table)))));
+    let Table { router, document } = releases(approvals(runs(one_thread(threads(assistants(table))))));
     let document = Arc::new(document.told());
     let told = move || {
         let document = document.clone();
@@ -134,6 +134,12 @@ fn one_thread(table: Table) -> Table {
             ("Its state at a checkpoint", "", "ThreadState"),
             of::at,
         )
+        .on(
+            ("get", "/threads/{thread}/export"),
+            Action::Look,
+            ("Its whole record, sealed; can be replayed", "", "RunExport"),
+            super::export::get,
+        )
         .on(("get", HISTORY), Action::Look, ("Its states, newest first", "", "[ThreadState]"), of::history_by_query)
         .on(("post", HISTORY), Action::Look, ("Its states, newest first", "History", "[ThreadState]"), of::history)
 }
@@ -174,6 +180,18 @@ fn approvals(table: Table) -> Table {
         .on(("post", ONE), Action::Decide, ("Decides", "Decision", "Decided"), of::decide)
 }
 
+fn releases(table: Table) -> Table {
+    use super::releases as of;
+    const ONE: &str = "/releases/{release}";
+    const RULES: &str = "/releases/{release}/prometheus-rules";
+    const DASHBOARD: &str = "/releases/{release}/grafana-dashboard";
+    table
+        .on(("get", "/releases"), Action::Look, ("Releases, newest first", "", "[Release]"), of::list)
+        .on(("get", ONE), Action::Look, ("Everything that is known of a release", "", "ReleaseTold"), of::get)
+        .on(("get", RULES), Action::Look, ("Its alerts, for Prometheus", "", "yaml"), of::rules)
+        .on(("get", DASHBOARD), Action::Look, ("A dashboard, for Grafana", "", ""), of::dashboard)
+}
+
 /// Says who asks, and that nobody asks too often.
 async fn identify(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Answer {
     let peer = request.extensions().get::<Peer>().copied();
@@ -208,7 +226,8 @@ async fn allowed(action: Action, request: Request, next: Next) -> Answer {
 
 fn subject(params: &RawPathParams) -> Subject {
     match params.iter().next() {
-        Some(("thread", id)) => Subject::Thread(id.to_owned()),
+        // A release is a thread; their ids are the same.
+        Some(("thread" | "release", id)) => Subject::Thread(id.to_owned()),
         Some(("assistant", id)) => Subject::Assistant(id.to_owned()),
         _ => Subject::Server,
     }

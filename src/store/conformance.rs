@@ -127,6 +127,7 @@ pub(super) fn thread(id: &str, created: i64) -> Thread {
         epoch: 0,
         attendant: None,
         wake: None,
+        imported: None,
         created_at: at(created),
         updated_at: at(created),
     }

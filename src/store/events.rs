@@ -34,6 +34,18 @@ pub(super) fn add(
     audit::add(conn, thread, at, events)
 }
 
+/// Keeps events of a record from elsewhere under the numbers and times that they have; nothing of them is audited here.
+pub(super) fn keep(conn: &Connection, thread: i64, rows: &[EventRow]) -> Done<()> {
+    let mut insert = conn.prepare_cached("INSERT INTO events (n, at, body) VALUES (?1, ?2, ?3)")?;
+    // A row is a commit: events of one moment, one behind the other.
+    for together in rows.chunk_by(|one, next| one.at == next.at && one.seq + 1 == next.seq) {
+        let Some(last) = together.last() else { continue };
+        let body = encode(&together.iter().map(|row| Short(&row.event)).collect::<Vec<_>>())?;
+        insert.execute(params![rows_of(thread).start + count(last.seq)?, nanos(last.at)?, body])?;
+    }
+    Ok(())
+}
+
 /// The newest event's number.
 pub(super) fn last(conn: &Connection, thread: i64) -> Done<i64> {
     let mut select = conn.prepare_cached("SELECT coalesce(max(n), ?1) - ?1 FROM events WHERE n > ?1 AND n < ?2")?;

@@ -11,6 +11,7 @@ use crate::graph::{Alarm, Event, Inbox, MOST_SIGNALS, Signal, StopAsk, StoreErro
 
 /// Leaves a request to let go, for the owner of the current epoch.
 pub(super) fn ask_stop(tx: &mut Tx<'_>, id: &ThreadId, ask: &StopAsk) -> Done<()> {
+    threads::refuse_imported(tx.conn, id)?;
     let mut head = threads::known_head(tx, id)?;
     let event = Event::StopAsked { by: ask.by.clone(), hold: ask.hold };
     events::add(tx.conn, id, &mut head, ask.at, &[&event])?;
@@ -44,6 +45,7 @@ pub(super) fn answers(conn: &Connection, thread: i64) -> Done<u64> {
 
 /// Leaves a signal.
 pub(super) fn signal(tx: &mut Tx<'_>, id: &ThreadId, signal: &Signal) -> Done<u64> {
+    threads::refuse_imported(tx.conn, id)?;
     let mut head = threads::known_head(tx, id)?;
     let mut counts = tx.conn.prepare_cached(
         "SELECT coalesce(max(seq), 0), count(*) FILTER (WHERE taken = 0) FROM signals WHERE thread = ?1",

@@ -65,7 +65,11 @@ pub(super) fn one(conn: &Connection, id: &InterruptId) -> Done<Option<Interrupt>
 
 /// Questions, oldest first.
 pub(super) fn list(conn: &Connection, thread: Option<&ThreadId>, open_only: bool) -> Done<Vec<Interrupt>> {
-    let of = if thread.is_some() { "thread = (SELECT n FROM threads WHERE id = ?1)" } else { "?1 IS NULL" };
+    // What a record from elsewhere asks is asked there.
+    let of = match thread {
+        Some(_) => "thread = (SELECT n FROM threads WHERE id = ?1)",
+        None => "?1 IS NULL AND thread NOT IN (SELECT n FROM threads WHERE imported IS NOT NULL)",
+    };
     let open = if open_only { "AND answer IS NULL AND withdrawn = 0" } else { "" };
     let sql = format!("SELECT body, answer, withdrawn FROM interrupts WHERE {of} {open} ORDER BY asked_at, n");
     let mut select = conn.prepare_cached(&sql)?;
@@ -77,6 +81,7 @@ pub(super) fn list(conn: &Connection, thread: Option<&ThreadId>, open_only: bool
 pub(super) fn answer(tx: &mut Tx<'_>, wanted: &Claim) -> Done<Interrupt> {
     let Claim { id, answer, digest } = wanted;
     let asked = one(tx.conn, id)?.ok_or_else(|| StoreError::NoInterrupt(id.clone()))?;
+    threads::refuse_imported(tx.conn, &asked.thread)?;
     claim(&asked, answer, digest.as_deref())?;
     let mut update = tx.conn.prepare_cached("UPDATE interrupts SET answer = ?2 WHERE id = ?1")?;
     update.execute(params![id.as_str(), encode(answer)?])?;

@@ -38,6 +38,11 @@ impl ReleaseLedger for SqliteStore {
         self.readers.read(move |conn| releases::list(conn, &filter)).await.map_err(unavailable)
     }
 
+    async fn count(&self, filter: &ReleaseFilter) -> Result<u64, LedgerError> {
+        let filter = filter.clone();
+        self.readers.read(move |conn| releases::count(conn, &filter)).await.map_err(unavailable)
+    }
+
     async fn summary(&self) -> Result<Summary, LedgerError> {
         self.readers.read(releases::summary).await.map_err(unavailable)
     }

@@ -13,6 +13,7 @@ mod delta;
 mod events;
 mod fault;
 mod floor;
+mod import;
 mod inbox;
 mod interrupts;
 mod items;

@@ -8,7 +8,8 @@ use super::fault::{Done, nanos};
 use super::{checkpoints, threads};
 use crate::graph::{StoreError, ThreadId};
 
-/// What may go. Threads that somebody advances stay as they are, and so do the threads of releases.
+/// What may go. Threads that somebody advances stay as they are, and so do the threads of releases. A record
+/// from elsewhere, which does not end here, goes whole, whatever it is of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prune {
     /// Of this thread only.
@@ -49,8 +50,8 @@ pub(super) fn prune(tx: &mut Tx<'_>, what: &Prune) -> Done<Pruned> {
             "SELECT t.n FROM labels r JOIN threads t ON t.n = r.thread WHERE r.name = ?3 AND r.value = ?4 AND";
         let from = if what.retention.is_some() { labelled } else { "SELECT t.n FROM threads t WHERE" };
         let ended = format!(
-            "{from} (?1 IS NULL OR t.id = ?1) AND t.owner IS NULL AND {RELEASES} AND t.created_at < ?2
-             AND t.status IN ('succeeded', 'failed', 'cancelled') AND {} < ?2 LIMIT ?5",
+            "{from} (?1 IS NULL OR t.id = ?1) AND t.owner IS NULL AND t.created_at < ?2
+             AND (t.imported IS NOT NULL OR {RELEASES} AND t.status IN ('succeeded', 'failed', 'cancelled')) AND {} < ?2 LIMIT ?5",
             threads::CHANGED_AT
         );
         let numbers = numbers(tx, &ended, what, nanos(before)?)?;
@@ -65,7 +66,7 @@ pub(super) fn prune(tx: &mut Tx<'_>, what: &Prune) -> Done<Pruned> {
         }
         let lines = format!(
             "SELECT li.line FROM lines li JOIN threads t ON t.n = li.thread
-             WHERE (?1 IS NULL OR t.id = ?1) AND t.owner IS NULL AND {RELEASES} ORDER BY li.line DESC LIMIT ?5"
+             WHERE (?1 IS NULL OR t.id = ?1) AND t.owner IS NULL AND t.imported IS NULL AND {RELEASES} ORDER BY li.line DESC LIMIT ?5"
         );
         for line in numbers(tx, &lines, what, 0)? {
             pruned.checkpoints += checkpoints::cut(tx.conn, line, keep, what.dry_run)?;

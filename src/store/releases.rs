@@ -74,8 +74,8 @@ pub(super) fn live(conn: &Connection, model: &str) -> Done<Option<ReleaseRow>> {
     rows.next()?.map(read).transpose()
 }
 
-/// Rows that a filter wants, newest first.
-pub(super) fn list(conn: &Connection, filter: &ReleaseFilter) -> Done<Vec<ReleaseRow>> {
+/// The condition of a filter, with its values.
+fn wanted(filter: &ReleaseFilter) -> (String, Vec<Sql>) {
     let mut wanted = vec!["1".to_owned()];
     let mut values: Vec<Sql> = Vec::new();
     let mut equal = |column: &str, value: Option<Sql>| {
@@ -92,10 +92,26 @@ pub(super) fn list(conn: &Connection, filter: &ReleaseFilter) -> Done<Vec<Releas
         wanted.push(format!("status IN ({})", vec!["?"; filter.status.len()].join(", ")));
         values.extend(filter.status.iter().map(|status| Sql::from(status.as_str().to_owned())));
     }
+    (wanted.join(" AND "), values)
+}
+
+/// How many rows a filter wants.
+pub(super) fn count(conn: &Connection, filter: &ReleaseFilter) -> Done<u64> {
+    let (wanted, values) = wanted(filter);
+    let mut select = conn.prepare_cached(&format!("SELECT count(*) FROM ml_deployments WHERE {wanted}"))?;
+    let found: i64 = select.query_row(params_from_iter(values), |row| row.get(0))?;
+    // Counts are never negative.
+    Ok(found.unsigned_abs())
+}
+
+/// Rows that a filter wants, newest first.
+pub(super) fn list(conn: &Connection, filter: &ReleaseFilter) -> Done<Vec<ReleaseRow>> {
+    let (wanted, mut values) = wanted(filter);
     // A negative limit is none.
     values.push(Sql::from(filter.limit.map_or(-1, i64::from)));
-    let order = "ORDER BY created_at DESC, deployment_id DESC LIMIT ?";
-    let sql = format!("SELECT * FROM ml_deployments WHERE {} {order}", wanted.join(" AND "));
+    values.push(Sql::from(i64::from(filter.offset)));
+    let order = "ORDER BY created_at DESC, deployment_id DESC LIMIT ? OFFSET ?";
+    let sql = format!("SELECT * FROM ml_deployments WHERE {wanted} {order}");
     let mut select = conn.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(values))?;
     let mut found = Vec::new();

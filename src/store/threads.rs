@@ -171,7 +171,7 @@ pub(super) const CHANGED_AT: &str = "max(t.updated_at, coalesce((SELECT at FROM 
 const COLUMNS: &str =
     "t.id, t.status, t.epoch, t.owner, t.attendant, t.failure, t.unwinding, t.committed_seq, t.undone, t.created_at,
      max(t.updated_at, coalesce((SELECT at FROM events e WHERE e.n > t.n << 32 AND e.n < (t.n + 1) << 32 ORDER BY e.n DESC LIMIT 1), 0)),
-     o.body, t.wake FROM threads t JOIN thread_origins o ON o.thread = t.n";
+     o.body, t.wake, t.imported FROM threads t JOIN thread_origins o ON o.thread = t.n";
 
 struct Stored {
     id: String,
@@ -187,6 +187,7 @@ struct Stored {
     created_at: i64,
     updated_at: i64,
     origin: String,
+    imported: Option<String>,
 }
 
 impl Stored {
@@ -205,6 +206,7 @@ impl Stored {
             updated_at: row.get(10)?,
             origin: row.get(11)?,
             wake: row.get(12)?,
+            imported: row.get(13)?,
         })
     }
 
@@ -226,6 +228,7 @@ impl Stored {
             epoch: uncount(self.epoch)?,
             attendant: decode_opt(self.attendant, "a thread's attendant")?,
             wake: decode_opt(self.wake, "a thread's timer")?,
+            imported: decode_opt(self.imported, "a thread's import")?,
             created_at: time(self.created_at),
             updated_at: time(self.updated_at),
             id: self.id.into(),
@@ -262,11 +265,23 @@ pub(super) fn list(conn: &Connection, filter: &ThreadFilter) -> Done<Vec<Thread>
     rows.map(|stored| stored?.thread()).collect()
 }
 
+/// Refuses to change a record from elsewhere.
+pub(super) fn refuse_imported(conn: &Connection, id: &ThreadId) -> Done<()> {
+    let mut select = conn.prepare_cached("SELECT imported IS NOT NULL FROM threads WHERE id = ?1")?;
+    match select.query_row([id.as_str()], |row| row.get(0)).optional()? {
+        Some(true) => Err(StoreError::Imported(id.clone()).into()),
+        Some(false) | None => Ok(()),
+    }
+}
+
 /// Takes the lease unless its owner lives.
 pub(super) fn acquire(tx: &mut Tx<'_>, id: &ThreadId, owner: &Owner, liveness: &dyn Liveness) -> Done<Thread> {
     let mut thread = one(tx.conn, id)?.ok_or_else(|| StoreError::NoThread(id.clone()))?;
     if let Some(held) = thread.owner.take_if(|held| held != owner && liveness.alive(held)) {
         return Err(StoreError::Held { thread: id.clone(), owner: Box::new(held) }.into());
+    }
+    if thread.imported.is_some() {
+        return Err(StoreError::Imported(id.clone()).into());
     }
     thread.owner = Some(owner.clone());
     thread.epoch += 1;
@@ -286,6 +301,7 @@ pub(super) fn release(tx: &mut Tx<'_>, id: &ThreadId, epoch: u64) -> Done<()> {
 
 /// Sets who waits for the thread.
 pub(super) fn attend(tx: &mut Tx<'_>, id: &ThreadId, attendant: Option<&Owner>) -> Done<()> {
+    refuse_imported(tx.conn, id)?;
     let mut update = tx.conn.prepare_cached("UPDATE threads SET attendant = ?2 WHERE id = ?1")?;
     match update.execute(params![id.as_str(), encode_opt(attendant)?])? {
         0 => Err(StoreError::NoThread(id.clone()).into()),

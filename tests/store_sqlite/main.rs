@@ -85,6 +85,7 @@ fn thread(id: &str) -> Thread {
         wake: None,
         created_at: at(0),
         updated_at: at(0),
+        imported: None,
     }
 }
 

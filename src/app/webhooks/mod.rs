@@ -21,7 +21,7 @@ use super::App;
 use crate::adapters::secret_of;
 use crate::graph::{Failure, InterruptId, Stop};
 use crate::ports::{HttpCall, HttpMethod, SecretSource};
-use crate::store::{AuditedRow, HookRow};
+use crate::store::HookRow;
 pub use message::Notice;
 
 /// Pause between two looks.

@@ -92,6 +92,7 @@ impl Account {
             | Event::StopAsked { .. }
             | Event::Migrated { .. }
             | Event::CommitPoint { .. }
+            | Event::Imported { .. }
             | Event::StatusChanged { .. }
             | Event::Voted { .. }
             | Event::Custom { .. }

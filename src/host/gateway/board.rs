@@ -59,6 +59,7 @@ impl Upstream {
             _ => UNROUTABLE,
         };
         self.fitness.store(fitness, Ordering::Relaxed);
+        self.meter.ready(fitness == READY);
     }
 
     pub(super) fn new(token: &str, model: &str, version: &str, port: u16, meter: Meter) -> Self {

@@ -52,6 +52,7 @@ pub(crate) struct Metrics {
     errors: Family<Labels, Counter>,
     client_errors: Family<Labels, Counter>,
     in_flight: Family<Labels, Gauge>,
+    ready: Family<Labels, Gauge>,
     durations: Durations,
     refused: Family<Reason, Counter>,
     ejections: Family<Labels, Counter>,
@@ -68,6 +69,7 @@ impl Metrics {
             errors: Family::default(),
             client_errors: Family::default(),
             in_flight: Family::default(),
+            ready: Family::default(),
             durations: Family::new_with_constructor(durations),
             refused: Family::default(),
             ejections: Family::default(),
@@ -79,6 +81,7 @@ impl Metrics {
         registry.register("errors", "Answers with status 5xx and requests without an answer", metrics.errors.clone());
         registry.register("client_errors", "Answers with status 4xx", metrics.client_errors.clone());
         registry.register("in_flight", "Requests under way", metrics.in_flight.clone());
+        registry.register("slot_ready", "1: the slot answers that it is ready; 0: it does not", metrics.ready.clone());
         registry.register("request_duration_seconds", "Time until the answer was complete", metrics.durations.clone());
         registry.register("refused", "Requests and connections beyond a limit", metrics.refused.clone());
         registry.register("ejections", "Times that a replica was put out for failing", metrics.ejections.clone());
@@ -108,6 +111,7 @@ impl Metrics {
             errors: self.errors.get_or_create(&labels).clone(),
             client_errors: self.client_errors.get_or_create(&labels).clone(),
             in_flight: self.in_flight.get_or_create(&labels).clone(),
+            ready: self.ready.get_or_create(&labels).clone(),
             ejections: self.ejections.get_or_create(&labels).clone(),
             durations: self.durations.get_or_create(&labels).clone(),
             figures: Mutex::new(Figures { precise: precise(), series: Series::default() }),
@@ -121,6 +125,7 @@ impl Metrics {
         self.errors.remove(&meter.labels);
         self.client_errors.remove(&meter.labels);
         self.in_flight.remove(&meter.labels);
+        self.ready.remove(&meter.labels);
         self.ejections.remove(&meter.labels);
         self.durations.remove(&meter.labels);
     }
@@ -158,6 +163,7 @@ pub(crate) struct Meter {
     errors: Counter,
     client_errors: Counter,
     in_flight: Gauge,
+    ready: Gauge,
     ejections: Counter,
     durations: Histogram,
     figures: Mutex<Figures>,
@@ -174,6 +180,11 @@ impl Meter {
 
     pub(crate) fn in_flight(&self) -> u64 {
         u64::try_from(self.in_flight.get()).unwrap_or(0)
+    }
+
+    /// Whether it answers that it is ready.
+    pub(super) fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
     }
 
     /// Counts that it was put out.
@@ -249,6 +260,8 @@ mod tests {
         assert!((traffic.latency.unwrap().p50_ms - 10.0).abs() < 0.1);
         let text = metrics.text();
         assert!(text.contains(r#"tidegate_requests_total{model="iris",version="v1",slot="slot-1"} 5"#), "{text}");
+        meter.ready(true);
+        assert!(metrics.text().contains(r#"tidegate_slot_ready{model="iris",version="v1",slot="slot-1"} 1"#));
         metrics.forget(&meter);
         assert!(!metrics.text().contains("slot-1"));
     }

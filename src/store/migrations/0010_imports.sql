@@ -1,0 +1,2 @@
+-- A record from elsewhere, which nobody advances here.
+ALTER TABLE threads ADD COLUMN imported TEXT;                             -- JSON Imported; NULL: a thread of this home
