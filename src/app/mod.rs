@@ -23,12 +23,13 @@ mod wiring;
 mod workflows;
 
 pub use crate::adapters::machine::ends_well;
+pub use crate::nodes::RollbackRequest;
 pub use audit::{AUDIT_FORMAT, AuditExport, AuditHead, verify_audit_export};
 pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, repair_database, salvage_database};
 pub use home::Home;
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
-pub use request::{Overrides, read_request};
+pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{Decide, Decided, OpenQuestion, Start, error_document};
 pub use served::{

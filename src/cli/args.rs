@@ -137,6 +137,9 @@ pub enum Command {
     /// Offer every workflow to agent orchestrators: the LangGraph Server API, with the home's runner
     #[command(after_help = "Example:\n  tidegate serve --workflows ./workflows")]
     Serve(ServeArgs),
+    /// Offer releases to one agent over standard input and output: MCP
+    #[command(after_help = "Example, in a client's settings:\n  {\"command\": \"tidegate\", \"args\": [\"mcp\"]}")]
+    Mcp,
     /// Advance what nobody advances (started by tidegate itself)
     #[command(hide = true)]
     Runner,
@@ -154,6 +157,7 @@ impl Command {
             Self::Run { .. } => "tidegate run",
             Self::Runner => "tidegate runner",
             Self::Serve(_) => "tidegate serve",
+            Self::Mcp => "tidegate mcp",
             Self::Plan(_)
             | Self::Status(_)
             | Self::List

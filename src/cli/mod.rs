@@ -13,6 +13,7 @@ mod exit;
 mod hosts;
 mod json;
 mod judge;
+mod mcp;
 mod out;
 mod path;
 mod pictures;
@@ -112,6 +113,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Judge(args) => judge::run(&args, out),
         Command::Bench => bench::run(home().map_err(plain)?, out).await,
         Command::Serve(args) => serve::run(home().map_err(plain)?, cli.public_addr, args, out).await,
+        Command::Mcp => mcp::run(open().await?).await,
         Command::Runner => deploy::runner(open().await?).await,
     }
 }

@@ -15,6 +15,7 @@ mod drawing;
 mod error;
 mod execute;
 mod ids;
+mod mcp;
 mod names;
 mod openapi;
 mod origin;
@@ -43,6 +44,8 @@ use crate::graph::{Failure, Stop};
 use bell::Bell;
 use execute::Executor;
 
+pub use mcp::serve_stdio;
+
 /// How long runs get to come to the end of their superstep when the server ends.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -63,6 +66,7 @@ struct Server {
     graphs: Arc<Catalogue>,
     bell: Arc<Bell>,
     executor: Arc<Executor>,
+    mcp: mcp::Http,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -95,7 +99,8 @@ pub async fn serve(
     let address = listener.local_addr().unwrap_or(options.listen);
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
-    let server = Arc::new(Server { app, graphs, bell, executor: executor.clone(), stop: stop.clone() });
+    let mcp = mcp::Http::new(app.clone(), stop.clone());
+    let server = Arc::new(Server { app, graphs, bell, executor: executor.clone(), mcp, stop: stop.clone() });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
     ready(address);
     connections::accept(listener, routes::router(server), stop).await;

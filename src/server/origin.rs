@@ -38,7 +38,7 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
     } else {
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("x-pagination-total, content-location"),
+            HeaderValue::from_static("x-pagination-total, content-location, mcp-session-id"),
         );
     }
     response

@@ -57,7 +57,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         ("Which server it is", "", ""),
         info,
     );
-    let Table { router, document } = approvals(runs(one_thread(threads(assistants(table)))));
+    let Table { router, document } = mcp(approvals(runs(one_thread(threads(assistants(table))))));
     let document = Arc::new(document.told());
     let told = move || {
         let document = document.clone();
@@ -171,6 +171,15 @@ fn approvals(table: Table) -> Table {
         .on(("get", "/approvals"), Action::Look, ("What waits for a person", "", "[Approval]"), of::list)
         .on(("get", ONE), Action::Look, ("A question", "", "Approval"), of::get)
         .on(("post", ONE), Action::Decide, ("Decides", "Decision", "Decided"), of::decide)
+}
+
+/// MCP; each tool asks by itself whether its caller may do what it does.
+fn mcp(table: Table) -> Table {
+    use super::mcp::answer;
+    table
+        .on(("post", "/mcp"), Action::Run, ("A message of an MCP client", "", "stream"), answer)
+        .on(("get", "/mcp"), Action::Run, ("What the server says in a session of MCP", "", "stream"), answer)
+        .on(("delete", "/mcp"), Action::Run, ("Ends a session of MCP", "", ""), answer)
 }
 
 /// Says who asks.
