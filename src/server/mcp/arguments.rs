@@ -28,7 +28,8 @@ pub struct Start {
     /// The target environment, one of those of the release file.
     #[serde(default)]
     pub environment: Option<String>,
-    /// Waits at most so long for its end, or until it waits for a person. Absent: answers at once.
+    /// Waits at most so long for its end, or until it waits for a person. Absent: answers at once, with a task where the client knows
+    /// tasks.
     #[serde(default)]
     #[schemars(range(min = 0, max = MOST_SECONDS))]
     pub wait_seconds: Option<u32>,

@@ -14,7 +14,7 @@ use crate::release::{ModelName, ReleaseRow, rollback_target};
 /// How long a rollback is waited for where nobody says otherwise: it takes moments where the old version is still warm.
 const ROLLBACK_SECONDS: u32 = 30;
 
-/// Begins a release. A client that knows tasks gets one.
+/// Begins a release. A client that knows tasks gets one, unless the call itself wants to wait.
 pub async fn start(call: &Call<'_>) -> Answered {
     let given: arguments::Start = call.arguments()?;
     call.may(Action::Run, &Subject::Server)?;
@@ -28,7 +28,8 @@ pub async fn start(call: &Call<'_>) -> Answered {
         Ok(id)
     };
     let id = call.mcp.through(begun).await?;
-    if call.context.client_capabilities().is_some_and(|client| client.supports_tasks()) {
+    let knows_tasks = call.context.client_capabilities().is_some_and(|client| client.supports_tasks());
+    if knows_tasks && given.wait_seconds.is_none() {
         return tasks::begun(call.mcp, &id).await.map_err(Refused::of(&id));
     }
     follow::follow(call.mcp, &call.context, &id, 0, wait).await.map_err(Refused::of(&id))?;

@@ -29,7 +29,6 @@ pub async fn plan(call: &Call<'_>) -> Answered {
         previous_version: plan.previous_version().map(str::to_owned),
         strategy: plan.strategy,
         approval: plan.approval.clone(),
-        reasons: plan.reasons.clone(),
         summary: plan.lines(),
         plan: whole,
     })
@@ -38,9 +37,9 @@ pub async fn plan(call: &Call<'_>) -> Answered {
 /// How a release stands.
 pub async fn status(call: &Call<'_>) -> Answered {
     let given: arguments::Status = call.arguments()?;
-    call.may(Action::Look, &Subject::Thread(given.thread_id.clone()))?;
     let wait = arguments::seconds(given.wait_seconds, 0)?;
     let thread = call.mcp.app.find_thread(&given.thread_id).await?;
+    call.may(Action::Look, &Subject::Thread(thread.id.to_string()))?;
     let of = || Refused::of(&thread.id);
     let since = call.mcp.app.database().last_event(&thread.id).await.map_err(|e| of()(e.failure()))?;
     follow::follow(call.mcp, &call.context, &thread.id, since, wait).await.map_err(of())?;
@@ -73,8 +72,8 @@ pub async fn list(call: &Call<'_>) -> Answered {
 /// Why a run went as it did.
 pub async fn explain(call: &Call<'_>) -> Answered {
     let given: arguments::Explain = call.arguments()?;
-    call.may(Action::Look, &Subject::Thread(given.thread_id.clone()))?;
     let thread = call.mcp.app.find_thread(&given.thread_id).await?;
+    call.may(Action::Look, &Subject::Thread(thread.id.to_string()))?;
     done(&explain::explain(&call.mcp.app, &thread).await.map_err(Refused::of(&thread.id))?)
 }
 

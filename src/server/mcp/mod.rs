@@ -12,6 +12,7 @@ mod explain;
 mod follow;
 mod http;
 mod looks;
+mod portable;
 mod resources;
 mod stdio;
 mod table;

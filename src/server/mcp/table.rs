@@ -4,12 +4,13 @@ use std::sync::LazyLock;
 
 use rmcp::model::{Tool, ToolAnnotations};
 
+use super::portable::portable;
 use super::{arguments as takes, told};
 
 /// The tools, in the order in which a release needs them.
 pub fn tools() -> &'static [Tool] {
     static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
-        vec![
+        let tools = [
             deploy_plan(),
             deploy_start(),
             deploy_status(),
@@ -17,7 +18,8 @@ pub fn tools() -> &'static [Tool] {
             rollback(),
             list_releases(),
             explain_run(),
-        ]
+        ];
+        tools.into_iter().map(portable).collect()
     });
     &TOOLS
 }

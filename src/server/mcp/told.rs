@@ -102,9 +102,7 @@ pub struct Planned {
     pub strategy: Strategy,
     /// Whether a person is asked, and why.
     pub approval: ApprovalNeed,
-    /// Why it is so, rule by rule.
-    pub reasons: Vec<Reason>,
-    /// The plan in words, line by line.
+    /// The plan in words, line by line, with the reasons rule by rule.
     pub summary: Vec<String>,
     /// The whole plan, as `tidegate://schemas/plan` describes it.
     pub plan: Map<String, Value>,
