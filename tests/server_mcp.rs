@@ -223,7 +223,8 @@ fn confirms_before_anything_is_taken_back(home: &Home, mut client: Client) {
     assert_eq!(greet(&ended["output"])["version"], "two");
     client.says = no();
     assert_eq!(client.refused("rollback", json!({"model": "hello"}))["code"], "not_confirmed");
-    assert!(client.asked[0].contains("from version two to version one"), "{:?}", client.asked);
+    let from = format!("back from version {} to version ", ended["version"].as_str().unwrap());
+    assert!(client.asked[0].contains(&from), "{:?}", client.asked);
     assert_eq!(greet(&ended["output"])["version"], "two", "nothing was done");
     client.says = yes();
     let back = client.tool("rollback", json!({"model": "hello", "reason": "wrong labels"}));
@@ -285,6 +286,7 @@ fn over_http_a_release_is_a_task_that_outlives_the_server() {
     // A person is asked by an answer, and the client calls again.
     let two = home.hello("two").unasked();
     let second = client.tool("deploy_start", json!({"path": two.arg(), "wait_seconds": 50}));
+    assert!(client.progress.iter().any(|said| said == "deployment_planner: begins"), "{:?}", client.progress);
     let live = home.until("two serves", || {
         let stands = client.tool("deploy_status", json!({"thread_id": second["thread_id"], "wait_seconds": 30}));
         stands["output"].is_object().then_some(stands)
