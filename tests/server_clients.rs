@@ -2,37 +2,18 @@
 
 mod server_support;
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use server_support::Serve;
+use server_support::made::{made_once, run};
 
 const PYTHON: [&str; 2] = ["langgraph-sdk==0.4.14", "langgraph==1.2.22"];
 const JAVASCRIPT: &str = "@langchain/langgraph-sdk@2.0.0";
 
 fn scripts() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/clients")
-}
-
-fn run(command: &mut Command) -> String {
-    let ended = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert!(ended.status.success(), "{command:?}\n{said}\n{}", String::from_utf8_lossy(&ended.stderr));
-    said
-}
-
-/// A folder that all runs of the tests share, made once: whoever comes second waits.
-fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tidegate-test-clients").join(name);
-    fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    if !folder.join("made").exists() {
-        make(&folder);
-        fs::write(folder.join("made"), "").unwrap();
-    }
-    folder
 }
 
 /// A Python with the clients.

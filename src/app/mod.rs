@@ -28,6 +28,7 @@ mod wiring;
 mod workflows;
 
 pub use crate::adapters::machine::ends_well;
+pub use crate::nodes::RollbackRequest;
 pub use audit::{AUDIT_FORMAT, AuditExport, AuditHead, verify_audit_export};
 pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, repair_database, salvage_database};
 pub use decide::{Decide, Decided, Said, is_refusal, missing_words};
@@ -36,7 +37,7 @@ pub use keys::{KeyRow, KeyWanted, counts as key_counts};
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
 pub use releases::{ReleaseTold, Serving, host_client};
-pub use request::{Overrides, read_request};
+pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{

@@ -45,7 +45,7 @@ pub fn read_request(path: &Path, overrides: &Overrides) -> Result<DeployRequest,
 }
 
 /// The request in a document that came without a file: the deployment engineer's input. Its paths are absolute.
-pub(super) fn request_of(document: &str, overrides: &Overrides) -> Result<DeployRequest, Failure> {
+pub fn request_of(document: &str, overrides: &Overrides) -> Result<DeployRequest, Failure> {
     let mut request = engineer(document, None, overrides.environment.as_deref())?;
     if overrides.requested_by.is_some() {
         request.requested_by.clone_from(&overrides.requested_by);

@@ -19,6 +19,8 @@ use crate::store::ProcLiveness;
 
 /// How long the one who decided waits for the process that attends the thread to take it.
 const HANDOVER: Duration = Duration::from_secs(5);
+/// How often a cancel asks again whoever has taken the thread before it could.
+const MOST_TRIES: u32 = 5;
 /// Pause between two looks while waiting for somebody else.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -220,20 +222,22 @@ impl App {
             self.refuse_while_down()?;
         }
         let graph = self.graph_of(&thread)?;
-        // Held, not drained: the runner must not take it again before we do.
-        if !self.let_go(id, true, "run cancel").await? {
-            let failure =
-                Failure::new("lease_held", format!("run {id} is held by a process that does not let go of it"))
-                    .because("it was asked to, and has not answered within a minute");
-            return Err(
-                failure.hint("the request stays: when that process has answered, cancel again; or end it first")
-            );
-        }
-        if needs_host(&thread) {
-            // It may have gone down meanwhile; from here on our lease is what `down` waits for.
-            self.refuse_while_down()?;
-        }
-        let end = self.engine().cancel(&graph, id, undo, why).await.map_err(|e| e.failure())?;
+        let mut tries = 0;
+        let end = loop {
+            // Held, not drained: the runner must not take it again before we do.
+            if !self.let_go(id, true, "run cancel").await? {
+                return Err(not_let_go(id));
+            }
+            if needs_host(&thread) {
+                // It may have gone down meanwhile; from here on our lease is what `down` waits for.
+                self.refuse_while_down()?;
+            }
+            match self.engine().cancel(&graph, id, undo, why.clone()).await.map_err(|e| e.failure()) {
+                // A thread that was just accepted is nobody's; a runner has taken it in this very moment.
+                Err(failure) if failure.code == "lease_held" && tries < MOST_TRIES => tries += 1,
+                end => break end?,
+            }
+        };
         self.forget_ended(id, end.status).await;
         self.retain(&thread).await;
         Ok(end)
@@ -403,6 +407,12 @@ impl From<Interrupt> for OpenQuestion {
         let approval = serde_json::from_value(interrupt.value.clone()).ok();
         Self { interrupt, approval }
     }
+}
+
+fn not_let_go(id: &ThreadId) -> Failure {
+    Failure::new("lease_held", format!("run {id} is held by a process that does not let go of it"))
+        .because("it was asked to, and has not answered within a minute")
+        .hint("the request stays: when that process has answered, cancel again; or end it first")
 }
 
 pub(super) fn to_value<T: serde::Serialize>(value: &T) -> Result<Value, Failure> {

@@ -154,6 +154,9 @@ pub enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Offer releases to one agent over standard input and output: MCP
+    #[command(after_help = "Example, in a client's settings:\n  {\"command\": \"tidegate\", \"args\": [\"mcp\"]}")]
+    Mcp,
     /// Advance what nobody advances (started by tidegate itself)
     #[command(hide = true)]
     Runner,
@@ -171,6 +174,7 @@ impl Command {
             Self::Run { .. } => "tidegate run",
             Self::Runner => "tidegate runner",
             Self::Serve(_) => "tidegate serve",
+            Self::Mcp => "tidegate mcp",
             Self::Plan(_)
             | Self::Status(_)
             | Self::List

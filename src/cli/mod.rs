@@ -14,6 +14,7 @@ mod hosts;
 mod json;
 mod judge;
 mod keys;
+mod mcp;
 mod out;
 mod path;
 mod pictures;
@@ -123,6 +124,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Bench => bench::run(home().map_err(plain)?, out).await,
         Command::Serve(args) => serve::run(home().map_err(plain)?, cli.public_addr, args, out).await,
         Command::Keys { command } => keys::run(open().await?, command, out).await,
+        Command::Mcp => mcp::run(open().await?).await,
         Command::Runner => deploy::runner(open().await?).await,
     }
 }

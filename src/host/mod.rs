@@ -70,7 +70,9 @@ impl Restarts {
 
 /// Processes without a terminal log to their standard error: keeper and daemon (the home's `host.log`), the runner (`runner.log`).
 pub(crate) fn init_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| "info".into());
+    // What MCP clients say of themselves is nobody's news.
+    let usual = || "info,rmcp=warn".into();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| usual());
     // Already set only when somebody calls us inside another program; then that one's is as good.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
     // On a full disk the log misses lines. Complaints about that would go to the same log, and panic.

@@ -18,6 +18,7 @@ mod export;
 mod identity;
 mod ids;
 mod limits;
+mod mcp;
 mod names;
 mod openapi;
 mod origin;
@@ -48,6 +49,8 @@ use bell::Bell;
 use execute::Executor;
 use identity::Identities;
 use limits::Buckets;
+
+pub use mcp::serve_stdio;
 
 /// How long runs get to come to the end of their superstep when the server ends.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
@@ -82,6 +85,7 @@ struct Server {
     buckets: Option<Buckets<String>>,
     /// Origins of pages elsewhere that may ask.
     origins: Vec<String>,
+    mcp: mcp::Http,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -115,7 +119,7 @@ pub async fn serve(
     let address = listener.local_addr().unwrap_or(options.listen);
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
-    let told = app.clone();
+    let (told, mcp) = (app.clone(), mcp::Http::new(app.clone(), stop.clone()));
     let identities = Identities::new(app.clone(), executor.user().to_owned());
     let rate = f64::from(options.rate_limit);
     let buckets = (options.rate_limit > 0).then(|| Buckets::new(rate, rate * BURST_SECONDS));
@@ -128,6 +132,7 @@ pub async fn serve(
         identities,
         buckets,
         origins,
+        mcp,
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));

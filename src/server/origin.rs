@@ -50,7 +50,7 @@ pub(super) async fn guard(State(server): State<Arc<Server>>, request: Request, n
     } else {
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("x-pagination-total, content-location"),
+            HeaderValue::from_static("x-pagination-total, content-location, mcp-session-id"),
         );
     }
     response

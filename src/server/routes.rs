@@ -58,7 +58,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         ("Which server it is", "", ""),
         info,
     );
-    let Table { router, document } = releases(approvals(runs(one_thread(threads(assistants(table))))));
+    let Table { router, document } = mcp(releases(approvals(runs(one_thread(threads(assistants(table)))))));
     let document = Arc::new(document.told());
     let told = move || {
         let document = document.clone();
@@ -190,6 +190,15 @@ fn releases(table: Table) -> Table {
         .on(("get", ONE), Action::Look, ("Everything that is known of a release", "", "ReleaseTold"), of::get)
         .on(("get", RULES), Action::Look, ("Its alerts, for Prometheus", "", "yaml"), of::rules)
         .on(("get", DASHBOARD), Action::Look, ("A dashboard, for Grafana", "", ""), of::dashboard)
+}
+
+/// MCP; each tool asks by itself whether its caller may do what it does.
+fn mcp(table: Table) -> Table {
+    use super::mcp::answer;
+    table
+        .on(("post", "/mcp"), Action::Run, ("A message of an MCP client", "", "stream"), answer)
+        .on(("get", "/mcp"), Action::Run, ("What the server says in a session of MCP", "", "stream"), answer)
+        .on(("delete", "/mcp"), Action::Run, ("Ends a session of MCP", "", ""), answer)
 }
 
 /// Says who asks, and that nobody asks too often.

@@ -1,0 +1,106 @@
+//! MCP over streamable HTTP: `/mcp` of the server.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::Response;
+use rmcp::model::ProtocolVersion;
+use rmcp::transport::streamable_http_server::session::local::{LocalSessionManager, SessionConfig};
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::super::Server;
+use super::super::authorise::Caller;
+use super::super::error::{Answer, ApiError};
+use super::{Mcp, Reached};
+use crate::app::App;
+use crate::graph::Stop;
+
+/// Most sessions at once; clients of 2026-07-28 and later have none. Each is a task with two small queues.
+const MOST_SESSIONS: usize = 1_000;
+/// A session whose client is silent for so long is over; the client begins another one.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+const SESSION: &str = "mcp-session-id";
+const VERSION: &str = "mcp-protocol-version";
+
+/// The transport, in the server.
+pub(in super::super) struct Http {
+    service: StreamableHttpService<Mcp, LocalSessionManager>,
+    sessions: Arc<LocalSessionManager>,
+    /// Whose session it is: another caller's requests do not count in it.
+    owners: Mutex<HashMap<String, String>>,
+}
+
+impl Http {
+    /// Over the server's app; its streams end with the server.
+    pub fn new(app: Arc<App>, mut stop: watch::Receiver<Stop>) -> Self {
+        let ends = CancellationToken::new();
+        let mut kept = SessionConfig::default();
+        kept.keep_alive = Some(IDLE);
+        let mut sessions = LocalSessionManager::default();
+        sessions.session_config = kept;
+        let sessions = Arc::new(sessions);
+        // The server's own guard has looked at host and origin.
+        let config =
+            StreamableHttpServerConfig::default().disable_allowed_hosts().with_cancellation_token(ends.clone());
+        tokio::spawn(async move {
+            if stop.wait_for(|stop| *stop != Stop::No).await.is_ok() {
+                ends.cancel();
+            }
+        });
+        let mcp = Mcp::new(app, Reached::Http);
+        let service = StreamableHttpService::new(move || Ok(mcp.clone()), sessions.clone(), config);
+        Self { service, sessions, owners: Mutex::default() }
+    }
+
+    fn owners(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request may go on, by its session.
+    async fn admit(&self, method: &Method, headers: &HeaderMap, caller: &Caller) -> Answer<()> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(session) = text(SESSION) {
+            let owner = self.owners().get(session).cloned();
+            return match owner {
+                Some(owner) if owner != caller.name() => Err(ApiError::not_found("there is no such session")),
+                // Nobody's: it is over, or never was, which the transport tells in its own words.
+                Some(_) | None => Ok(()),
+            };
+        }
+        let has_sessions = text(VERSION).is_none_or(|version| version < ProtocolVersion::V_2026_07_28.as_str());
+        if method == Method::POST && has_sessions && self.sessions.sessions.read().await.len() >= MOST_SESSIONS {
+            let detail = format!("there are {MOST_SESSIONS} sessions already; try again later");
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+        }
+        Ok(())
+    }
+
+    /// Notes whose session has begun.
+    async fn note(&self, answered: &HeaderMap, caller: &Caller) {
+        let Some(session) = answered.get(SESSION).and_then(|value| value.to_str().ok()) else { return };
+        let alive = self.sessions.sessions.read().await;
+        let mut owners = self.owners();
+        owners.retain(|id, _| alive.contains_key(id.as_str()));
+        owners.entry(session.to_owned()).or_insert_with(|| caller.name().to_owned());
+    }
+}
+
+/// Every request to `/mcp`.
+pub(in super::super) async fn answer(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Answer {
+    let (parts, body) = request.into_parts();
+    server.mcp.admit(&parts.method, &parts.headers, &caller).await?;
+    let (answered, body) = server.mcp.service.handle(Request::from_parts(parts, body)).await.into_parts();
+    server.mcp.note(&answered.headers, &caller).await;
+    Ok(Response::from_parts(answered, Body::new(body)))
+}
