@@ -15,6 +15,7 @@ mod retention;
 mod runner;
 mod runs;
 mod served;
+mod serving;
 mod settings;
 mod stops;
 mod text_file;
@@ -35,6 +36,7 @@ pub use served::{
     Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
     ServedStatus, ServedThread, SortKey, ThreadSearch,
 };
+pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};
 pub use settings::Settings;
 pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};

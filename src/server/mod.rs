@@ -1,4 +1,4 @@
-//! `tidegate serve`: the LangGraph Server API over a home, and the home's runner. One process; whatever it has accepted goes on after any
+//! `tidegate serve`: the LangGraph Server API over a home, its web page, and the home's runner. One process; whatever it has accepted goes on after any
 //! crash.
 //!
 //! Handlers keep nothing: a run is a row that `execute` takes from its thread's queue, a stream is read from the thread's record
@@ -18,6 +18,7 @@ mod ids;
 mod names;
 mod openapi;
 mod origin;
+mod page;
 mod project;
 mod resume;
 mod routes;
@@ -63,6 +64,8 @@ struct Server {
     graphs: Arc<Catalogue>,
     bell: Arc<Bell>,
     executor: Arc<Executor>,
+    /// What the page's forms are known by.
+    session: page::Session,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -95,7 +98,8 @@ pub async fn serve(
     let address = listener.local_addr().unwrap_or(options.listen);
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
-    let server = Arc::new(Server { app, graphs, bell, executor: executor.clone(), stop: stop.clone() });
+    let session = page::Session::new()?;
+    let server = Arc::new(Server { app, graphs, bell, executor: executor.clone(), session, stop: stop.clone() });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
     ready(address);
     connections::accept(listener, routes::router(server), stop).await;

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::authorise::{Action, Caller, Subject, authorise};
 use super::error::{Answer, ApiError};
 use super::openapi::{Document, Said};
-use super::{Server, origin};
+use super::{Server, origin, page};
 
 /// Longest time until an answer begins; what waits for a run begins to answer at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -34,6 +34,18 @@ impl Table {
         said: (&'static str, &'static str, &'static str),
         handler: H,
     ) -> Self {
+        let (summary, takes, gives) = said;
+        self.document.add(method, path, Said { summary, takes, gives });
+        self.page((method, path), action, handler)
+    }
+
+    /// The same for people: the API's document says nothing of it.
+    fn page<H: Handler<T, Arc<Server>>, T: 'static>(
+        mut self,
+        (method, path): (&str, &str),
+        action: Action,
+        handler: H,
+    ) -> Self {
         let filter = match method {
             "get" => MethodFilter::GET,
             "patch" => MethodFilter::PATCH,
@@ -42,8 +54,6 @@ impl Table {
         };
         let asks = from_fn(move |request: Request, next: Next| allowed(action, request, next));
         self.router = self.router.route(path, on(filter, handler).layer(asks));
-        let (summary, takes, gives) = said;
-        self.document.add(method, path, Said { summary, takes, gives });
         self
     }
 }
@@ -57,7 +67,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         ("Which server it is", "", ""),
         info,
     );
-    let Table { router, document } = approvals(runs(one_thread(threads(assistants(table)))));
+    let Table { router, document } = pages(approvals(runs(one_thread(threads(assistants(table))))));
     let document = Arc::new(document.told());
     let told = move || {
         let document = document.clone();
@@ -71,6 +81,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .layer(from_fn_with_state(server.clone(), identify))
         .layer(from_fn(in_time))
         .layer(from_fn(origin::guard))
+        .layer(from_fn(page::dress))
         .with_state(server)
 }
 
@@ -171,6 +182,26 @@ fn approvals(table: Table) -> Table {
         .on(("get", "/approvals"), Action::Look, ("What waits for a person", "", "[Approval]"), of::list)
         .on(("get", ONE), Action::Look, ("A question", "", "Approval"), of::get)
         .on(("post", ONE), Action::Decide, ("Decides", "Decision", "Decided"), of::decide)
+}
+
+fn pages(table: Table) -> Table {
+    use super::page as of;
+    const QUESTION: &str = "/ui/approvals/{question}";
+    const ROLLBACK: &str = "/ui/models/{model}/rollback";
+    table
+        .page(("get", "/"), Action::Greet, of::home)
+        .page(("get", "/ui"), Action::Greet, of::home)
+        .page(("get", "/ui/assets/{file}"), Action::Greet, of::assets::get)
+        .page(("get", "/ui/"), Action::Look, of::models::show)
+        .page(("get", "/ui/models/{model}"), Action::Look, of::model::show)
+        .page(("get", ROLLBACK), Action::Run, of::rollback::ask)
+        .page(("post", ROLLBACK), Action::Run, of::rollback::begin)
+        .page(("get", "/ui/runs"), Action::Look, of::runs::list)
+        .page(("get", "/ui/runs/{thread}"), Action::Look, of::run::show)
+        .page(("get", "/ui/runs/{thread}/live"), Action::Look, of::live::stream)
+        .page(("get", "/ui/approvals"), Action::Look, of::approvals::list)
+        .page(("get", QUESTION), Action::Look, of::approval::show)
+        .page(("post", QUESTION), Action::Decide, of::approval::decide)
 }
 
 /// Says who asks.
