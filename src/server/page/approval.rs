@@ -165,7 +165,7 @@ async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Sh
     let page = ApprovalPage {
         frame,
         id: asked.id.to_string(),
-        short_thread: short(asked.thread.as_str(), 8),
+        short_thread: short(asked.thread.as_str(), 13),
         thread: asked.thread.to_string(),
         node: asked.key.node.to_string(),
         title,

@@ -55,7 +55,7 @@ impl QuestionLine {
             kind,
             asked: When::at(asked.asked_at, now),
             expires: asked.expires_at.map(|at| When::at(at, now)),
-            short_thread: short(asked.thread.as_str(), 8),
+            short_thread: short(asked.thread.as_str(), 13),
             thread: asked.thread.to_string(),
         }
     }

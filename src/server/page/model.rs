@@ -58,6 +58,8 @@ struct SlotLine {
 }
 
 struct TrafficCard {
+    /// Nothing was asked of it.
+    quiet: bool,
     minutes: u64,
     requests: String,
     rps: String,
@@ -152,6 +154,7 @@ fn card(version: &VersionServing, most_rps: f64, most_ms: f64) -> VersionCard {
         #[expect(clippy::cast_precision_loss, reason = "a few minutes have few requests")]
         let share = if traffic.requests > 0 { traffic.errors as f64 / traffic.requests as f64 } else { 0.0 };
         TrafficCard {
+            quiet: traffic.requests == 0,
             minutes: traffic.over_seconds / 60,
             requests: traffic.requests.to_string(),
             rps: traffic.points.last().map_or_else(|| "–".to_owned(), |point| number(point.rps)),

@@ -83,6 +83,7 @@ pub(in crate::server) async fn show(visitor: Visitor, Path(id): Path<String>) ->
     let drawn = app.graph_of(&thread).map(|graph| {
         let traced = Traced::of(&graph, &way);
         Picture::of(&graph, Some(&traced))
+            .folded()
             .svg_inside(&format!("The graph of this run with the way it took: {}", thread.workflow))
     });
     let (picture, no_picture) = match drawn {

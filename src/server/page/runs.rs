@@ -43,7 +43,6 @@ struct RunLine {
     thread: String,
     short_thread: String,
     what: String,
-    workflow: String,
     status: Status,
     began: When,
     took: String,
@@ -124,10 +123,9 @@ pub(in crate::server) async fn list(visitor: Visitor, Query(which): Query<Which>
 
 fn line(thread: &Thread, now: DateTime<Utc>) -> RunLine {
     RunLine {
-        short_thread: short(thread.id.as_str(), 8),
+        short_thread: short(thread.id.as_str(), 13),
         thread: thread.id.to_string(),
         what: what(thread),
-        workflow: thread.workflow.clone(),
         status: Status::of(thread.status),
         began: When::at(thread.created_at, now),
         took: took(thread, now),

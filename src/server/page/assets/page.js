@@ -64,6 +64,18 @@
     if (typeof start === "number" && f.setSelectionRange) f.setSelectionRange(start, end);
   }
 
+  // A picture that does not fit is first seen where the run stands.
+  function look() {
+    document.querySelectorAll(".picture-frame").forEach((frame) => {
+      const at = frame.querySelector(".here") || frame.querySelector(".end");
+      if (!at || frame.dataset.looked) return;
+      frame.dataset.looked = "yes";
+      const [place, own] = [at.getBoundingClientRect(), frame.getBoundingClientRect()];
+      frame.scrollLeft += place.left + place.width / 2 - own.left - own.width / 2;
+      frame.scrollTop += place.top + place.height / 2 - own.top - own.height / 2;
+    });
+  }
+
   function put(fresh) {
     const old = main();
     const next = parts(fresh);
@@ -136,6 +148,7 @@
 
   const { stream, every } = main().dataset;
   remember(main());
+  look();
   setInterval(tick, 1000);
   if (stream || Number(every) > 0) {
     follow(main().dataset);
