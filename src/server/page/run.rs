@@ -11,7 +11,7 @@ use super::frame::{Frame, Live, Place, Visitor};
 use super::runs::{Status, took, what};
 use super::steps::{self, StepLine};
 use super::verdicts::{self, VerdictCard};
-use super::words::{When, path_part, short};
+use super::words::{When, number, path_part, short};
 use crate::graph::{Checkpoint, Interrupt, Picture, Thread, ThreadId, Traced, path};
 
 /// Most of a run's state that is shown, in characters.
@@ -164,6 +164,11 @@ fn output(latest: Option<&Checkpoint>) -> Vec<(String, String)> {
     let told = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => "–".to_owned(),
+        Value::Object(figures) => figures
+            .iter()
+            .map(|(name, figure)| format!("{name} {}", figure.as_f64().map_or_else(|| figure.to_string(), number)))
+            .collect::<Vec<_>>()
+            .join(", "),
         value => value.to_string(),
     };
     output.iter().map(|(key, value)| (key.replace('_', " "), told(value))).collect()

@@ -26,6 +26,7 @@ pub(super) struct VerdictCard {
 pub(super) struct FindingLine {
     pub check: String,
     pub word: String,
+    pub reason: String,
     pub candidate: String,
     pub baseline: String,
     pub bars: Option<Bars>,
@@ -82,6 +83,7 @@ fn finding(said: &Value) -> FindingLine {
     let told = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| measured(value, &unit));
     let both = candidate.zip(baseline);
     FindingLine {
+        reason: text(&said["reason"]),
         candidate: told(candidate),
         baseline: told(baseline),
         bars: both.map(|(new, live)| chart::pair(&check, &unit, new, live, word != "fail")),
