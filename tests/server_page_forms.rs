@@ -11,10 +11,14 @@ use server_support::Serve;
 fn asked(server: &Serve, input: Value) -> (String, String) {
     let thread =
         api("POST", &format!("{}/threads", server.url), Some(json!({}))).1["thread_id"].as_str().unwrap().to_owned();
+    asked_in(server, &thread, input)
+}
+
+fn asked_in(server: &Serve, thread: &str, input: Value) -> (String, String) {
     let body = json!({"assistant_id": "approval", "input": input});
     let values = api("POST", &format!("{}/threads/{thread}/runs/wait", server.url), Some(body)).1;
     let question = values["__interrupt__"][0]["id"].as_str().unwrap_or_else(|| panic!("{values}")).to_owned();
-    (thread, format!("/ui/approvals/{question}"))
+    (thread.to_owned(), format!("/ui/approvals/{question}"))
 }
 
 fn get(server: &Serve, path: &str) -> Answer {
@@ -58,6 +62,21 @@ fn a_form_counts_only_where_it_was_shown() {
     // Once.
     let again = post(&server, &path, &here, &form);
     assert!(again.status == 409 && again.body.contains("answered by"), "{}", again.body);
+    // What is asked in the same thread later is another question.
+    let rests = || api("GET", &format!("{}/threads/{thread}", server.url), None).1["status"] == "idle";
+    let began = std::time::Instant::now();
+    while !rests() {
+        assert!(began.elapsed() < page_support::WITHIN, "it goes on");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let (_, later) = asked_in(&server, &thread, json!({}));
+    assert_ne!(later, path);
+    let shown = request("GET", &format!("{}{later}", server.url), &[("cookie", &cookie)], None);
+    let (token, digest) = (shown.field("token"), shown.field("digest"));
+    let form = [("digest", digest.as_str()), ("answer", "\"no\""), ("token", token.as_str())];
+    assert_eq!(post(&server, &later, &here, &form).status, 303);
+    let question = later.replace("/ui", "");
+    assert_eq!(api("GET", &format!("{}{question}", server.url), None).1["answer"]["value"], "no");
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn a_release_is_approved_on_the_page_while_a_client_waits_and_taken_back_there()
     browser.says("#outcome", "it may");
     plain.write("#reason", "it may not");
     plain.click("#reject");
-    plain.says(".note[role=alert]", "already");
+    plain.says(".note[role=alert] strong", "was answered by");
     assert!(plain.text("#outcome").contains("approved by") && !plain.has("form"), "{}", plain.text("main"));
     let done = client.join().unwrap();
     assert_eq!(greet(&done["values"]["output"])["version"], "two");
@@ -153,7 +153,7 @@ fn a_release_is_approved_on_the_page_while_a_client_waits_and_taken_back_there()
     assert_eq!(greet(&done["values"]["output"])["version"], "one", "{}", home.logs());
     browser.open("/ui/models/hello");
     browser.says("#history", "two is <b>worse</b>");
-    browser.says("#history tr:first-child th", "live");
+    browser.says("#history tbody tr:first-child th", "live");
     quiet(&browser);
     // What was shown before is not what is live now: such a confirmation does nothing.
     plain.open("/ui/models/hello/rollback?to=two");

@@ -6,7 +6,7 @@ use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Shown;
 use super::approvals::about;
@@ -19,8 +19,8 @@ use super::words::{When, short};
 use crate::app::{Decide, OpenQuestion};
 use crate::graph::{Interrupt, InterruptId};
 use crate::release::Verdict;
+use crate::server::approvals;
 use crate::server::authorise::{Action, Subject, authorise};
-use crate::server::{approvals, resume};
 
 /// What decisions and answers of this page say that they came through.
 const VIA: &str = "page";
@@ -247,10 +247,17 @@ async fn answered(visitor: &Visitor, asked: &Interrupt, form: &Form) -> Result<R
             .hint("a text stands in quotes: \"yes\"; others are 7, true, {\"a\": 1}")
     })?;
     let (server, by) = (&visitor.server, visitor.caller.name());
+    let app = &server.app;
     let turn = server.executor.turn(&asked.thread);
     let _turn = turn.lock().await;
-    resume::answer(&server.app, &asked.thread, &json!({asked.id.as_str(): value}), by, VIA).await?;
-    server.app.leave(&asked.thread).await?;
+    let claims = app.claims(vec![(asked.clone(), value)], by, VIA).await?;
+    // Nobody takes the thread between the answer and what it is left to; whoever attends it already goes on by themselves.
+    let ours = app.attend(&asked.thread).await?;
+    let recorded = app.answer_all(claims).await;
+    if ours && (recorded.is_ok() || !app.is_advanced(&app.thread(&asked.thread).await?)) {
+        app.leave(&asked.thread).await?;
+    }
+    recorded?;
     server.bell.ring(&asked.thread);
     server.executor.kick(&asked.thread);
     Ok(visitor.sent_to(&format!("/ui/approvals/{}", asked.id)))
