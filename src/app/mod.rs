@@ -18,6 +18,7 @@ mod retention;
 mod runner;
 mod runs;
 mod served;
+mod serving;
 mod settings;
 mod stops;
 mod text_file;
@@ -36,7 +37,7 @@ pub use home::Home;
 pub use keys::{KeyRow, KeyWanted, counts as key_counts};
 pub use levels::deploy;
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
-pub use releases::{ReleaseTold, Serving, host_client};
+pub use releases::{ReleaseTold, RowServing, host_client};
 pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
@@ -44,6 +45,7 @@ pub use served::{
     Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
     ServedStatus, ServedThread, SortKey, ThreadSearch,
 };
+pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};
 pub use settings::Settings;
 pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};

@@ -21,7 +21,7 @@ const HOST_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A live release with what the host daemon says of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Serving {
+pub struct RowServing {
     /// The model.
     pub model: String,
     /// Its version.
@@ -61,7 +61,7 @@ pub struct ReleaseTold {
     /// How its thread stands; null where the thread is not kept any more.
     pub thread_status: Option<ThreadStatus>,
     /// How it fares now, where it is live.
-    pub serving: Option<Serving>,
+    pub serving: Option<RowServing>,
 }
 
 fn ledger(error: &LedgerError) -> Failure {
@@ -80,7 +80,7 @@ pub fn host_client(home: &Home) -> Result<HostClient, Failure> {
     Ok(HostClient::new(paths))
 }
 
-impl Serving {
+impl RowServing {
     fn of(row: &ReleaseRow, slot: Option<Slot>, traffic: Option<VersionTraffic>, trouble: Option<String>) -> Self {
         let word = |slot: &Slot| serde_json::to_value(slot.state).ok().and_then(|v| v.as_str().map(str::to_owned));
         let state = match (&slot, trouble) {
@@ -103,8 +103,8 @@ impl Serving {
 
 impl App {
     /// How a live release fares.
-    pub async fn serving(&self, row: &ReleaseRow) -> Serving {
-        let down = || Serving::of(row, None, None, Some("the host daemon does not run".to_owned()));
+    pub async fn row_serving(&self, row: &ReleaseRow) -> RowServing {
+        let down = || RowServing::of(row, None, None, Some("the host daemon does not run".to_owned()));
         let token = row.slot_token.clone().unwrap_or_default();
         let Ok(client) = host_client(self.home()) else { return down() };
         if client.status_now(HOST_ANSWERS_WITHIN).await.is_err() {
@@ -114,7 +114,7 @@ impl App {
         let traffic = client.traffic(&row.model_name).await;
         let trouble = slot.as_ref().err().or(traffic.as_ref().err()).map(ToString::to_string);
         let traffic = together(traffic.unwrap_or_default().into_iter().filter(|t| first_of(&t.token) == token));
-        Serving::of(row, slot.ok().flatten(), traffic, trouble)
+        RowServing::of(row, slot.ok().flatten(), traffic, trouble)
     }
 
     /// Releases, newest first.
@@ -167,7 +167,7 @@ impl App {
         let thread = self.store().thread(&id).await.map_err(|e| e.failure())?;
         let validated = self.channel(&id, "validated").await?;
         let checks = validated.map(|mut validated| validated["checks"].take()).filter(Value::is_array);
-        let serving = if row.live { Some(self.serving(&row).await) } else { None };
+        let serving = if row.live { Some(self.row_serving(&row).await) } else { None };
         Ok(ReleaseTold {
             output,
             engineer,

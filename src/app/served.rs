@@ -11,7 +11,8 @@ use super::stops::needs_host;
 use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use super::{App, Overrides, Start};
 use crate::graph::{CompiledGraph, Failure, ThreadId};
-use crate::release::DeployRequest;
+use crate::nodes::RollbackRequest;
+use crate::release::{DeployRequest, ModelName};
 pub use crate::store::{
     Accepted, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun, ServedStatus,
     ServedThread, SortKey, ThreadSearch,
@@ -135,6 +136,21 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// Accepts a rollback to a version, and leaves it to the home's runner.
+    pub async fn begin_rollback(
+        &self,
+        model: &str,
+        to: String,
+        reason: Option<String>,
+        by: String,
+    ) -> Result<ThreadId, Failure> {
+        let model = ModelName::new(model).map_err(|e| Failure::new("request_value", e.to_string()))?;
+        let request = RollbackRequest { model, to: Some(to), reason, requested_by: Some(by) };
+        let id = self.start_rollback(&request).await?;
+        self.leave(&id).await?;
+        Ok(id)
     }
 
     /// Whether a thread releases a model, or takes one back: then its state is changed by nobody from outside.

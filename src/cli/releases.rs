@@ -6,7 +6,7 @@ use super::args::{MaybeModel, Model, OneRelease, ReleaseCommand};
 use super::out::Out;
 use super::show::{ago, table};
 use super::{Exit, Failed, plain};
-use crate::app::{App, ReleaseTold, Serving};
+use crate::app::{App, ReleaseTold, RowServing};
 use crate::graph::Failure;
 use crate::release::{ReleaseFilter, ReleaseRow};
 
@@ -22,7 +22,7 @@ pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Faile
     }
     let mut shown = Vec::new();
     for row in &active {
-        shown.push(app.serving(row).await);
+        shown.push(app.row_serving(row).await);
     }
     let open = app.questions(None).await.map_err(plain)?;
     let value = json!({"serving": shown, "open_questions": open.len()});
@@ -42,7 +42,7 @@ pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Faile
     Ok(Exit::Done)
 }
 
-fn cells(serving: &Serving) -> Vec<String> {
+fn cells(serving: &RowServing) -> Vec<String> {
     let latency = serving.traffic.as_ref().and_then(|t| t.latency);
     let ms = |of: fn(crate::ports::LatencySummary) -> f64| {
         latency.map_or_else(|| "–".to_owned(), |l| format!("{:.1}", of(l)))

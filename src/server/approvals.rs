@@ -12,8 +12,8 @@ use super::authorise::Caller;
 use super::body::object;
 use super::error::{Answer, ApiError};
 use super::{Server, state};
-use crate::app::{Decide, OpenQuestion};
-use crate::graph::InterruptId;
+use crate::app::{Decide, Decided, OpenQuestion};
+use crate::graph::{Failure, InterruptId};
 use crate::release::Verdict;
 
 /// A question as people are shown it. What its `value` holds is what the digest is of.
@@ -77,16 +77,22 @@ pub(super) async fn decide(
         digest: Some(digest),
         overrides: fields.flag("override")?,
     };
-    let decided = server.app.decide(&question, decide).await?;
+    let decided = record(&server, &question, decide).await?;
+    let told = json!({
+        "id": id, "thread_id": decided.thread, "verdict": word, "by": caller.name(), "goes_on_in": decided.attended_by,
+        "decided": decided.missing.is_empty(), "missing": decided.missing,
+    });
+    Ok(state::ok(&told))
+}
+
+/// Records a decision, whoever's form it came in, and sees to it that the run goes on.
+pub(super) async fn record(server: &Server, question: &OpenQuestion, decide: Decide) -> Result<Decided, Failure> {
+    let decided = server.app.decide(question, decide).await?;
     if decided.missing.is_empty() && decided.attended_by.is_none() {
         // This process has taken it on by deciding; its runner, or the run that stands there, goes on with it.
         server.app.leave(&decided.thread).await?;
     }
     server.bell.ring(&decided.thread);
     server.executor.kick(&decided.thread);
-    let told = json!({
-        "id": id, "thread_id": decided.thread, "verdict": word, "by": caller.name(), "goes_on_in": decided.attended_by,
-        "decided": decided.missing.is_empty(), "missing": decided.missing,
-    });
-    Ok(state::ok(&told))
+    Ok(decided)
 }

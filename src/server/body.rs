@@ -38,7 +38,8 @@ fn is_deeper(value: &Value, most: usize) -> bool {
     }
 }
 
-async fn read(body: Body) -> Answer<Vec<u8>> {
+/// A body's bytes.
+pub(super) async fn read(body: Body) -> Answer<Vec<u8>> {
     let (mut stream, mut bytes, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "the body broke off"))?;

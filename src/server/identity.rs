@@ -64,23 +64,35 @@ impl Identities {
         Ok(keyed)
     }
 
-    /// Who sends these headers. `None`: nobody is shown.
+    /// Who sends these headers, or has logged in with this browser. `None`: nobody is shown.
     ///
     /// # Errors
     /// 401: a key or token that does not count.
-    pub async fn caller(&self, headers: &HeaderMap, peer: Option<Peer>) -> Answer<Option<Caller>> {
+    pub async fn caller(&self, headers: &HeaderMap, login: Option<&str>, peer: Option<Peer>) -> Answer<Option<Caller>> {
         if !self.are_required().await? {
             // What clients send for another server of theirs is none of ours.
             return Ok(Some(Caller::of(Person::local(&self.user))));
         }
-        let Some(shown) = shown(headers) else { return Ok(None) };
+        match (shown(headers), login) {
+            (Some(shown), _) => self.shows(shown, peer).await.map(Some),
+            // A login whose key counts no more is none.
+            (None, Some(login)) => Ok(self.known(login).await?.map(Caller::of)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Who shows this key or token.
+    ///
+    /// # Errors
+    /// 401: it does not count; 429: too many that do not came from there.
+    pub async fn shows(&self, shown: &str, peer: Option<Peer>) -> Answer<Caller> {
         if let Some(peer) = peer
             && let Err(wait) = self.wrong.look(&peer.0)
         {
             return Err(too_many("too many wrong keys came from your address", wait));
         }
         match self.known(shown).await? {
-            Some(person) => Ok(Some(Caller::of(person))),
+            Some(person) => Ok(Caller::of(person)),
             None => {
                 if let Some(peer) = peer {
                     let _ = self.wrong.take(&peer.0);

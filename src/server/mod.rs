@@ -1,4 +1,4 @@
-//! `tidegate serve`: the LangGraph Server API over a home, and the home's runner. One process; whatever it has accepted goes on after any
+//! `tidegate serve`: the LangGraph Server API over a home, its web page, and the home's runner. One process; whatever it has accepted goes on after any
 //! crash.
 //!
 //! Handlers keep nothing: a run is a row that `execute` takes from its thread's queue, a stream is read from the thread's record
@@ -22,6 +22,7 @@ mod mcp;
 mod names;
 mod openapi;
 mod origin;
+mod page;
 mod project;
 mod releases;
 mod resume;
@@ -86,6 +87,8 @@ struct Server {
     /// Origins of pages elsewhere that may ask.
     origins: Vec<String>,
     mcp: mcp::Http,
+    /// What the page's forms are known by.
+    session: page::Session,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -119,6 +122,7 @@ pub async fn serve(
     let address = listener.local_addr().unwrap_or(options.listen);
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
+    let session = page::Session::new()?;
     let (told, mcp) = (app.clone(), mcp::Http::new(app.clone(), stop.clone()));
     let identities = Identities::new(app.clone(), executor.user().to_owned());
     let rate = f64::from(options.rate_limit);
@@ -133,6 +137,7 @@ pub async fn serve(
         buckets,
         origins,
         mcp,
+        session,
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));

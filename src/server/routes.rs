@@ -16,7 +16,7 @@ use super::authorise::{Action, Caller, Subject, authorise};
 use super::error::{Answer, ApiError};
 use super::identity::{Peer, too_many};
 use super::openapi::{Document, Said};
-use super::{Server, origin};
+use super::{Server, origin, page};
 
 /// Longest time until an answer begins; what waits for a run begins to answer at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -35,6 +35,18 @@ impl Table {
         said: (&'static str, &'static str, &'static str),
         handler: H,
     ) -> Self {
+        let (summary, takes, gives) = said;
+        self.document.add(method, path, Said { summary, takes, gives });
+        self.page((method, path), action, handler)
+    }
+
+    /// The same for people: the API's document says nothing of it.
+    fn page<H: Handler<T, Arc<Server>>, T: 'static>(
+        mut self,
+        (method, path): (&str, &str),
+        action: Action,
+        handler: H,
+    ) -> Self {
         let filter = match method {
             "get" => MethodFilter::GET,
             "patch" => MethodFilter::PATCH,
@@ -43,8 +55,6 @@ impl Table {
         };
         let asks = from_fn(move |request: Request, next: Next| allowed(action, request, next));
         self.router = self.router.route(path, on(filter, handler).layer(asks));
-        let (summary, takes, gives) = said;
-        self.document.add(method, path, Said { summary, takes, gives });
         self
     }
 }
@@ -58,7 +68,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         ("Which server it is", "", ""),
         info,
     );
-    let Table { router, document } = mcp(releases(approvals(runs(one_thread(threads(assistants(table)))))));
+    let Table { router, document } = pages(mcp(releases(approvals(runs(one_thread(threads(assistants(table))))))));
     let document = Arc::new(document.told());
     let told = move || {
         let document = document.clone();
@@ -72,6 +82,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .layer(from_fn_with_state(server.clone(), identify))
         .layer(from_fn(in_time))
         .layer(from_fn_with_state(server.clone(), origin::guard))
+        .layer(from_fn(page::dress))
         .with_state(server)
 }
 
@@ -201,10 +212,35 @@ fn mcp(table: Table) -> Table {
         .on(("delete", "/mcp"), Action::Run, ("Ends a session of MCP", "", ""), answer)
 }
 
+fn pages(table: Table) -> Table {
+    use super::page as of;
+    const QUESTION: &str = "/ui/approvals/{question}";
+    const ROLLBACK: &str = "/ui/models/{model}/rollback";
+    table
+        .page(("get", "/"), Action::Greet, of::home)
+        .page(("get", "/ui"), Action::Greet, of::home)
+        .page(("get", "/ui/assets/{file}"), Action::Greet, of::assets::get)
+        .page(("get", "/ui/login"), Action::Greet, of::login::show)
+        .page(("post", "/ui/login"), Action::Greet, of::login::take)
+        .page(("post", "/ui/logout"), Action::Greet, of::login::leave)
+        .page(("get", "/ui/"), Action::Look, of::models::show)
+        .page(("get", "/ui/models/{model}"), Action::Look, of::model::show)
+        .page(("get", ROLLBACK), Action::Run, of::rollback::ask)
+        .page(("post", ROLLBACK), Action::Run, of::rollback::begin)
+        .page(("get", "/ui/runs"), Action::Look, of::runs::list)
+        .page(("get", "/ui/runs/{thread}"), Action::Look, of::run::show)
+        .page(("get", "/ui/runs/{thread}/live"), Action::Look, of::live::stream)
+        .page(("get", "/ui/approvals"), Action::Look, of::approvals::list)
+        .page(("get", QUESTION), Action::Look, of::approval::show)
+        .page(("post", QUESTION), Action::Decide, of::approval::decide)
+}
+
 /// Says who asks, and that nobody asks too often.
 async fn identify(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Answer {
     let peer = request.extensions().get::<Peer>().copied();
-    if let Some(caller) = server.identities.caller(request.headers(), peer).await? {
+    // A browser's login counts for the pages alone: nothing else has forms that only they can send.
+    let login = request.uri().path().starts_with("/ui/").then(|| server.session.shown(request.headers())).flatten();
+    if let Some(caller) = server.identities.caller(request.headers(), login.as_deref(), peer).await? {
         if let Some(buckets) = server.buckets.as_ref().filter(|_| !caller.person().local) {
             let asked = buckets.take(&caller.name().to_owned());
             asked.map_err(|wait| too_many("you ask too often", wait))?;

@@ -11,7 +11,7 @@ use super::fault::{Done, Fault, decode, nanos};
 use crate::graph::{Liveness, Owner, StoreError, ThreadId, ThreadStatus};
 
 /// All tables, parents first: what is not named here a repair or a salvage leaves behind.
-pub(super) const TABLES: [&str; 24] = [
+pub(super) const TABLES: [&str; 23] = [
     "threads",
     "thread_origins",
     "labels",
@@ -33,7 +33,6 @@ pub(super) const TABLES: [&str; 24] = [
     "api_runs",
     "api_keys",
     "votes",
-    "links",
     "hooks",
     "reminders",
 ];

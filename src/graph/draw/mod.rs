@@ -141,6 +141,25 @@ impl Picture {
         picture
     }
 
+    /// The same with subgraphs that the run never came to as single boxes: what was not done takes no more room than its name.
+    #[must_use]
+    pub fn folded(mut self) -> Self {
+        for shape in &mut self.shapes {
+            let role = std::mem::replace(&mut shape.role, Role::Leaf);
+            shape.role = match role {
+                Role::Frame(inner) if inner.is_traced_anywhere() => Role::Frame(Box::new(inner.folded())),
+                Role::Frame(_) | Role::Leaf => Role::Leaf,
+                end @ (Role::Start | Role::End) => end,
+            };
+        }
+        self
+    }
+
+    fn is_traced_anywhere(&self) -> bool {
+        let inside = |shape: &Shape| matches!(&shape.role, Role::Frame(inner) if inner.is_traced_anywhere());
+        self.shapes.iter().any(|shape| shape.trace.is_some() || inside(shape))
+    }
+
     /// A graph whose runs end where nothing is due has no arrow to its end.
     fn without_unused_end(&mut self) {
         let last = self.shapes.len() - 1;

@@ -43,14 +43,26 @@ text{fill:#e6edf3}.page{fill:#0d1117}.box{fill:#161b22;stroke:#8b949e}.end{fill:
 .ran{fill:#12361f;stroke:#3fb950}.failed{fill:#3d1418;stroke:#f85149}.here{fill:#3a2d05;stroke:#d29922}}";
 
 impl Picture {
+    /// What its classes look like; it stands in every [`Picture::svg`].
+    pub const STYLES: &str = STYLES;
+
     /// As an SVG.
     pub fn svg(&self) -> String {
+        self.drawn(&self.name, &format!("<style>{STYLES}</style>\n"))
+    }
+
+    /// As an SVG inside a page that has [`Picture::STYLES`] among its own, with a name for those who do not see it.
+    pub fn svg_inside(&self, title: &str) -> String {
+        self.drawn(title, "")
+    }
+
+    fn drawn(&self, title: &str, style: &str) -> String {
         let scene = Scene::of(self);
         let (w, h) = (scene.laid.w + 2.0 * MARGIN, scene.laid.h + 2.0 * MARGIN);
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w:.0}\" height=\"{h:.0}\" viewBox=\"0 0 {w:.0} {h:.0}\" role=\"img\">\n\
-             <title>{}</title>\n<style>{STYLES}</style>\n<rect class=\"page\" width=\"100%\" height=\"100%\"/>\n",
-            escaped(&self.name)
+             <title>{}</title>\n{style}<rect class=\"page\" width=\"100%\" height=\"100%\"/>\n",
+            escaped(title)
         );
         scene.draw((MARGIN, MARGIN), &mut out);
         out.push_str("</svg>\n");

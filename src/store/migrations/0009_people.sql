@@ -22,12 +22,6 @@ CREATE TABLE votes (
   UNIQUE (question, digest, voter)
 ) STRICT;
 
-CREATE TABLE links (
-  n        INTEGER PRIMARY KEY,
-  nonce    TEXT    NOT NULL UNIQUE,       -- of a link that has been used
-  at       INTEGER NOT NULL
-) STRICT;
-
 CREATE TABLE hooks (
   n        INTEGER PRIMARY KEY,
   name     TEXT    NOT NULL UNIQUE,

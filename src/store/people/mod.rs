@@ -56,12 +56,6 @@ impl SqliteStore {
         self.readers.read(move |conn| votes::list(conn, &question, &digest)).await
     }
 
-    /// Notes that a link was used. False: it had been before.
-    pub async fn use_link(&self, nonce: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
-        let nonce = nonce.to_owned();
-        self.writer.run(move |tx| votes::use_link(tx.conn, &nonce, at)).await
-    }
-
     /// How far each webhook was told.
     pub async fn hook(&self, name: &str, at: DateTime<Utc>) -> Result<HookRow, StoreError> {
         let name = name.to_owned();

@@ -70,8 +70,3 @@ pub(super) fn list(conn: &Connection, question: &InterruptId, digest: &str) -> D
     let rows = select.query_map([question.as_str(), digest], |row| row.get::<_, String>(0))?;
     rows.map(|body| decode(&body?, "a vote")).collect()
 }
-
-pub(super) fn use_link(conn: &Connection, nonce: &str, at: DateTime<Utc>) -> Done<bool> {
-    let mut insert = conn.prepare_cached("INSERT OR IGNORE INTO links (nonce, at) VALUES (?1, ?2)")?;
-    Ok(insert.execute(params![nonce, nanos(at)?])? > 0)
-}
