@@ -201,6 +201,20 @@ fn records_are_handed_out(home: &Home, serve: &Serve, release: &str) {
         std::fs::write(&file, &text).unwrap();
         home.ok(&["run", "replay", file.to_str().unwrap()]);
     }
+    // Elsewhere a release's record is a record: nothing serves there, and there is nothing to take back.
+    let text = serve.get(&format!("/threads/{release}/export")).2;
+    let other = Home::bare();
+    let file = other.beside("export.json");
+    std::fs::write(&file, &text).unwrap();
+    other.ok(&["run", "import", file.to_str().unwrap()]);
+    assert!(
+        other.ok(&["run", "export", "hello"]).stdout == text,
+        "a model's name finds it where there is nothing else"
+    );
+    other.ok(&["run", "replay", "hello"]);
+    assert_eq!((other.json(&["list"]), &other.json(&["status"])["serving"]), (json!([]), &json!([])));
+    assert_eq!(other.run(&["rollback", "hello", "--json"]).error_code(), "model_unknown");
+    assert_eq!(other.run(&["abort", "hello", "--json"]).error_code(), "thread_imported");
     let missing = serve.get("/threads/0190a1b2-0000-7000-8000-000000000000/export");
     assert!(missing.0 == 404 && missing.2.contains("no_thread"), "{missing:?}");
 }

@@ -152,9 +152,9 @@ impl App {
         let listening = Listening::begin(self, &thread, how.stop).await?;
         let most = if needs_host(&thread) { how.recursion_limit.max(RELEASE_STEPS) } else { how.recursion_limit };
         let how = Advance { stop: listening.stop.clone(), recursion_limit: most, ..how };
-        self.trace(&thread);
-        let end = self.engine().advance(&graph, id, how).await.map_err(|e| e.failure());
-        self.traced(&thread, end.as_ref()).await;
+        let (engine, traced) = self.tracing_engine(&thread);
+        let end = engine.advance(&graph, id, how).await.map_err(|e| e.failure());
+        self.traced(traced, end.as_ref()).await;
         let end = end?;
         self.forget_ended(id, end.status).await;
         self.retain(&thread).await;
@@ -232,7 +232,10 @@ impl App {
                 // It may have gone down meanwhile; from here on our lease is what `down` waits for.
                 self.refuse_while_down()?;
             }
-            match self.engine().cancel(&graph, id, undo, why.clone()).await.map_err(|e| e.failure()) {
+            let (engine, traced) = self.tracing_engine(&thread);
+            let ended = engine.cancel(&graph, id, undo, why.clone()).await.map_err(|e| e.failure());
+            self.traced(traced, ended.as_ref()).await;
+            match ended {
                 // A thread that was just accepted is nobody's; a runner has taken it in this very moment.
                 Err(failure) if failure.code == "lease_held" && tries < MOST_TRIES => tries += 1,
                 end => break end?,

@@ -144,7 +144,7 @@ impl App {
     pub fn engine(&self) -> Engine {
         let effects = self.tools.effects(effects::effects(&self.world));
         let engine = Engine::new(self.store.clone(), effects, self.owner.clone());
-        engine.with_sink(super::traces::beside(self.sink.clone())).with_clock(self.clock.clone())
+        engine.with_sink(self.sink.clone()).with_clock(self.clock.clone())
     }
 
     /// The graph that a thread began with, from its own copy of the document.

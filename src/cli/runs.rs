@@ -373,7 +373,7 @@ async fn import(app: App, file: &str, out: &Out) -> Result<Exit, Failed> {
     let (status, steps) = (export.thread.status, export.checkpoints.len());
     app.import(export, &prompt::user()).await.map_err(plain)?;
     out.data_of(&id, &json!({"thread": id, "imported": true, "status": status, "checkpoints": steps, "events": events}), || {
-        format!("{id}: a record of {steps} checkpoints and {events} events; it ended {}\nlook at it: tidegate run show {id}", status.word())
+        format!("{id}: a record of {steps} checkpoints and {events} events of a run that was {}\nlook at it: tidegate run show {id}", status.word())
     })?;
     Ok(Exit::Done)
 }

@@ -30,31 +30,47 @@ pub(super) fn read(text: &str) -> Result<Export, Failure> {
             Failure::new("export_unsealed", "the export has no digests: nobody can tell whether it was changed");
         return Err(failure.hint("export the run again; versions before seals made such exports"));
     }
-    export.is_sealed()?;
     let read = serde_json::to_value(&export).map_err(|e| damaged(e.to_string()))?;
-    if let Some(place) = unread("$".to_owned(), &told, &read) {
-        let failure =
-            Failure::new("export_unknown", format!("this version does not know what the export has at {place}"));
-        return Err(failure
-            .because("it would be lost")
-            .hint("import it with the version that made it, or a later one"));
+    let unread = unread("$".to_owned(), &told, &read);
+    // What a newer version has is told as that, and not as a change.
+    if let Some(Unread { place, lost: true }) = &unread {
+        return Err(unknown(place));
+    }
+    export.is_sealed()?;
+    if let Some(Unread { place, .. }) = unread {
+        return Err(unknown(&place));
     }
     of_one_piece(&export)?;
     questions_fit(&export)?;
     Ok(export)
 }
 
+fn unknown(place: &str) -> Failure {
+    let failure = Failure::new("export_unknown", format!("this version does not know what the export has at {place}"));
+    failure.because("it would be lost").hint("import it with the version that made it, or a later one")
+}
+
+/// What would not come out again as it is.
+struct Unread {
+    place: String,
+    /// It was not understood at all, rather than understood and written otherwise.
+    lost: bool,
+}
+
 /// The first place in which a document has something that was not read.
-fn unread(path: String, told: &Value, read: &Value) -> Option<String> {
+fn unread(place: String, told: &Value, read: &Value) -> Option<Unread> {
     match (told, read) {
         (Value::Object(told), Value::Object(read)) => told.iter().find_map(|(key, told)| match read.get(key) {
-            Some(read) => unread(format!("{path}.{key}"), told, read),
-            None => (!told.is_null()).then(|| format!("{path}.{key}")),
+            Some(read) => unread(format!("{place}.{key}"), told, read),
+            None => (!told.is_null()).then(|| Unread { place: format!("{place}.{key}"), lost: true }),
         }),
-        (Value::Array(told), Value::Array(read)) if told.len() == read.len() => {
-            told.iter().zip(read).enumerate().find_map(|(at, (told, read))| unread(format!("{path}[{at}]"), told, read))
-        }
-        _ => (told != read).then_some(path),
+        (Value::Array(told), Value::Array(read)) if told.len() == read.len() => told
+            .iter()
+            .zip(read)
+            .enumerate()
+            .find_map(|(at, (told, read))| unread(format!("{place}[{at}]"), told, read)),
+        // An event of a kind that is not known is read as that.
+        _ => (told != read).then(|| Unread { lost: place.ends_with(".type") && read == "unknown", place }),
     }
 }
 

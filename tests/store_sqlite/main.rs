@@ -83,9 +83,9 @@ fn thread(id: &str) -> Thread {
         epoch: 0,
         attendant: None,
         wake: None,
+        imported: None,
         created_at: at(0),
         updated_at: at(0),
-        imported: None,
     }
 }
 

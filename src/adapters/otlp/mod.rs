@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
-use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 use tokio::sync::{mpsc, oneshot};
@@ -56,11 +56,17 @@ pub enum Word {
     Flag(bool),
 }
 
+/// Whether the environment says something there.
+fn says(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
 /// What became of the spans so far.
 #[derive(Debug, Default)]
 struct Counts {
+    added: AtomicU64,
     dropped: AtomicU64,
-    lost: AtomicU64,
+    sent: AtomicU64,
 }
 
 /// Takes spans.
@@ -77,14 +83,18 @@ impl Spans {
     /// # Errors
     /// When what it says makes no sense.
     pub fn configured() -> Option<Result<Self, String>> {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-        let named = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+        let named = says("OTEL_EXPORTER_OTLP_ENDPOINT") || says("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         (named && !disabled).then(Self::start)
     }
 
     fn start() -> Result<Self, String> {
         let builder = SpanExporter::builder().with_http().with_http_client(Collector::default());
+        // The standard's default; the exporter's own depends on how it was built.
+        let builder = match says("OTEL_EXPORTER_OTLP_PROTOCOL") || says("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") {
+            true => builder,
+            false => builder.with_protocol(Protocol::HttpBinary),
+        };
         let mut exporter = builder.build().map_err(|e| e.to_string())?;
         // The resource has what OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say.
         let resource = Resource::builder();
@@ -106,6 +116,7 @@ impl Spans {
 
     /// Hands over a span; at once, whatever the collector does.
     pub fn add(&self, span: Span) {
+        self.counts.added.fetch_add(1, Ordering::Relaxed);
         if self.queue.try_send(span).is_err() && self.counts.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("the queue of traces is full: spans are dropped");
         }
@@ -119,9 +130,9 @@ impl Spans {
                 let _ = done.await;
             }
         };
-        let left = tokio::time::timeout(within, sent).await.is_err();
-        let waiting = if left { (QUEUE - self.queue.capacity()) as u64 } else { 0 };
-        self.counts.dropped.load(Ordering::Relaxed) + self.counts.lost.load(Ordering::Relaxed) + waiting
+        // What has not arrived by then will not: the process ends.
+        let _ = tokio::time::timeout(within, sent).await;
+        self.counts.added.load(Ordering::Relaxed) - self.counts.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -185,9 +196,11 @@ impl Carrier {
     async fn send(&mut self, batch: Vec<Span>) {
         let many = batch.len() as u64;
         match self.exporter.export(batch.into_iter().map(told).collect()).await {
-            Ok(()) => self.failing = false,
+            Ok(()) => {
+                self.counts.sent.fetch_add(many, Ordering::Relaxed);
+                self.failing = false;
+            }
             Err(error) => {
-                self.counts.lost.fetch_add(many, Ordering::Relaxed);
                 // Once, until it is well again: a collector that is down is no reason to fill a log.
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(%error, "traces do not get to their collector; runs go on without");

@@ -6,47 +6,54 @@ mod run;
 #[cfg(feature = "otlp")]
 mod sink;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::App;
-use crate::graph::{EventSink, Failure, RunEnd, Thread};
+use crate::graph::{Engine, Failure, RunEnd, Thread};
 
-/// `sink`, and the traces beside it.
-pub(super) fn beside(sink: Arc<dyn EventSink>) -> Arc<dyn EventSink> {
+/// A run whose events become spans, if anybody collects them.
+pub(super) struct Traced {
     #[cfg(feature = "otlp")]
-    if let Some(traces) = sink::of_process() {
-        return Arc::new(sink::Beside { shown: sink, traces });
-    }
-    sink
+    run: Option<std::sync::Arc<sink::Beside>>,
 }
 
 impl App {
-    /// A run of a thread begins: its events become spans until [`App::traced`].
-    pub(super) fn trace(&self, thread: &Thread) {
+    /// The engine for one run of a thread.
+    pub(super) fn tracing_engine(&self, thread: &Thread) -> (Engine, Traced) {
+        let engine = self.engine();
         #[cfg(feature = "otlp")]
-        if let Some(traces) = sink::of_process() {
-            traces.begin(thread);
+        {
+            let run = sink::spans().map(|spans| std::sync::Arc::new(sink::Beside::new(&self.sink, thread, spans)));
+            let engine = match &run {
+                Some(run) => engine.with_sink(run.clone()),
+                None => engine,
+            };
+            (engine, Traced { run })
         }
-        let _ = (self, thread);
+        #[cfg(not(feature = "otlp"))]
+        {
+            let _ = thread;
+            (engine, Traced {})
+        }
     }
 
     /// It has ended, or failed in an unforeseen way.
-    pub(super) async fn traced(&self, thread: &Thread, end: Result<&RunEnd, &Failure>) {
+    pub(super) async fn traced(&self, traced: Traced, end: Result<&RunEnd, &Failure>) {
         #[cfg(feature = "otlp")]
-        if let Some(traces) = sink::of_process() {
-            let row = self.ledger().get(thread.id.as_str()).await.ok().flatten();
-            traces.end(thread, end, row.and_then(|row| row.model_version));
+        if let Some(run) = traced.run {
+            let row = self.ledger().get(run.thread()).await.ok().flatten();
+            run.end(end, row.and_then(|row| row.model_version));
         }
-        let _ = (self, thread, end);
+        #[cfg(not(feature = "otlp"))]
+        let _ = (traced, end);
     }
 }
 
 /// Waits until the traces of this process have been sent, no longer than `within`; how many spans were lost.
 pub async fn flush_traces(within: Duration) -> u64 {
     #[cfg(feature = "otlp")]
-    if let Some(traces) = sink::of_process() {
-        return traces.flush(within).await;
+    if let Some(spans) = sink::spans() {
+        return spans.flush(within).await;
     }
     let _ = within;
     0

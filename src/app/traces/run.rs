@@ -292,3 +292,30 @@ impl Run {
         Span { trace, id, parent, name, start, end: end.max(start), attributes, error }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_a_trace_whoever_runs_it() {
+        let uuid = ThreadId::from("0190a1b2-0000-7000-8000-00000000abcd");
+        assert_eq!(format!("{:032x}", trace_of(&uuid)), uuid.as_str().replace('-', ""));
+        let named = ThreadId::from("order-7");
+        assert_eq!(trace_of(&named), trace_of(&named));
+        assert_ne!(trace_of(&named), trace_of(&ThreadId::from("order-8")));
+        assert_ne!(trace_of(&ThreadId::from("00000000-0000-0000-0000-000000000000")), 0, "0 is no trace");
+    }
+
+    #[test]
+    fn a_place_names_its_node() {
+        let of = |place| {
+            let (ns, node) = node_of(place);
+            (ns.to_string(), node.to_string())
+        };
+        let pair = |ns: &str, node: &str| (ns.to_owned(), node.to_owned());
+        assert_eq!(of("packager#1/build#0"), pair("", "packager"));
+        assert_eq!(of("blue_green:1|watch#2[3]/probe#0"), pair("blue_green:1", "watch"));
+        assert_eq!(of("fork 2: a:1|b:1|c#1/x/y#0"), pair("a:1|b:1", "c"));
+    }
+}
