@@ -36,6 +36,13 @@ impl Served {
         self.child.wait().unwrap();
     }
 
+    /// Asks it to end, and waits until it has.
+    fn stop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
     fn post(&self, path: &str, body: &Value) -> u16 {
         let (status, _) = release_support::web::post(&format!("{}{path}", self.url), body).unwrap();
         status
@@ -133,7 +140,7 @@ fn a_client_is_told_what_there_is_and_what_it_may_not() {
     offers_what_it_should(&mut client);
     refuses_what_it_should(&mut client);
     assert_eq!(client.close(), Some(0), "it ends with its client");
-    let served = Served::start(&home);
+    let mut served = Served::start(&home);
     for modern in [false, true] {
         let mut client = Client::http(&served.url, modern, capabilities());
         offers_what_it_should(&mut client);
@@ -142,6 +149,12 @@ fn a_client_is_told_what_there_is_and_what_it_may_not() {
     // Without that it knows tasks, a client has none.
     let mut client = Client::http(&served.url, false, json!({}));
     assert_eq!(client.error("tasks/get", json!({"taskId": "none"})), -32021);
+    // An open stream holds nobody up.
+    let stream = client.listen();
+    let began = std::time::Instant::now();
+    served.stop();
+    client.rest(stream);
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 /// A document as agents send it.

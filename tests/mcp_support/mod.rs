@@ -194,6 +194,21 @@ impl Client {
         serde_json::from_str(content["text"].as_str().unwrap()).unwrap()
     }
 
+    /// Opens the stream on which a server speaks in a session.
+    pub fn listen(&self) -> reqwest::Response {
+        let Way::Http { url, session: Some(session), http, runtime } = &self.way else { panic!("no session") };
+        let stream = http.get(url).header("accept", "text/event-stream").header("mcp-session-id", session);
+        let response = runtime.block_on(stream.send()).unwrap();
+        assert_eq!(response.status(), 200);
+        response
+    }
+
+    /// What is left of a stream, to its end.
+    pub fn rest(&self, stream: reqwest::Response) -> String {
+        let Way::Http { runtime, .. } = &self.way else { panic!("no stream") };
+        runtime.block_on(stream.text()).unwrap()
+    }
+
     /// Kills the process of a client over standard input and output where it stands.
     pub fn kill(mut self) {
         let Way::Stdio { child, .. } = &mut self.way else { panic!("no process") };

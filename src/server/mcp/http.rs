@@ -104,3 +104,57 @@ pub(in super::super) async fn answer(
     server.mcp.note(&answered.headers, &caller).await;
     Ok(Response::from_parts(answered, Body::new(body)))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use rmcp::transport::streamable_http_server::session::SessionManager;
+
+    use super::*;
+    use crate::app::Home;
+
+    async fn http(dir: &std::path::Path) -> Http {
+        let app = App::open(Home::open(Some(dir)).unwrap(), "test", None).await.unwrap();
+        Http::new(Arc::new(app), watch::channel(Stop::No).1)
+    }
+
+    fn caller(name: &str) -> Caller {
+        Caller::Local(name.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_session_is_its_callers_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let http = http(dir.path()).await;
+        let (id, _transport) = http.sessions.create_session().await.unwrap();
+        let headers = HeaderMap::from_iter([(SESSION.parse().unwrap(), HeaderValue::from_str(&id).unwrap())]);
+        http.note(&headers, &caller("ada")).await;
+        // Whoever comes second does not take it over.
+        http.note(&headers, &caller("bob")).await;
+        assert!(http.admit(&Method::POST, &headers, &caller("ada")).await.is_ok());
+        let refused = http.admit(&Method::GET, &headers, &caller("bob")).await;
+        assert_eq!(refused.map_err(|e| e.status), Err(StatusCode::NOT_FOUND));
+        http.sessions.close_session(&id).await.unwrap();
+        http.note(
+            &HeaderMap::from_iter([(SESSION.parse().unwrap(), HeaderValue::from_static("next"))]),
+            &caller("ada"),
+        )
+        .await;
+        assert_eq!(http.owners().keys().collect::<Vec<_>>(), ["next"], "those that are over are forgotten");
+    }
+
+    #[tokio::test]
+    async fn sessions_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let http = http(dir.path()).await;
+        let mut held = Vec::new();
+        for _ in 0..MOST_SESSIONS {
+            assert!(http.admit(&Method::POST, &HeaderMap::new(), &caller("ada")).await.is_ok());
+            held.push(http.sessions.create_session().await.unwrap());
+        }
+        let refused = http.admit(&Method::POST, &HeaderMap::new(), &caller("ada")).await;
+        assert_eq!(refused.map_err(|e| e.status), Err(StatusCode::SERVICE_UNAVAILABLE));
+        let without = HeaderMap::from_iter([(VERSION.parse().unwrap(), HeaderValue::from_static("2026-07-28"))]);
+        assert!(http.admit(&Method::POST, &without, &caller("ada")).await.is_ok(), "that one has no session");
+    }
+}

@@ -116,7 +116,7 @@ pub fn trouble(thread: &Thread) -> Option<Trouble> {
 fn approval(mcp: &Mcp, context: &RequestContext<RoleServer>, question: &OpenQuestion) -> Option<Approval> {
     let about = question.approval.as_ref()?;
     let id = question.interrupt.id.to_string();
-    let home = mcp.app.home().dir().display();
+    let home = quoted(&mcp.app.home().dir().display().to_string());
     Some(Approval {
         version: about.version.clone(),
         digest: about.digest.clone(),
@@ -130,4 +130,21 @@ fn approval(mcp: &Mcp, context: &RequestContext<RoleServer>, question: &OpenQues
         },
         question_id: id,
     })
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted() {
+        assert_eq!(quoted("/srv/tidegate-home"), "/srv/tidegate-home");
+        assert_eq!(quoted("/srv/it's here"), r"'/srv/it'\''s here'");
+    }
 }

@@ -69,6 +69,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Lines<R> {
             None => self.length + new.len(),
         };
         if self.length > MOST_BYTES {
+            // Whoever is told of an error has read nothing.
+            to.set_filled(before);
             let why = format!("a message has more than {MOST_BYTES} bytes");
             return Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why)));
         }
