@@ -106,6 +106,8 @@ fn a_release_is_approved_on_the_page_while_a_client_waits_and_taken_back_there()
     browser.click("#outcome a");
     browser.says("#status", "succeeded");
     assert_eq!(browser.path(), format!("/ui/runs/{thread}"));
+    // Of all strategies only the one that it went through is opened.
+    assert_eq!(browser.eval("return document.querySelectorAll('#picture rect.frame').length"), json!(1));
     assert!(browser.text("#output").contains("endpoint url") && browser.text("#questions").contains("approved by"));
     quiet(&browser);
 

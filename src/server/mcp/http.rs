@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn caller(name: &str) -> Caller {
-        Caller::Local(name.to_owned())
+        Caller::of(crate::release::Person::local(name))
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use super::run::live_path;
 use super::words::{When, short};
 use crate::app::{Decide, OpenQuestion, missing_words};
 use crate::graph::{Interrupt, InterruptId};
-use crate::release::{Verdict, Vote};
+use crate::release::{PlanState, ReleaseKind, ReleaseRow, Verdict, Vote};
 use crate::server::approvals;
 use crate::server::authorise::{Action, Subject, authorise};
 
@@ -160,12 +160,8 @@ pub(in crate::server) async fn show(visitor: Visitor, Path(id): Path<String>) ->
 
 async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Shown {
     let asked = &question.interrupt;
-    let app = &visitor.server.app;
     let model = question.approval.as_ref().map(|approval| approval.model.as_str());
-    let live = match model {
-        Some(model) => app.ledger().live(model).await.ok().flatten(),
-        None => None,
-    };
+    let before_it = replaced(visitor, question).await;
     let title = match &question.approval {
         Some(approval) => format!("Release {} {}", approval.model, approval.version),
         None => about(&asked.value),
@@ -176,7 +172,7 @@ async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Sh
     let live_update = if stays { Live::No } else { Live::When(live_path(asked.thread.as_str())) };
     let mut frame = visitor.frame(Place::Approvals, &title, live_update).await?;
     frame.says = state.says(&title);
-    let said = app.said(question).await?;
+    let said = visitor.server.app.said(question).await?;
     let spoken = |vote: &Vote| Spoken {
         by: vote.instead_of.as_ref().map_or(vote.by.clone(), |of| format!("{} in {of}'s place", vote.by)),
         word: if vote.verdict == Verdict::Approve { "yes" } else { "no" },
@@ -196,7 +192,7 @@ async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Sh
         asked: When::at(asked.asked_at, visitor.now),
         expires: asked.expires_at.map(|at| When::at(at, visitor.now)),
         digest: question.approval.as_ref().map_or(&asked.digest, |approval| &approval.digest).clone(),
-        evidence: evidence::Shown::of(question, live.as_ref()),
+        evidence: evidence::Shown::of(question, before_it.as_ref()),
         value: pretty(&asked.value),
         schema: if model.is_none() { schema(visitor, asked).await } else { None },
         state,
@@ -213,6 +209,15 @@ async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Sh
         refused: before.refused.map(|refused| refused.told),
     };
     visitor.shown(status, &page)
+}
+
+/// The release that this one would take the place of: also afterwards, when another one is live.
+async fn replaced(visitor: &Visitor, question: &OpenQuestion) -> Option<ReleaseRow> {
+    let evidence = &question.approval.as_ref()?.evidence;
+    let version = evidence.previous_version.as_ref()?;
+    let rows = visitor.server.app.ledger().history(&evidence.model).await.ok()?;
+    let of_version = |row: &ReleaseRow| row.kind == ReleaseKind::Deploy && row.model_version.as_ref() == Some(version);
+    rows.into_iter().find(|row| of_version(row) && row.status == PlanState::Completed)
 }
 
 /// What the asking node says of its answers, where it says something.

@@ -48,7 +48,7 @@ pub(super) struct Difference {
 }
 
 impl Shown {
-    /// Of a release's question; `live`: the release that serves now.
+    /// Of a release's question; `live`: the release of the version that serves as it is asked.
     pub fn of(question: &OpenQuestion, live: Option<&ReleaseRow>) -> Option<Self> {
         let evidence = &question.approval.as_ref()?.evidence;
         let had = live.map(|row| row.metrics_baseline.clone()).unwrap_or_default();

@@ -142,7 +142,7 @@ fn model(
         }),
         under_way: under_way.collect(),
         shares: shares(versions),
-        weights: serving.map(|serving| weights(serving)),
+        weights: serving.map(weights),
         health: Health::of(has, known),
         requests: traffic.map(|traffic| chart::requests(&live_name, traffic, most)),
         rps: now.map_or_else(|| "–".to_owned(), number),

@@ -138,7 +138,8 @@
     source = new EventSource(stream);
     source.addEventListener("changed", refresh);
     source.addEventListener("over", () => { hush(); refresh(); });
-    source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) { hush(); later(); } });
+    // The browser tries the stream again by itself, unless it was refused; whether the server is there, the page says.
+    source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) hush(); later(); });
   }
 
   function hush() {
