@@ -128,7 +128,8 @@ impl App {
             }
             ROLLBACK => {
                 let asked = input.get("rollback").cloned().unwrap_or_default();
-                let request = serde_json::from_value(asked).map_err(|e| invalid("rollback", e))?;
+                let mut request: RollbackRequest = serde_json::from_value(asked).map_err(|e| invalid("rollback", e))?;
+                request.requested_by = Some(by.to_owned());
                 self.start_rollback_as(Some(id.clone()), &request).await?;
             }
             _ => {

@@ -86,20 +86,14 @@ impl Identities {
     /// # Errors
     /// 401: it does not count; 429: too many that do not came from there.
     pub async fn shows(&self, shown: &str, peer: Option<Peer>) -> Answer<Caller> {
-        if let Some(peer) = peer
-            && let Err(wait) = self.wrong.look(&peer.0)
-        {
-            return Err(too_many("too many wrong keys came from your address", wait));
+        if let Some(person) = self.known(shown).await? {
+            return Ok(Caller::of(person));
         }
-        match self.known(shown).await? {
-            Some(person) => Ok(Caller::of(person)),
-            None => {
-                if let Some(peer) = peer {
-                    let _ = self.wrong.take(&peer.0);
-                }
-                Err(ApiError::new(StatusCode::UNAUTHORIZED, "this key does not count: it is unknown, revoked or over"))
-            }
+        // Only wrong ones are held up: behind a proxy everybody has its address.
+        if let Some(peer) = peer {
+            self.wrong.take(&peer.0).map_err(|wait| too_many("too many wrong keys came from your address", wait))?;
         }
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, "this key does not count: it is unknown, revoked or over"))
     }
 
     async fn known(&self, shown: &str) -> Answer<Option<Person>> {

@@ -30,15 +30,10 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
 
     /// Takes a token. `Err`: there is none until then.
     pub fn take(&self, who: &K) -> Result<(), Duration> {
-        self.take_at(who, 1.0, Instant::now())
+        self.take_at(who, Instant::now())
     }
 
-    /// Whether there is a token, without taking it.
-    pub fn look(&self, who: &K) -> Result<(), Duration> {
-        self.take_at(who, 0.0, Instant::now())
-    }
-
-    fn take_at(&self, who: &K, tokens: f64, now: Instant) -> Result<(), Duration> {
+    fn take_at(&self, who: &K, now: Instant) -> Result<(), Duration> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST && !all.contains_key(who) {
             let (rate, size) = (self.rate, self.size);
@@ -54,7 +49,7 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         if bucket.tokens < 1.0 {
             return Err(Duration::from_secs_f64(((1.0 - bucket.tokens) / self.rate).clamp(0.001, 3_600.0)));
         }
-        bucket.tokens -= tokens;
+        bucket.tokens -= 1.0;
         Ok(())
     }
 }
@@ -72,12 +67,12 @@ mod tests {
         let buckets = Buckets::new(2.0, 3.0);
         let begin = Instant::now();
         for _ in 0..3 {
-            assert!(buckets.take_at(&"ann", 1.0, begin).is_ok());
+            assert!(buckets.take_at(&"ann", begin).is_ok());
         }
-        let wait = buckets.take_at(&"ann", 1.0, begin).unwrap_err();
+        let wait = buckets.take_at(&"ann", begin).unwrap_err();
         assert!((wait.as_secs_f64() - 0.5).abs() < 0.01, "{wait:?}");
-        assert!(buckets.take_at(&"bob", 1.0, begin).is_ok(), "each has one");
-        assert!(buckets.take_at(&"ann", 1.0, begin + Duration::from_millis(600)).is_ok());
+        assert!(buckets.take_at(&"bob", begin).is_ok(), "each has one");
+        assert!(buckets.take_at(&"ann", begin + Duration::from_millis(600)).is_ok());
     }
 
     #[test]
@@ -85,9 +80,9 @@ mod tests {
         let buckets = Buckets::new(1.0, 2.0);
         let begin = Instant::now();
         for who in 0..MOST {
-            assert!(buckets.take_at(&who, 1.0, begin).is_ok());
+            assert!(buckets.take_at(&who, begin).is_ok());
         }
-        assert!(buckets.take_at(&MOST, 1.0, begin).is_err());
-        assert!(buckets.take_at(&MOST, 1.0, begin + Duration::from_secs(2)).is_ok(), "full ones go");
+        assert!(buckets.take_at(&MOST, begin).is_err());
+        assert!(buckets.take_at(&MOST, begin + Duration::from_secs(2)).is_ok(), "full ones go");
     }
 }

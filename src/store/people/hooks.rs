@@ -34,17 +34,20 @@ pub struct AuditedRow {
     pub event: Value,
 }
 
-/// A hook that nobody has heard of is told from now on.
-pub(super) fn one(conn: &Connection, name: &str, at: DateTime<Utc>) -> Done<HookRow> {
+pub(super) fn known(conn: &Connection, name: &str) -> Done<Option<HookRow>> {
+    let mut select = conn.prepare_cached("SELECT told, attempts, next_at FROM hooks WHERE name = ?1")?;
+    let found = select.query_row([name], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?)));
+    let Some((told, attempts, next_at)) = found.optional()? else { return Ok(None) };
+    Ok(Some(HookRow { name: name.to_owned(), told: uncount(told)?, attempts, next_at: time(next_at) }))
+}
+
+pub(super) fn begin(conn: &Connection, name: &str, at: DateTime<Utc>) -> Done<HookRow> {
     let mut insert = conn.prepare_cached(
         "INSERT OR IGNORE INTO hooks (name, told, attempts, next_at)
          VALUES (?1, (SELECT coalesce(max(seq), 0) FROM audit), 0, ?2)",
     )?;
     insert.execute(params![name, nanos(at)?])?;
-    let mut select = conn.prepare_cached("SELECT told, attempts, next_at FROM hooks WHERE name = ?1")?;
-    let (told, attempts, next_at): (i64, u32, i64) =
-        select.query_row([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    Ok(HookRow { name: name.to_owned(), told: uncount(told)?, attempts, next_at: time(next_at) })
+    known(conn, name)?.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
 }
 
 pub(super) fn put(conn: &Connection, hook: &HookRow) -> Done<()> {

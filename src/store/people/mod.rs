@@ -56,10 +56,14 @@ impl SqliteStore {
         self.readers.read(move |conn| votes::list(conn, &question, &digest)).await
     }
 
-    /// How far each webhook was told.
+    /// How far a webhook was told; one that nobody has heard of is told from now on.
     pub async fn hook(&self, name: &str, at: DateTime<Utc>) -> Result<HookRow, StoreError> {
+        let wanted = name.to_owned();
+        if let Some(known) = self.readers.read(move |conn| hooks::known(conn, &wanted)).await? {
+            return Ok(known);
+        }
         let name = name.to_owned();
-        self.writer.run(move |tx| hooks::one(tx.conn, &name, at)).await
+        self.writer.run(move |tx| hooks::begin(tx.conn, &name, at)).await
     }
 
     /// What became of an attempt to tell a webhook.
