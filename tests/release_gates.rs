@@ -188,8 +188,8 @@ fn what_was_approved_in_advance_and_silence() {
     assert!(wrong.code == Some(2) && wrong.stderr.contains("settings_invalid"), "{wrong:?}");
 
     // A release that asks for none is asked about where a rule fits, and silence is a yes where the rule says so.
-    policy(&home, json!({"otherwise": "none", "gates": [{"name": "a look", "on_expiry": "approve"}]}));
-    let project = home.hello("two").with("approval: { mode: none, ttl: 1s }");
+    policy(&home, json!({"otherwise": "none", "gates": [{"name": "a look", "on_expiry": "approve", "ttl": "1s"}]}));
+    let project = home.hello("two").with("approval: { mode: none }");
     let started = home.json(&["deploy", project.arg(), "--detach"]);
     let thread = started["thread"].as_str().unwrap();
     home.until("silence was a yes", || (home.history("hello")[0]["status"] == "COMPLETED").then_some(()));

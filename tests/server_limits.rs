@@ -15,7 +15,7 @@ fn other_machines_are_not_served_without_keys() {
     let ended = tidegate(home.path()).args(["serve", "--listen", "0.0.0.0:0"]).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{said}");
-    for part in ["error: ", "why: no keys are configured", "next: listen on this machine alone", "(listen_not_local)"] {
+    for part in ["error: ", "why: there are no keys", "next: make a key first", "(listen_not_local)"] {
         assert!(said.contains(part), "{part} in {said}");
     }
 }

@@ -60,7 +60,11 @@ impl Receiver {
     }
 
     fn told(&self, path: &str) -> Vec<Told> {
-        self.told.lock().unwrap().iter().filter(|told| told.path == path).cloned().collect()
+        let mut all: Vec<Told> = self.told.lock().unwrap().iter().filter(|told| told.path == path).cloned().collect();
+        // At least once: whoever was killed after it had told tells it again, under the same id.
+        let mut seen = std::collections::BTreeSet::new();
+        all.retain(|told| seen.insert(told.id.clone()));
+        all
     }
 
     fn kinds(&self, path: &str) -> Vec<String> {
@@ -124,7 +128,7 @@ fn a_release_is_told_of_once_in_order_and_signed() {
     assert_eq!(
         kinds,
         ["release.started", "approval.requested", "approval.reminder", "approval.decided", "release.failed"],
-        "once each, in order"
+        "each, in order"
     );
     let told = receiver.told("/ops");
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"a secret of the test's own");

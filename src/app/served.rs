@@ -64,6 +64,12 @@ impl Catalogue {
                     ))
                     .hint("a file is offered by its name: let `name:` and the file's name be the same"));
             }
+            if let Some(kind) = release_node(&workflow.document) {
+                let message = format!("{} is not offered: it has a node of type {kind}", path.display());
+                return Err(Failure::new("workflow_name", message)
+                    .because("only the home's own graphs release and roll back: with their checks, their approval and their record")
+                    .hint("let it run the graph model_deployer through the API, or start it in the terminal"));
+            }
             let graph = app.build(&workflow)?;
             all.insert(name, Entry { workflow, built_in: false, graph });
         }
@@ -84,6 +90,32 @@ impl Catalogue {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
+}
+
+/// Node types that change what serves, or say that somebody has approved it.
+const RELEASE_NODES: [&str; 13] = [
+    "deployment_planner",
+    "deployment_executor",
+    "approval_gate",
+    "traffic_shift",
+    "finalise",
+    "retire",
+    "rollback",
+    "make_room",
+    "canary",
+    "ab_test",
+    "shadow",
+    "rolling",
+    "watch",
+];
+
+/// A node of a release in a document, or in a graph inside it.
+fn release_node(document: &Value) -> Option<String> {
+    let nodes = document.get("nodes")?.as_object()?;
+    nodes.values().find_map(|node| {
+        let kind = node.get("type").and_then(Value::as_str).filter(|kind| RELEASE_NODES.contains(kind));
+        kind.map(str::to_owned).or_else(|| node.get("graph").and_then(release_node))
+    })
 }
 
 fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {

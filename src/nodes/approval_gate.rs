@@ -64,23 +64,39 @@ impl ApprovalQuestion {
         }
     }
 
+    /// How long it stays open, in milliseconds.
+    pub(super) fn open_ms(&self, plan: &DeploymentPlan) -> u64 {
+        let asked = plan.approval.ttl_ms;
+        self.evidence.terms.as_ref().map_or(asked, |terms| terms.open_ms(asked))
+    }
+
     /// The decision in an answer, where it is a yes about what was shown. Where nobody answered in time, and the rule takes that for a
     /// yes, it is the rule's.
     ///
     /// # Errors
     /// `rejected`, `expired`; or why it does not count.
-    pub(super) async fn approved(&self, cx: &Context, answer: Result<Value, NodeError>) -> Result<Decision, NodeError> {
+    pub(super) async fn approved(
+        &self,
+        cx: &Context,
+        plan: &DeploymentPlan,
+        answer: Result<Value, NodeError>,
+    ) -> Result<Decision, NodeError> {
         let terms = self.evidence.terms.as_ref();
         match answer {
             Ok(answer) => Ok(self.read(answer)?),
             Err(NodeError::Failed(failure))
                 if failure.code == "expired" && Standing::at_the_end(terms) == OnExpiry::Approve =>
             {
+                let at = cx.now().await?;
+                if plan.approval.frozen(at, plan.environment.as_deref()).is_some() {
+                    // Silence overrides no freeze.
+                    return Err(NodeError::Failed(failure));
+                }
                 Ok(Decision {
                     format: Format,
                     verdict: Verdict::Approve,
                     by: DEADLINE.to_owned(),
-                    at: cx.now().await?,
+                    at,
                     reason: Some(failure.message.clone()),
                     digest: self.digest.clone(),
                     votes: Vec::new(),
@@ -142,8 +158,7 @@ async fn needed(cx: &Context, plan: &DeploymentPlan, evidence: &mut Evidence) ->
         return Ok(false);
     }
     let now = cx.now().await?;
-    let mut freezes = plan.approval.freezes.iter();
-    let Some(freeze) = freezes.find(|freeze| freeze.holds(now, plan.environment.as_deref())) else { return Ok(false) };
+    let Some(freeze) = plan.approval.frozen(now, plan.environment.as_deref()) else { return Ok(false) };
     evidence.because = format!("nothing is released now: {}", freeze.name);
     Ok(true)
 }
@@ -182,6 +197,6 @@ pub(super) fn terms(
 
 async fn ask(cx: &Context, plan: &DeploymentPlan, evidence: &Evidence) -> Result<Decision, NodeError> {
     let question = ApprovalQuestion::about(evidence);
-    let answer = cx.interrupt_within(&question, Duration::from_millis(plan.approval.ttl_ms)).await;
-    question.approved(cx, answer).await
+    let answer = cx.interrupt_within(&question, Duration::from_millis(question.open_ms(plan))).await;
+    question.approved(cx, plan, answer).await
 }

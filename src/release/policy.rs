@@ -74,6 +74,13 @@ pub struct ApprovalNeed {
     pub freezes: Vec<Freeze>,
 }
 
+impl ApprovalNeed {
+    /// The freeze of the plan's that holds at `now`.
+    pub fn frozen(&self, now: DateTime<Utc>, environment: Option<&str>) -> Option<&Freeze> {
+        self.freezes.iter().find(|freeze| freeze.holds(now, environment))
+    }
+}
+
 impl Policy {
     /// Whether a release needs a human. The strictest applying rule wins: the environment's demand, the first release's demand, the
     /// request's own word, the environment's waiver, the default.
@@ -87,6 +94,10 @@ impl Policy {
                 (true, ApprovalRule::FirstRelease, "policy requires one for the first release of a model".to_owned())
             }
             (_, Some(ApprovalMode::Required)) => (true, ApprovalRule::Explicit, "the request asks for one".to_owned()),
+            (None, Some(ApprovalMode::None)) if self.otherwise == Some(ApprovalMode::Required) => {
+                let because = "policy requires one where it says nothing else, whatever the request asks for";
+                (true, ApprovalRule::Default, because.to_owned())
+            }
             (_, Some(ApprovalMode::None)) => (false, ApprovalRule::Explicit, "the request asks for none".to_owned()),
             (Some((name, ApprovalMode::None)), None) => {
                 (false, ApprovalRule::Environment, format!("policy needs none for the environment {name}"))

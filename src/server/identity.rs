@@ -17,6 +17,8 @@ use crate::release::Person;
 pub(super) const KEY_HEADER: &str = "x-api-key";
 /// How long what was read of a key counts: a revoked one is let in no longer than so.
 const REMEMBER: Duration = Duration::from_secs(1);
+/// Longest key or token, in bytes.
+const LONGEST: usize = 8 * 1024;
 /// Most keys that are remembered.
 const MOST_REMEMBERED: usize = 1_000;
 /// Wrong keys of one address: so many at once, then one in ten seconds. A secret cannot be guessed; this keeps the log short.
@@ -28,7 +30,7 @@ const WRONG_PER_SECOND: f64 = 0.1;
 pub(super) struct Peer(pub IpAddr);
 
 struct Remembered {
-    person: Option<Person>,
+    person: Person,
     at: Instant,
 }
 
@@ -97,13 +99,17 @@ impl Identities {
     }
 
     async fn known(&self, shown: &str) -> Answer<Option<Person>> {
+        if shown.len() > LONGEST {
+            return Ok(None);
+        }
         {
             let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(found) = keys.get(shown).filter(|found| found.at.elapsed() < REMEMBER) {
-                return Ok(found.person.clone());
+                return Ok(Some(found.person.clone()));
             }
         }
-        let person = self.app.person_of(shown).await?;
+        // Of those that are nobody's nothing is kept.
+        let Some(person) = self.app.person_of(shown).await? else { return Ok(None) };
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= MOST_REMEMBERED {
             keys.retain(|_, found| found.at.elapsed() < REMEMBER);
@@ -111,7 +117,7 @@ impl Identities {
         if keys.len() < MOST_REMEMBERED {
             keys.insert(shown.to_owned(), Remembered { person: person.clone(), at: Instant::now() });
         }
-        Ok(person)
+        Ok(Some(person))
     }
 }
 

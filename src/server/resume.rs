@@ -26,9 +26,9 @@ pub(super) async fn answer(
         return Err(Failure::new("question_ambiguous", "an approval is decided by itself")
             .hint("answer one interrupt with each run"));
     }
-    app.attend(thread).await?;
+    let ours = app.attend(thread).await?;
     let recorded = record(app, approvals, others, who, via).await;
-    if recorded.is_err() && !app.is_advanced(&app.thread(thread).await?) {
+    if recorded.is_err() && ours && !app.is_advanced(&app.thread(thread).await?) {
         // Somebody was faster, or it was no answer: whoever comes next may go on.
         app.leave(thread).await?;
     }

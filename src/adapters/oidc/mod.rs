@@ -73,6 +73,8 @@ pub struct OidcProvider {
     settings: OidcSettings,
     calls: Arc<dyn HttpCaller>,
     keys: Mutex<Option<Keys>>,
+    /// When they could not be had: nobody waits for that twice in a row.
+    failed: Mutex<Option<Instant>>,
 }
 
 struct Keys {
@@ -88,7 +90,7 @@ impl OidcProvider {
         INSTALLED.call_once(|| {
             let _ = crypto::PROVIDER.install_default();
         });
-        Self { settings, calls, keys: Mutex::default() }
+        Self { settings, calls, keys: Mutex::default(), failed: Mutex::default() }
     }
 
     /// Whose token this is. `None`: nobody's, or not any more.
@@ -133,7 +135,7 @@ impl OidcProvider {
             Some((None, age)) if age < LOOK_AGAIN => return Ok(None),
             _ => {}
         }
-        match self.fetch().await {
+        match self.fetch_unless_it_just_failed().await {
             Ok(set) => {
                 let key = pick(&set, id, algorithm);
                 *keys = Some(Keys { set, at: Instant::now() });
@@ -145,6 +147,16 @@ impl OidcProvider {
                 _ => Err(error),
             },
         }
+    }
+
+    async fn fetch_unless_it_just_failed(&self) -> Result<JwkSet, PortError> {
+        let mut failed = self.failed.lock().await;
+        if failed.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
+            return Err(wrong(&self.settings.issuer, "it has just failed, and is asked again in a moment"));
+        }
+        let fetched = self.fetch().await;
+        *failed = fetched.is_err().then(Instant::now);
+        fetched
     }
 
     async fn fetch(&self) -> Result<JwkSet, PortError> {

@@ -122,7 +122,7 @@ impl Notice {
         if let Some(url) = &self.url {
             shown.push_str(&format!("\n<{}|Look at it>", escaped(url)));
         }
-        json!({"text": text, "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": shown}}]})
+        json!({"text": escaped(&text), "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": shown}}]})
     }
 
     fn sentence(&self) -> String {

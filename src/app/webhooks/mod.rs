@@ -158,8 +158,9 @@ impl App {
             let terms = question.approval.as_ref().and_then(|approval| approval.evidence.terms.as_ref());
             let Some(after) = terms.and_then(|terms| terms.remind_after_ms) else { continue };
             let due = asked.asked_at + TimeDelta::milliseconds(i64::try_from(after).unwrap_or(i64::MAX / 2));
-            if due <= now && reminded.insert(asked.id.clone()) {
+            if due <= now && !reminded.contains(&asked.id) {
                 self.sqlite.remind(&asked.id, now).await.map_err(|e| e.failure())?;
+                reminded.insert(asked.id.clone());
             }
         }
         Ok(())
@@ -174,11 +175,14 @@ impl App {
         }
         let rows = self.sqlite.audited_after(row.told, ROWS).await.map_err(of)?;
         for audited in &rows {
-            let Some(notice) = self.notice(audited).await?.filter(|notice| is_wanted(hook, notice.event)) else {
-                row = HookRow { told: audited.seq, attempts: 0, ..row };
-                continue;
+            let ended = match self.notice(audited).await {
+                Ok(Some(notice)) if is_wanted(hook, notice.event) => self.send(hook, &notice).await,
+                Ok(_) => {
+                    row = HookRow { told: audited.seq, attempts: 0, ..row };
+                    continue;
+                }
+                Err(failure) => Err(failure),
             };
-            let ended = self.send(hook, &notice).await;
             let passed_over = ended.is_err() && row.attempts as usize >= PAUSES.len();
             if let Err(failure) = ended
                 && !passed_over

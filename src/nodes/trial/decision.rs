@@ -16,7 +16,7 @@ impl OnTrial<'_> {
     /// crash knows what the judge has seen.
     pub(super) async fn decide(&self, state: TrialState) -> Result<Outcome<Writes>, NodeError> {
         let question = ApprovalQuestion::about(&self.shown(&state)?);
-        let posed = self.cx.pose(&question, Duration::from_millis(self.reads.plan.approval.ttl_ms)).await?;
+        let posed = self.cx.pose(&question, Duration::from_millis(question.open_ms(&self.reads.plan))).await?;
         let (mut state, mut route) = (state, None);
         loop {
             let watcher = self.watcher(Some(&posed));
@@ -31,7 +31,7 @@ impl OnTrial<'_> {
                 break;
             }
         }
-        let decision = question.approved(self.cx, posed.answer().await).await?;
+        let decision = question.approved(self.cx, &self.reads.plan, posed.answer().await).await?;
         self.cx.emit("trial", serde_json::json!({"approved": decision.by, "step": state.step}));
         Ok(Outcome::update(Writes { trial: self.next(state), route }))
     }

@@ -24,7 +24,7 @@ pub struct Freeze {
     /// Each week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weekly: Option<Weekly>,
-    /// For which target environments; empty: for all releases.
+    /// For which target environments; empty: for all releases. One that names no environment is held too: nobody leaves it by saying less.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environments: Vec<String>,
     /// Who may override it; nobody named: admins.
@@ -102,6 +102,9 @@ impl Freeze {
         if let Some(offset) = offset.filter(|offset| offset.parse::<FixedOffset>().is_err()) {
             return Some(format!("`{offset}` is no offset such as \"+01:00\""));
         }
+        if self.weekly.as_ref().is_some_and(|weekly| weekly.from == weekly.until) {
+            return Some("its week's part ends where it begins: for all of the time name no part".to_owned());
+        }
         match (self.from, self.until, &self.weekly) {
             (Some(from), Some(until), None) if until <= from => Some("it ends before it begins".to_owned()),
             (Some(_), Some(_), None) | (None, None, Some(_)) => None,
@@ -111,8 +114,7 @@ impl Freeze {
 
     /// Whether it counts at `now` for releases to `environment`.
     pub fn holds(&self, now: DateTime<Utc>, environment: Option<&str>) -> bool {
-        let here =
-            self.environments.is_empty() || environment.is_some_and(|e| self.environments.iter().any(|f| f == e));
+        let here = self.environments.is_empty() || environment.is_none_or(|e| self.environments.iter().any(|f| f == e));
         let once = self.from.is_some_and(|from| from <= now) && self.until.is_some_and(|until| now < until);
         here && (once || self.weekly.as_ref().is_some_and(|weekly| weekly.holds(now)))
     }
@@ -164,9 +166,8 @@ mod tests {
         ] {
             assert_eq!(freeze.holds(at(now), Some("prod")), held, "{now}");
         }
-        assert!(
-            !freeze.holds(at("2026-11-21T12:00:00Z"), None) && !freeze.holds(at("2026-11-21T12:00:00Z"), Some("dev"))
-        );
+        let within = at("2026-11-21T12:00:00Z");
+        assert!(!freeze.holds(within, Some("dev")) && freeze.holds(within, None), "saying less leaves no freeze");
         assert!(weekend(Some("+02:00")).holds(at("2026-11-20T14:00:00Z"), Some("prod")), "its own clock counts");
     }
 

@@ -7,6 +7,7 @@ mod votes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::policy::DEFAULT_APPROVAL_TTL_MS;
 use super::units::Millis;
 pub use freeze::{Freeze, WeekTime, Weekly};
 pub use people::{Delegation, Person, Role, Who};
@@ -32,6 +33,9 @@ pub struct GateRule {
     /// What it means when nobody has decided in time.
     #[serde(default)]
     pub on_expiry: OnExpiry,
+    /// How long its questions stay open, whatever a request says; absent: as the request says, and where silence is a yes no shorter than a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Millis>,
     /// How long a question may stand until people are reminded of it; absent: nobody is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remind_after: Option<Millis>,
@@ -92,6 +96,9 @@ pub struct Terms {
     pub own_requests: OwnRequests,
     /// See [`GateRule::on_expiry`].
     pub on_expiry: OnExpiry,
+    /// In milliseconds; see [`GateRule::ttl`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
     /// In milliseconds; see [`GateRule::remind_after`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remind_after_ms: Option<u64>,
@@ -107,6 +114,7 @@ impl From<&GateRule> for Terms {
             approvals: rule.approvals.clone(),
             own_requests: rule.own_requests,
             on_expiry: rule.on_expiry,
+            ttl_ms: rule.ttl.map(|ttl| ttl.0),
             remind_after_ms: rule.remind_after.map(|after| after.0),
             reason_required: rule.reason_required,
         }
@@ -114,6 +122,13 @@ impl From<&GateRule> for Terms {
 }
 
 impl Terms {
+    /// How long a question stays open, in milliseconds, where the request asks for `asked_ms`: nobody shortens the time after which silence is
+    /// a yes.
+    pub fn open_ms(&self, asked_ms: u64) -> u64 {
+        let least = if self.on_expiry == OnExpiry::Approve { DEFAULT_APPROVAL_TTL_MS } else { 0 };
+        self.ttl_ms.unwrap_or(asked_ms.max(least))
+    }
+
     /// For people: one sentence each.
     pub fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.approvals.iter().map(ToString::to_string).collect();

@@ -186,18 +186,22 @@ impl Policy {
         if said.verdict == Verdict::Reject {
             return Ok(None);
         }
-        let Some(freeze) = self.freezes.iter().find(|freeze| freeze.holds(said.at, said.environment)) else {
-            return Ok(None);
-        };
-        let name = freeze.name.clone();
-        if !said.overrides {
-            return Err(Refused::Frozen { freeze: name });
+        let mut names = Vec::new();
+        for freeze in self.freezes.iter().filter(|freeze| freeze.holds(said.at, said.environment)) {
+            let name = freeze.name.clone();
+            if !said.overrides {
+                return Err(Refused::Frozen { freeze: name });
+            }
+            let may = match freeze.may_override.is_anyone() {
+                true => said.person.roles.contains(&Role::Admin),
+                false => freeze.may_override.includes(said.person, &self.groups),
+            };
+            if !may {
+                return Err(Refused::MayNotOverride { freeze: name, by: said.person.name.clone() });
+            }
+            names.push(name);
         }
-        let may = match freeze.may_override.is_anyone() {
-            true => said.person.roles.contains(&Role::Admin),
-            false => freeze.may_override.includes(said.person, &self.groups),
-        };
-        if may { Ok(Some(name)) } else { Err(Refused::MayNotOverride { freeze: name, by: said.person.name.clone() }) }
+        Ok((!names.is_empty()).then(|| names.join(", ")))
     }
 }
 

@@ -134,6 +134,13 @@ pub fn seconds(given: Option<u32>, otherwise: u32) -> Result<u32, Failure> {
     Ok(seconds)
 }
 
+/// Whether a path can be a project's folder, its release file, or a request: what may be read for somebody who is not at the terminal.
+fn is_request(path: &Path) -> bool {
+    let Ok(real) = path.canonicalize() else { return true };
+    let is = |name: &str| real.file_name().is_some_and(|file| file == name);
+    real.is_dir() || is("tidegate.yaml") || real.extension().is_some_and(|extension| extension == "json")
+}
+
 /// The request that a call names, asked for by `by`.
 pub fn request(
     document: Option<&Value>,
@@ -144,6 +151,11 @@ pub fn request(
     let overrides = Overrides { environment, requested_by: Some(by.to_owned()), ..Overrides::default() };
     match (document, path) {
         (Some(document), None) => request_of(&document.to_string(), &overrides),
+        (None, Some(path)) if Path::new(path).is_absolute() && !is_request(Path::new(path)) => {
+            Err(Failure::new("request_value", format!("`path` is no project and no request: {path}"))
+                .because("errors show what they are about, and other files are none of the caller's business")
+                .hint("name a project's folder, its tidegate.yaml, or a request as .json"))
+        }
         (None, Some(path)) if Path::new(path).is_absolute() => read_request(Path::new(path), &overrides),
         (None, Some(path)) => Err(Failure::new("request_value", format!("`path` is relative: {path}"))
             .because("there is no folder from which it could count")

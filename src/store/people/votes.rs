@@ -43,6 +43,7 @@ pub struct Voted {
 pub(super) fn cast(tx: &mut Tx<'_>, new: &NewVote, settle: &Settle) -> Done<Voted> {
     let NewVote { question, digest, voter, via, body, verdict, at } = new;
     let asked = interrupts::one(tx.conn, question)?.ok_or_else(|| StoreError::NoInterrupt(question.clone()))?;
+    threads::refuse_imported(tx.conn, &asked.thread)?;
     let answer = |value| Answer { value, by: voter.clone(), via: via.clone(), at: *at };
     claim(&asked, &answer(Value::Null), Some(digest))?;
     // One who says yes and then no has changed their mind: the last word counts, as long as the question stands.

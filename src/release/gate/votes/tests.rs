@@ -25,6 +25,7 @@ fn two_leads_and_an_approver() -> Terms {
         approvals: vec![Quorum { count: 2, of: of_group }, Quorum { count: 1, of: of_role }],
         own_requests: OwnRequests::Refused,
         on_expiry: OnExpiry::Reject,
+        ttl_ms: None,
         remind_after_ms: None,
         reason_required: false,
     }
