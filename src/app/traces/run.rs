@@ -144,6 +144,7 @@ impl Run {
             | Event::UndoAccepted { .. }
             | Event::Interrupted { .. }
             | Event::Answered { .. }
+            | Event::Voted { .. }
             | Event::Signalled { .. }
             | Event::Woke { .. }
             | Event::StopAsked { .. }
