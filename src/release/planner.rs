@@ -215,7 +215,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let metrics = metrics(request, trial.is_some(), &mut why)?;
     let bake_rule = bake_rule(request, bake, &mut why)?;
     let checks = checks(input, ready_timeout_ms, &metrics, &mut why);
-    let mut plan = DeploymentPlan {
+    let plan = DeploymentPlan {
         format: Format,
         model: request.model.clone(),
         version: request.version.clone(),
@@ -246,8 +246,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         steps: Vec::new(),
         reasons: why.0,
     };
-    plan.steps = steps(&plan);
-    Ok(plan)
+    Ok(DeploymentPlan { steps: steps(&plan), ..plan })
 }
 
 fn standby(keep_ms: Option<u64>, why: &mut Reasons) {
