@@ -200,3 +200,50 @@ fn what_was_approved_in_advance_and_silence() {
     fs::write(&record, export.to_string()).unwrap();
     home.ok(&["run", "replay", record.to_str().unwrap()]);
 }
+
+#[test]
+fn before_work_none_of_the_projects_code_runs_and_only_what_was_shown_is_built() {
+    let home = Home::new();
+    let rule = |when: &str| {
+        let gate = json!({"name": "code first", "before": "work", "when": when, "own_requests": "allowed"});
+        policy(&home, json!({"otherwise": "none", "gates": [gate]}));
+    };
+    rule("plan.model == 'hello' && evidence.checks.size() == 0");
+    // A project whose code says that it ran.
+    let ran = home.beside("ran");
+    let project = home.hello("one");
+    let service = std::path::Path::new(project.arg()).join("service.py");
+    let code = fs::read_to_string(&service).unwrap();
+    fs::write(&service, format!("open({:?}, 'w').close()\n{code}", ran.display().to_string())).unwrap();
+    let asked = || {
+        let started = home.json(&["deploy", project.arg(), "--detach"]);
+        let open = home.until("it asks", || home.json(&["approvals"]).get(0).cloned());
+        (started["thread"].as_str().unwrap().to_owned(), open)
+    };
+    let (thread, open) = asked();
+    let evidence = &open["value"]["evidence"];
+    assert_eq!((&evidence["before"], &evidence["checks"]), (&json!("work"), &json!([])), "{open}");
+    let steps = evidence["traffic_plan"].as_array().unwrap();
+    assert!(steps[0] == format!("takes what is in {}", project.arg()) && steps.len() > 4, "{steps:?}");
+    assert!(!ran.exists(), "nothing of it has run");
+
+    // What is built is what was shown.
+    fs::write(&service, format!("{code}\n# one line more\n")).unwrap();
+    assert_eq!(home.run(&["approve", &thread]).code, Some(1));
+    home.until("it failed", || (home.history("hello")[0]["status"] == "FAILED").then_some(()));
+    let error = &home.json(&["run", "state", &thread])["error"];
+    assert!(error["code"] == "source_changed" && !ran.exists(), "{error}");
+
+    let (thread, _) = asked();
+    let shown = home.ok(&["approvals"]);
+    assert!(shown.stdout.contains("hello to be built"), "{shown:?}");
+    home.ok(&["approve", &thread]);
+    home.until("it is complete", || (home.history("hello")[0]["status"] == "COMPLETED").then_some(()));
+    let record = home.beside("cleared.json");
+    fs::write(&record, home.json(&["run", "export", &thread]).to_string()).unwrap();
+
+    // A rule for others asks nobody; and the record needs no settings.
+    rule("environment == 'prod'");
+    home.ok(&["deploy", home.hello("two").arg()]);
+    home.ok(&["run", "replay", record.to_str().unwrap()]);
+}

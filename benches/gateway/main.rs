@@ -3,6 +3,8 @@
 //! `cargo bench --bench gateway` for everything, `cargo bench --bench gateway -- 3` for a glance with 3 rounds, `-- speed`, `-- switch`, `-- mirror`
 //! or `-- recover` for one part. nginx and HAProxy come from the system's packages; what is not installed is said and left out.
 
+#[path = "../figures/mod.rs"]
+mod figures;
 #[path = "../../tests/host_support/mod.rs"]
 mod host_support;
 mod load;
@@ -11,9 +13,10 @@ mod speed;
 mod upheaval;
 mod upstream;
 
+pub use figures::median;
+use figures::print;
 use host_support::{Home, switch_to};
 use std::net::SocketAddr;
-use tidegate::bench::{Figure, Limit};
 use tidegate::host::HostClient;
 use tidegate::ports::{SlotRequest, SlotState};
 use tokio::runtime::Runtime;
@@ -90,33 +93,4 @@ fn slot(home: &Home, token: &str, version: &str) -> SlotRequest {
     let exe = std::env::current_exe().expect("this program").display().to_string();
     let argv = [exe.as_str(), "upstream", "{port}", version].map(str::to_owned).to_vec();
     SlotRequest { argv, ..home.request(token, version) }
-}
-
-fn print(title: &str, figures: &[Figure]) {
-    println!("\n{title}");
-    let mut missed = 0;
-    for figure in figures {
-        let floor = figure.floor.map(|floor| format!("beside {floor:>9.2}")).unwrap_or_default();
-        let ratio = figure.ratio().map(|ratio| format!("ratio {ratio:.2}")).unwrap_or_default();
-        let target = match figure.target {
-            Some(Limit::AtLeast(least)) => format!("at least {least}"),
-            Some(Limit::AtMost(most)) => format!("at most {most}"),
-            None => String::new(),
-        };
-        let reached = match figure.is_reached() {
-            Some(true) => "reached",
-            Some(false) => "MISSED",
-            None => "",
-        };
-        missed += usize::from(figure.is_reached() == Some(false));
-        let Figure { what, value, unit, note, .. } = figure;
-        println!("{what:<46} {value:>10.2} {unit:<5} {floor:<17} {ratio:<10} {target:<14} {reached:<8} {note}");
-    }
-    println!("{missed} of {} targets missed", figures.iter().filter(|figure| figure.target.is_some()).count());
-}
-
-/// The middle one.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::runs::{APPROVED_BY, to_value};
-use super::{App, OpenQuestion, Settings};
+use super::{App, OpenQuestion};
 use crate::graph::{Failure, InterruptId, ThreadId};
 use crate::release::{Casting, Decision, Format, Person, Policy, Quorum, Standing, Terms, Verdict, Vote};
 use crate::store::{NewVote, Settle};
@@ -124,7 +124,7 @@ impl App {
         at: DateTime<Utc>,
     ) -> Result<Vote, Failure> {
         // Read afresh: a freeze and who is in which group count from now on, whoever has been running since when.
-        let policy: Policy = Settings::read(&self.home.settings())?.policy;
+        let policy: Policy = self.world.policy.policy()?;
         let evidence = question.approval.as_ref().map(|approval| &approval.evidence);
         let said = Casting {
             person: &decide.who,

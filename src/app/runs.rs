@@ -56,7 +56,7 @@ impl App {
         let machine = crate::nodes::machine(&self.world, request.model.as_str()).await;
         let machine = machine.map_err(|e| Failure::new(&e.code, e.message))?;
         let seen = crate::nodes::seen(&self.world, request.model.as_str()).await?;
-        let input = PlanInput { request, live, machine, seen, policy: self.world.policy.clone() };
+        let input = PlanInput { request, live, machine, seen, policy: self.world.policy.policy()? };
         let plan = plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))?;
         crate::nodes::check_metrics(&*self.world.expressions, &plan.metrics)?;
         Ok(plan)

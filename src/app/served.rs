@@ -93,10 +93,11 @@ impl Catalogue {
 }
 
 /// Node types that change what serves, or say that somebody has approved it.
-const RELEASE_NODES: [&str; 13] = [
+const RELEASE_NODES: [&str; 14] = [
     "deployment_planner",
     "deployment_executor",
     "approval_gate",
+    "work_gate",
     "traffic_shift",
     "finalise",
     "retire",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -24,12 +24,21 @@ use crate::graph::{
 use crate::host::HostError;
 use crate::nodes::effects::HttpWorld;
 use crate::nodes::{
-    AbTest, ApprovalGate, Canary, DeploymentExecutor, DeploymentPlanner, Finalise, MakeRoom, PackagerNode, Retire,
-    Rollback, Rolling, Shadow, Tools, TrafficShift, Validation, Watch, World, effects,
+    AbTest, ApprovalGate, Canary, DeploymentExecutor, DeploymentPlanner, Finalise, MakeRoom, PackagerNode,
+    PolicySource, Retire, Rollback, Rolling, Shadow, Tools, TrafficShift, Validation, Watch, WorkGate, World, effects,
 };
-use crate::release::ReleaseLedger;
+use crate::release::{Policy, ReleaseLedger};
 use crate::store::{MachineClock, SqliteStore, this_process};
 use crate::workflow::{Cel, NodeTypes, ResolvedWorkflow, Source, accept_input, build, load};
+
+/// The operator's rules as `config.yaml` says them whenever they are needed: a server that runs for months plans by today's.
+struct SettingsFile(PathBuf);
+
+impl PolicySource for SettingsFile {
+    fn policy(&self) -> Result<Policy, Failure> {
+        Ok(Settings::read(&self.0)?.policy)
+    }
+}
 
 /// One home, wired and ready. Opening it reads and migrates the database; it starts no process.
 pub struct App {
@@ -72,7 +81,7 @@ impl App {
             calls: tools.http.caller.clone(),
             expressions: tools.http.expressions.clone(),
             machine: Arc::new(ThisMachine),
-            policy: settings.policy,
+            policy: Arc::new(SettingsFile(home.settings())),
             slots_dir: home.slots(),
         });
         let types = node_types(&world).with_tools(tools.http.caller.clone());
@@ -206,6 +215,7 @@ fn node_types(world: &Arc<World>) -> NodeTypes {
     with!(
         NodeTypes::generic(),
         DeploymentPlanner,
+        WorkGate,
         PackagerNode,
         DeploymentExecutor,
         Validation,

@@ -163,7 +163,7 @@ async fn needed(cx: &Context, plan: &DeploymentPlan, evidence: &mut Evidence) ->
     Ok(true)
 }
 
-/// The first of the plan's rules that fits what is known now.
+/// The first of the plan's rules that comes before the same and fits what is known now.
 ///
 /// # Errors
 /// `gate_condition`: a condition that cannot be evaluated; it might have fitted.
@@ -174,7 +174,7 @@ pub(super) fn terms(
 ) -> Result<Option<Terms>, Failure> {
     let value = |of: serde_json::Result<Value>| of.map_err(|e| Failure::new("not_json", e.to_string()));
     let mut names = Map::new();
-    for rule in &plan.approval.gates {
+    for rule in plan.approval.gates.iter().filter(|rule| rule.before == evidence.before) {
         let Some(when) = &rule.when else { return Ok(Some(rule.into())) };
         if names.is_empty() {
             names.insert("plan".to_owned(), value(serde_json::to_value(plan))?);
@@ -195,7 +195,7 @@ pub(super) fn terms(
     Ok(None)
 }
 
-async fn ask(cx: &Context, plan: &DeploymentPlan, evidence: &Evidence) -> Result<Decision, NodeError> {
+pub(super) async fn ask(cx: &Context, plan: &DeploymentPlan, evidence: &Evidence) -> Result<Decision, NodeError> {
     let question = ApprovalQuestion::about(evidence);
     let answer = cx.interrupt_within(&question, Duration::from_millis(question.open_ms(plan))).await;
     question.approved(cx, plan, answer).await

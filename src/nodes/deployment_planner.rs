@@ -11,8 +11,8 @@ use super::{Situation, World, check_metrics};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::ports::{PortError, SlotState};
 use crate::release::{
-    DeployRequest, DeploymentPlan, MOST_RPS, Machine, PlanInput, PlanState, ReleaseChange, ReleaseKind, ReleaseRow,
-    Seen, Strategy, plan,
+    DeployRequest, DeploymentPlan, MOST_RPS, Machine, PlanInput, PlanState, Policy, ReleaseChange, ReleaseKind,
+    ReleaseRow, Seen, Strategy, plan,
 };
 
 /// Reads the request, writes the plan. The planning itself is a pure function of the release room.
@@ -48,13 +48,14 @@ impl Node for DeploymentPlanner {
         row.environment.clone_from(&request.environment);
         cx.effect("open", OpenRelease(row)).await?;
 
-        let situation: Situation = cx.pin("situation", look(&self.0, request.model.as_str())).await?;
+        let seen: Looked = cx.pin("situation", self.look(request.model.as_str())).await?;
+        let situation = seen.situation;
         let input = PlanInput {
             request,
             live: situation.live.clone(),
             machine: situation.machine,
             seen: situation.seen.clone(),
-            policy: self.0.policy.clone(),
+            policy: seen.policy,
         };
         let plan = plan(&input).map_err(|e| Failure::new(e.code(), e.to_string()).hint(e.hint()))?;
         check_metrics(&*self.0.expressions, &plan.metrics)?;
@@ -67,6 +68,23 @@ impl Node for DeploymentPlanner {
         };
         cx.effect("record", UpdateRelease { deployment_id: id, change }).await?;
         Ok(Outcome::update(Writes { plan, situation }))
+    }
+}
+
+/// What the planner looked at.
+#[derive(Serialize, Deserialize)]
+struct Looked {
+    #[serde(flatten)]
+    situation: Situation,
+    /// The operator's rules of that moment.
+    #[serde(default)]
+    policy: Policy,
+}
+
+impl DeploymentPlanner {
+    async fn look(&self, model: &str) -> Result<Looked, NodeError> {
+        let policy = self.0.policy.policy()?;
+        Ok(Looked { situation: look(&self.0, model).await?, policy })
     }
 }
 

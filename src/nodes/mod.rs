@@ -18,6 +18,7 @@ mod trial;
 mod validation;
 mod ward;
 mod watch;
+mod work_gate;
 mod world;
 
 pub use approval_gate::{ApprovalGate, ApprovalQuestion};
@@ -35,4 +36,5 @@ pub use traffic_shift::TrafficShift;
 pub use trial::{AbTest, Canary, Rolling, Shadow, TRIAL_SIGNALS, TrialState};
 pub use validation::Validation;
 pub use watch::Watch;
-pub use world::World;
+pub use work_gate::{Cleared, WorkGate};
+pub use world::{PolicySource, World};

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Cleared;
 use super::World;
 use super::effects::{BuildModel, EnsureEnv, UpdateRelease};
 use super::world::port_err;
@@ -22,6 +23,8 @@ pub struct PackagerNode(pub Arc<World>);
 #[derive(Deserialize, JsonSchema)]
 pub struct Reads {
     plan: DeploymentPlan,
+    /// Where somebody had to say yes to beginning at all.
+    cleared: Option<Cleared>,
 }
 
 /// What it writes.
@@ -39,6 +42,9 @@ impl Node for PackagerNode {
     type Writes = Writes;
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        if let Some(cleared) = &reads.cleared {
+            cleared.holds(cx, &self.0, &reads.plan).await?;
+        }
         let project = project(&self.0, cx, &reads.plan).await?;
         let request = EnvRequest {
             project: project.project.clone(),

@@ -223,6 +223,9 @@ mod tests {
         fn explain(&self, log: &[String]) -> Option<String> {
             log.iter().rfind(|line| line.starts_with("Traceback")).cloned()
         }
+        async fn digest_of_source(&self, _source: &Path) -> Result<String, PortError> {
+            never()
+        }
         async fn generate(&self, _artifact: &ModelArtifact) -> Result<GeneratedProject, PortError> {
             never()
         }

@@ -10,6 +10,15 @@ use crate::ports::{
 };
 use crate::release::{LedgerError, Policy, ReleaseLedger};
 
+/// Where the operator's rules stand.
+pub trait PolicySource: Send + Sync {
+    /// The rules of this moment.
+    ///
+    /// # Errors
+    /// When what is written there makes no sense.
+    fn policy(&self) -> Result<Policy, Failure>;
+}
+
 /// The ports of one home. Building it touches nothing.
 pub struct World {
     /// Python environments.
@@ -36,8 +45,8 @@ pub struct World {
     pub expressions: Arc<dyn Expressions>,
     /// What the machine has.
     pub machine: Arc<dyn MachineFacts>,
-    /// The operator's policy.
-    pub policy: Policy,
+    /// The operator's rules, as they are whenever they are asked for.
+    pub policy: Arc<dyn PolicySource>,
     /// Folder under which slots have theirs, absolute.
     pub slots_dir: PathBuf,
 }

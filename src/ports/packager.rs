@@ -94,6 +94,9 @@ pub trait Packager: Send + Sync {
     async fn find(&self, token: &str) -> Result<Option<PackagedModel>, PortError>;
     /// Removes everything the build of `token` made. Fine when there is nothing.
     async fn discard(&self, token: &str) -> Result<(), PortError>;
+    /// `sha256:<hex>` over all files of a project, or of an artifact, absolute: whether it is still what somebody saw. What git keeps
+    /// beside them is left out, and what a link leads to.
+    async fn digest_of_source(&self, source: &std::path::Path) -> Result<String, PortError>;
     /// How to serve `model` in a slot: argv, working directory, environment (without the user's secrets).
     /// `{port}` in argv is replaced by the target; `slot_dir` is the slot's own BENTOML_HOME.
     fn serve_command(&self, model: &PackagedModel, slot_dir: &std::path::Path) -> ServeCommand;

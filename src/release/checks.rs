@@ -1,5 +1,6 @@
 //! The checks and the steps of a plan.
 
+use super::evidence::WORK_GATE;
 use super::metric::{During, MetricPlan};
 use super::plan::{Bound, CheckKind, DeploymentPlan, Limit, PlanInput, PlanStep, PlannedCheck};
 use super::planner::Reasons;
@@ -86,7 +87,11 @@ pub(super) fn steps(plan: &DeploymentPlan) -> Vec<PlanStep> {
         ModelSource::Project { .. } => format!("{}builds the project with BentoML in its environment", training(plan)),
         ModelSource::Artifact { .. } => "writes a service for the model and builds it with BentoML".to_owned(),
     };
-    let mut steps = vec![step("packager", build)];
+    let mut steps = Vec::new();
+    if plan.approval.before_work {
+        steps.push(step(WORK_GATE, "asks before anything is built, where a rule wants that".to_owned()));
+    }
+    steps.push(step("packager", build));
     // Where the live version has to stop first both come after the decision: the traffic plan says so.
     if plan.hold_ms.is_none() {
         let starts = format!("starts it in slot {} and waits until it is ready", plan.slots.candidate);

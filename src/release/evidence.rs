@@ -7,9 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::own_digest;
 use super::format::Format;
-use super::gate::Terms;
+use super::gate::{Before, Terms};
 use super::golden::Difference;
 use super::plan::{DeploymentPlan, Limit};
+
+/// The node that asks before work.
+pub const WORK_GATE: &str = "work_gate";
+
+/// The version before a build has given it a name.
+const UNNAMED: &str = "to be built";
 
 /// How a check ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -65,9 +71,12 @@ pub struct Evidence {
     pub plan_digest: String,
     /// The model's public name.
     pub model: String,
-    /// The version that was built.
+    /// What the decision comes before.
+    #[serde(default, skip_serializing_if = "Before::is_traffic")]
+    pub before: Before,
+    /// The version that was built, or is to be.
     pub version: String,
-    /// The package's content, `sha256:<hex>`.
+    /// The package's content, `sha256:<hex>`; before work the project's.
     pub content_digest: String,
     /// The version that serves now; absent at a first release.
     #[serde(default)]
@@ -120,6 +129,7 @@ impl Evidence {
         Self {
             format: Format,
             plan_digest: plan.digest(),
+            before: Before::Traffic,
             model: plan.model.to_string(),
             version: findings.version,
             content_digest: findings.content_digest,
@@ -132,6 +142,17 @@ impl Evidence {
             requested_by: plan.requested_by.clone(),
             terms: None,
         }
+    }
+
+    /// The evidence before anything is built of a project whose files have this digest: what the plan will do.
+    pub fn before_work(plan: &DeploymentPlan, content_digest: String) -> Self {
+        let version = plan.version.clone().unwrap_or_else(|| UNNAMED.to_owned());
+        let findings = Findings { version, content_digest, checks: Vec::new(), diff_to_live: None };
+        let mut steps = vec![format!("takes what is in {}", plan.build.source.path())];
+        steps.extend(plan.steps.iter().filter(|step| step.node != WORK_GATE).map(|step| step.does.clone()));
+        steps.extend(plan.env_file.iter().map(|file| format!("gives the service the variables in {file}")));
+        steps.extend(plan.metrics.iter().map(|metric| format!("looks at {}", metric.line())));
+        Self { before: Before::Work, checks: Vec::new(), traffic_plan: steps, ..Self::new(plan, findings) }
     }
 
     /// `sha256:<hex>` over all of it; what a [`Decision`](super::Decision) carries.
@@ -163,11 +184,14 @@ impl Evidence {
         if let Some(environment) = &self.environment {
             lines.push(format!("for       {environment}"));
         }
-        lines.push("checks".to_owned());
+        lines.push(
+            if self.before == Before::Work { "checks    none: nothing is built yet" } else { "checks" }.to_owned(),
+        );
         for check in &self.checks {
             lines.push(format!("  {} {}: {}", if check.passed { "pass" } else { "FAIL" }, check.name, check.detail));
         }
         match &self.diff_to_live {
+            None if self.before == Before::Work => {}
             None => lines.push("answers   not compared with a live version".to_owned()),
             Some(cases) if cases.is_empty() => lines.push("answers   as the live version's".to_owned()),
             Some(cases) => {

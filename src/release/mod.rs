@@ -48,12 +48,12 @@ pub use deployer::{
 };
 pub use digest::{sha256_json, sha256_of};
 pub use engineer::{EngineerInfrastructure, EngineerInput, EngineerServing, ModelArtifact};
-pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings};
+pub use evidence::{AnswerDifference, CheckResult, Evidence, Findings, WORK_GATE};
 pub use format::Format;
 pub(crate) use gate::Casting;
 pub use gate::{
-    DEADLINE, Delegation, Freeze, GateRule, OnExpiry, OwnRequests, Person, Quorum, Refused, Role, Standing, Terms,
-    Vote, WeekTime, Weekly, Who,
+    Before, DEADLINE, Delegation, Freeze, GateRule, OnExpiry, OwnRequests, Person, Quorum, Refused, Role, Standing,
+    Terms, Vote, WeekTime, Weekly, Who,
 };
 pub use golden::{DEFAULT_TOLERANCE, Difference, MAX_DIFFERENCES, SmokeCase, compare};
 pub use ledger::{

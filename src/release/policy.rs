@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::format::Format;
-use super::gate::{DEADLINE, Delegation, Freeze, GateRule, OnExpiry, Standing, Terms, Vote};
+use super::gate::{Before, DEADLINE, Delegation, Freeze, GateRule, OnExpiry, Standing, Terms, Vote};
 use super::spec::{ApprovalMode, ApprovalSpec};
 
 /// How long an approval stays open where nobody says otherwise, in milliseconds: 24 hours.
@@ -72,6 +72,9 @@ pub struct ApprovalNeed {
     /// When nothing is released, as it was said when the plan was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freezes: Vec<Freeze>,
+    /// Whether one of the gates may come before anything is built.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub before_work: bool,
 }
 
 impl ApprovalNeed {
@@ -111,7 +114,8 @@ impl Policy {
         };
         let ttl_ms = asked.ttl.map_or(DEFAULT_APPROVAL_TTL_MS, |ttl| ttl.0);
         let (gates, freezes) = (self.gates.clone(), self.freezes.clone());
-        ApprovalNeed { required, rule, because, ttl_ms, gates, freezes }
+        let before_work = gates.iter().any(|gate| gate.before == Before::Work);
+        ApprovalNeed { required, rule, because, ttl_ms, gates, freezes, before_work }
     }
 
     /// What makes no sense in it, if anything does.

@@ -47,6 +47,11 @@ impl Serve {
         self.url.trim_start_matches("http://")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Kills it where it stands.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +66,31 @@ pub(super) fn measure(root: &Path) -> io::Result<Content> {
         whole.update(format!("{}  {}\n", hex(&hash), entry.name));
     }
     Ok(Content { digest: format!("sha256:{}", hex(&whole.finalize())), size_bytes })
+}
+
+/// Hashes a project, or a single file, as somebody is shown it: names as the bytes they are, links by where they lead. The folder `.git` at its
+/// top is left out, which changes without anybody changing the project.
+pub(super) fn digest_of_source(source: &Path) -> io::Result<String> {
+    if fs::metadata(source)?.is_file() {
+        return Ok(format!("sha256:{}", hash_of_file(source)?));
+    }
+    let mut whole = Sha256::new();
+    for entry in entries(source)?.into_iter().filter(|entry| !entry.name.starts_with(".git/")) {
+        let (kind, hash) = if entry.link {
+            (b"link ", Sha256::digest(fs::read_link(&entry.path)?.as_os_str().as_bytes()))
+        } else if fs::symlink_metadata(&entry.path)?.is_file() {
+            (b"file ", hash_file(&entry.path)?.0)
+        } else {
+            // A pipe, say, would be read for ever.
+            return Err(io::Error::other(format!("{} is neither a file nor a folder", entry.path.display())));
+        };
+        let name = entry.path.strip_prefix(source).unwrap_or(&entry.path).as_os_str().as_bytes();
+        whole.update(kind);
+        whole.update(hash);
+        whole.update((name.len() as u64).to_le_bytes());
+        whole.update(name);
+    }
+    Ok(format!("sha256:{}", hex(&whole.finalize())))
 }
 
 /// Only the bento's own time, at the top level: a model's time is part of what it is.
@@ -193,6 +219,33 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         root
+    }
+
+    #[test]
+    fn the_digest_of_a_source_sees_everything_but_what_git_keeps() {
+        let (one, same) =
+            (folder(&[("a.py", "1"), (".git/index", "1")]), folder(&[("a.py", "1"), (".git/index", "2")]));
+        let digest = |root: &tempfile::TempDir| digest_of_source(root.path()).unwrap();
+        assert_eq!(digest(&one), digest(&same));
+        for (name, text) in
+            [("a.py", "2"), ("b.py", ""), ("__pycache__/a.pyc", "x"), (".hidden", "x"), ("sub/.git/x", "x")]
+        {
+            let before = digest(&same);
+            let path = same.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            assert_ne!(digest(&same), before, "{name}");
+        }
+        let before = digest(&one);
+        std::os::unix::fs::symlink("a.py", one.path().join("link")).unwrap();
+        assert_ne!(digest(&one), before);
+        assert_ne!(digest_of_source(&one.path().join("a.py")).unwrap(), before);
+        pipe(&one.path().join("pipe"));
+        assert!(digest_of_source(one.path()).unwrap_err().to_string().contains("neither a file nor a folder"));
+    }
+
+    fn pipe(path: &Path) {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
     }
 
     #[test]

@@ -119,6 +119,12 @@ impl Packager for BentomlPackager {
         lock.remove().map_err(|error| io_error("remove", &paths.lock, &error))
     }
 
+    async fn digest_of_source(&self, source: &Path) -> Result<String, PortError> {
+        let path = source.to_owned();
+        let digest = tokio::task::spawn_blocking(move || content::digest_of_source(&path)).await;
+        digest.map_err(std::io::Error::other).flatten().map_err(|error| io_error("read", source, &error))
+    }
+
     fn serve_command(&self, model: &PackagedModel, slot_dir: &Path) -> ServeCommand {
         commands::serve(&model.env.python, &model.env.dir, &model.release_dir, slot_dir)
     }

@@ -20,6 +20,9 @@ pub use votes::{DEADLINE, Refused, Standing, Vote};
 pub struct GateRule {
     /// Its name, which the person who decides is shown.
     pub name: String,
+    /// What it comes before.
+    #[serde(default, skip_serializing_if = "Before::is_traffic")]
+    pub before: Before,
     /// For which releases: a CEL expression over `plan`, `environment` and `evidence`; absent: for all. Where it fits, a release needs an
     /// approval, whatever else says that it needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +45,24 @@ pub struct GateRule {
     /// Whether a yes must say why, as a no always must.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reason_required: bool,
+}
+
+/// What a decision comes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    /// Before users see the new version; everything is checked by then, and the project's code has run.
+    #[default]
+    Traffic,
+    /// Before anything is built: until then none of the project's code runs. Nothing is checked yet, so `evidence.checks` is empty.
+    Work,
+}
+
+impl Before {
+    /// Whether it is the usual one, which is not written down.
+    pub fn is_traffic(&self) -> bool {
+        *self == Self::Traffic
+    }
 }
 
 /// So many of these people.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::chart::{self, Bars};
 use super::words::measured;
 use crate::app::OpenQuestion;
-use crate::release::{AnswerDifference, Bound, CheckResult, ReleaseRow};
+use crate::release::{AnswerDifference, Before, Bound, CheckResult, ReleaseRow};
 
 /// Most differing answers that are shown.
 const MOST_DIFFERENCES: usize = 50;
@@ -26,6 +26,8 @@ pub(super) struct Shown {
     pub left_out: usize,
     pub traffic: Vec<String>,
     pub because: String,
+    /// Whether nothing is built yet.
+    pub before_work: bool,
 }
 
 /// A check.
@@ -69,12 +71,14 @@ impl Shown {
             differences: differences.into_iter().take(MOST_DIFFERENCES).collect(),
             traffic: evidence.traffic_plan.clone(),
             because: evidence.because.clone(),
+            before_work: evidence.before == Before::Work,
         })
     }
 
     /// The checks in a sentence.
     pub fn verdict(&self) -> String {
         match (self.checks.len(), self.failed) {
+            (0, _) if self.before_work => "nothing is built yet".to_owned(),
             (0, _) => "nothing was checked yet".to_owned(),
             (all, 0) => format!("all {all} checks passed"),
             (all, failed) => format!("{failed} of {all} checks failed"),
