@@ -7,6 +7,7 @@ mod audit;
 mod crash;
 mod database;
 mod decide;
+mod graphs;
 mod home;
 mod keys;
 mod levels;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::crash::with_crash_points;
+use super::graphs::Graphs;
 use super::text_file::read_text;
 use super::{Home, Settings, WebhookSettings, workflows};
 use crate::adapters::bentoml::BentomlPackager;
@@ -49,6 +50,9 @@ pub struct App {
     pub(super) tools: Tools,
     pub(super) host: LocalHost,
     pub(super) types: NodeTypes,
+    /// Of documents that threads keep, which are not looked at as strictly as those that are accepted.
+    pub(super) kept: Graphs,
+    pub(super) accepted: Graphs,
     pub(super) owner: Owner,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) clock: Arc<dyn Clock>,
@@ -93,6 +97,8 @@ impl App {
             tools,
             host,
             types,
+            kept: Graphs::default(),
+            accepted: Graphs::default(),
             owner: this_process(label),
             sink: Arc::new(NoSink),
             clock: Arc::new(MachineClock),
@@ -158,7 +164,7 @@ impl App {
 
     /// The graph that a thread began with, from its own copy of the document.
     pub fn graph_of(&self, thread: &Thread) -> Result<Arc<CompiledGraph>, Failure> {
-        build(&thread.document, &self.types)
+        self.kept.of(&thread.document, || build(&thread.document, &self.types))
     }
 
     /// A workflow by its built-in name or by a file's path.
@@ -191,7 +197,7 @@ impl App {
         mut labels: BTreeMap<String, String>,
     ) -> Result<ThreadId, Failure> {
         labels.extend(super::retention::label(workflow));
-        let graph = self.build(workflow)?;
+        let graph = self.accepted.of(&workflow.document, || self.build(workflow))?;
         let input = accept_input(&workflow.document, input)?;
         let attendant = Some(self.owner.clone());
         let new = NewThread { id, document: workflow.document.clone(), input, labels, attendant };

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault::{Done, Fault};
@@ -102,6 +103,9 @@ pub(super) fn vacuum(path: &Path) -> Result<(), StoreError> {
     conn.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").map_err(|e| Fault::from(e).at(path))
 }
 
+/// Statements that a connection keeps prepared: all that there are. A statement takes a few kilobytes, and preparing one as long as running it.
+const STATEMENTS: usize = 256;
+
 fn connect(path: &Path, options: &Options) -> Done<Connection> {
     // Without SQLITE_OPEN_CREATE: the file was created with our rights. One thread at a time uses a connection.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -111,7 +115,10 @@ fn connect(path: &Path, options: &Options) -> Done<Connection> {
         patiently(options.busy_timeout, || conn.pragma_update(None, name, value))?;
     }
     conn.pragma_update(None, "synchronous", options.synchronous.word())?;
-    conn.set_prepared_statement_cache_capacity(64);
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Without this a statement with a condition is prepared anew each time that it is given another value: SQLite might find a better plan with
+    // statistics, of which this file has none.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(conn)
 }
 

@@ -106,7 +106,7 @@ impl Store for SqliteStore {
 
     async fn thread(&self, id: &ThreadId) -> Result<Option<Thread>, StoreError> {
         let id = id.clone();
-        self.readers.read(move |conn| threads::one(conn, &id)).await
+        self.readers.read_few(move |conn| threads::one(conn, &id)).await
     }
 
     async fn threads(&self, filter: &ThreadFilter) -> Result<Vec<Thread>, StoreError> {
@@ -152,17 +152,17 @@ impl Store for SqliteStore {
 
     async fn signals(&self, id: &ThreadId) -> Result<Vec<Signal>, StoreError> {
         let id = id.clone();
-        self.readers.read(move |conn| inbox::signals(conn, threads::number(conn, &id)?)).await
+        self.readers.read_few(move |conn| inbox::signals(conn, threads::number(conn, &id)?)).await
     }
 
     async fn cached(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Produced>, StoreError> {
         let key = key.to_owned();
-        self.readers.read(move |conn| cache::get(conn, &key, now)).await
+        self.readers.read_few(move |conn| cache::get(conn, &key, now)).await
     }
 
     async fn item(&self, namespace: &str, key: &str, now: DateTime<Utc>) -> Result<Option<Item>, StoreError> {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
-        self.readers.read(move |conn| items::one(conn, &namespace, &key, now)).await
+        self.readers.read_few(move |conn| items::one(conn, &namespace, &key, now)).await
     }
 
     async fn items(&self, prefix: &str, now: DateTime<Utc>, limit: usize) -> Result<Vec<Item>, StoreError> {
@@ -177,7 +177,7 @@ impl Store for SqliteStore {
 
     async fn inbox(&self, id: &ThreadId) -> Result<Inbox, StoreError> {
         let id = id.clone();
-        self.readers.read(move |conn| inbox::read(conn, &id)).await
+        self.readers.read_few(move |conn| inbox::read(conn, &id)).await
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
@@ -202,7 +202,7 @@ impl Store for SqliteStore {
 
     async fn partial(&self, id: &ThreadId, ns: &str, checkpoint: &CheckpointId) -> Result<Partial, StoreError> {
         let (id, ns, of) = (id.clone(), ns.to_owned(), checkpoint.clone());
-        self.readers.read(move |conn| checkpoints::partial(conn, threads::number(conn, &id)?, &ns, &of)).await
+        self.readers.read_few(move |conn| checkpoints::partial(conn, threads::number(conn, &id)?, &ns, &of)).await
     }
 
     async fn journal(&self, id: &ThreadId) -> Result<Vec<Entry>, StoreError> {
@@ -217,7 +217,7 @@ impl Store for SqliteStore {
 
     async fn interrupt(&self, id: &InterruptId) -> Result<Option<Interrupt>, StoreError> {
         let id = id.clone();
-        self.readers.read(move |conn| interrupts::one(conn, &id)).await
+        self.readers.read_few(move |conn| interrupts::one(conn, &id)).await
     }
 
     async fn answer_all(&self, claims: Vec<Claim>) -> Result<Vec<Interrupt>, StoreError> {

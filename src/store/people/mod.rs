@@ -25,7 +25,7 @@ impl SqliteStore {
     /// One key, whatever became of it.
     pub async fn key(&self, id: &str) -> Result<Option<KeyRow>, StoreError> {
         let id = id.to_owned();
-        self.readers.read(move |conn| keys::one(conn, &id)).await
+        self.readers.read_few(move |conn| keys::one(conn, &id)).await
     }
 
     /// All keys, oldest first, revoked ones too.
@@ -35,7 +35,7 @@ impl SqliteStore {
 
     /// Whether there has ever been a key: then nobody is let in without one.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        self.readers.read(keys::any).await
+        self.readers.read_few(keys::any).await
     }
 
     /// Revokes a key; `None`: there is none of that id.

@@ -30,7 +30,7 @@ impl SqliteStore {
     /// One thread. What the engine knows and no client has asked for before is taken in.
     pub async fn api_thread(&self, id: &ThreadId) -> Result<Option<ServedThread>, StoreError> {
         let wanted = id.clone();
-        let found = self.readers.read(move |conn| threads::one(conn, &wanted)).await?;
+        let found = self.readers.read_few(move |conn| threads::one(conn, &wanted)).await?;
         if found.is_some() {
             return Ok(found);
         }
@@ -93,7 +93,7 @@ impl SqliteStore {
     /// One run.
     pub async fn api_run(&self, id: &str) -> Result<Option<ServedRun>, StoreError> {
         let id = id.to_owned();
-        self.readers.read(move |conn| runs::one(conn, &id)).await
+        self.readers.read_few(move |conn| runs::one(conn, &id)).await
     }
 
     /// A thread's runs, newest first, of one status or of all.
@@ -111,7 +111,7 @@ impl SqliteStore {
     /// A thread's runs that have not ended, in the order of its queue.
     pub async fn open_runs(&self, thread: &ThreadId) -> Result<Vec<ServedRun>, StoreError> {
         let thread = thread.clone();
-        self.readers.read(move |conn| runs::open(conn, &thread)).await
+        self.readers.read_few(move |conn| runs::open(conn, &thread)).await
     }
 
     /// The threads that have runs which have not ended.
@@ -131,7 +131,7 @@ impl SqliteStore {
             let n = super::threads::number(conn, &thread)?;
             super::fault::uncount(super::events::last(conn, n)?)
         };
-        self.readers.read(last).await
+        self.readers.read_few(last).await
     }
 
     /// The run begins: `first` is its thread's newest event before it. False: it is not pending any more.
@@ -174,7 +174,7 @@ impl SqliteStore {
     /// One assistant, at the version that counts.
     pub async fn assistant(&self, id: &str) -> Result<Option<ServedAssistant>, StoreError> {
         let id = id.to_owned();
-        self.readers.read(move |conn| assistants::one(conn, &id)).await
+        self.readers.read_few(move |conn| assistants::one(conn, &id)).await
     }
 
     /// Assistants, newest first.
