@@ -140,6 +140,11 @@ impl App {
         self.oidc.as_ref()
     }
 
+    /// Under which address people reach the server's pages: what the settings say, else where it listens.
+    pub fn base_url(&self, listens_at: &str) -> String {
+        self.public_url.as_deref().unwrap_or(listens_at).trim_end_matches('/').to_owned()
+    }
+
     /// The engine over this home.
     pub fn engine(&self) -> Engine {
         let effects = self.tools.effects(effects::effects(&self.world));

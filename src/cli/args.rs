@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::audit::AuditCommand;
 use super::keys::KeysCommand;
 use super::run_args::RunCommand;
-use crate::release::{CanarySteps, Strategy};
+use crate::release::{CanarySteps, Strategy, units};
 
 /// Releases machine-learning models: planned, validated, approved, watched, reversible.
 #[derive(Debug, Parser)]
@@ -84,9 +84,13 @@ pub enum Command {
     /// Stop a release: all traffic back at once, and everything undone
     #[command(after_help = "Example:\n  tidegate abort iris --reason 'p99 doubled'")]
     Abort(AbortArgs),
-    /// Open questions that wait for a human
-    #[command(after_help = "Example:\n  tidegate approvals")]
-    Approvals,
+    /// Open questions that wait for a human; links with which people decide them without a login
+    #[command(after_help = "Examples:\n  tidegate approvals\n  tidegate approvals link iris --for ann")]
+    Approvals {
+        /// What to do; without it, the questions
+        #[command(subcommand)]
+        command: Option<ApprovalsCommand>,
+    },
     /// Say yes to a release
     #[command(after_help = "Example:\n  tidegate approve iris")]
     Approve(ApproveArgs),
@@ -181,7 +185,7 @@ impl Command {
             | Self::History(_)
             | Self::Summary
             | Self::Release { .. }
-            | Self::Approvals
+            | Self::Approvals { .. }
             | Self::Runs
             | Self::Graph(_)
             | Self::Schema(_)
@@ -332,6 +336,27 @@ pub struct RollbackArgs {
     /// Why; recorded
     #[arg(long)]
     pub reason: Option<String>,
+}
+
+/// What to do about open questions.
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// Make a link with which one person decides one release, once, without a login; it is shown this once
+    #[command(after_help = "Example:\n  tidegate approvals link iris --for ann --ttl 4h")]
+    Link(LinkArgs),
+}
+
+/// Which question, and as whom.
+#[derive(Debug, Args)]
+pub struct LinkArgs {
+    /// The question's id, its thread's, or the model
+    pub id: String,
+    /// As whom it decides: a holder of a key that may decide
+    #[arg(long = "for", value_name = "HOLDER")]
+    pub holder: String,
+    /// How long it counts, e.g. 4h; at most 30d, and no longer than the question stands [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration_ms)]
+    pub ttl: Option<u64>,
 }
 
 /// Which question.

@@ -89,6 +89,8 @@ struct Server {
     mcp: mcp::Http,
     /// What the page's forms are known by.
     session: page::Session,
+    /// Where people reach it, for links.
+    base: String,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -100,7 +102,7 @@ pub async fn serve(
     stop: watch::Receiver<Stop>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
-    let _alone = home.hold_for_server()?;
+    let alone = home.hold_for_server()?;
     let bell = Arc::new(Bell::default());
     // Two owners of threads: what the runner advances, the runs of clients must not take at the same time.
     let runner =
@@ -120,6 +122,8 @@ pub async fn serve(
             .hint("end whoever listens there, or choose another port: --listen 127.0.0.1:PORT")
     })?;
     let address = listener.local_addr().unwrap_or(options.listen);
+    alone.serves_at(&format!("http://{address}"));
+    let base = app.base_url(&format!("http://{address}"));
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
     let session = page::Session::new()?;
@@ -138,6 +142,7 @@ pub async fn serve(
         origins,
         mcp,
         session,
+        base,
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));

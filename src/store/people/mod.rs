@@ -1,7 +1,8 @@
-//! Who may ask the server, what several people have said of one question, and what was told to whom.
+//! Who may ask the server, what several people have said of one question, links that decide one, and what was told to whom.
 
 mod hooks;
 mod keys;
+mod links;
 mod votes;
 
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use serde_json::Value;
 
 pub use hooks::{AuditedRow, HookRow};
 pub use keys::{KeyRow, NewKey};
+pub use links::{LinkRow, LinkUse, NewLink};
 pub use votes::{NewVote, Settle, Voted};
 
 use super::SqliteStore;
-use crate::graph::{InterruptId, StoreError};
+use crate::graph::{Claim, InterruptId, StoreError};
 
 impl SqliteStore {
     /// Adds a key; the audit is told who made it for whom.
@@ -45,8 +47,8 @@ impl SqliteStore {
     }
 
     /// Adds what one person says of an open question. In the same transaction `settle` is shown everything that has been said of it, and
-    /// what it gives is the question's answer.
-    pub async fn vote(&self, vote: NewVote, settle: Arc<Settle>) -> Result<Voted, StoreError> {
+    /// what it gives is the question's answer. `None`: it was said with a link that had been used before; nothing was recorded.
+    pub async fn vote(&self, vote: NewVote, settle: Arc<Settle>) -> Result<Option<Voted>, StoreError> {
         self.writer.run(move |tx| votes::cast(tx, &vote, &*settle)).await
     }
 
@@ -54,6 +56,22 @@ impl SqliteStore {
     pub async fn votes(&self, question: &InterruptId, digest: &str) -> Result<Vec<Value>, StoreError> {
         let (question, digest) = (question.clone(), digest.to_owned());
         self.readers.read(move |conn| votes::list(conn, &question, &digest)).await
+    }
+
+    /// Records answers with a link, which is used up by them. False: it had been before; nothing was recorded.
+    pub async fn answer_by_link(&self, link: LinkUse, claims: Vec<Claim>) -> Result<bool, StoreError> {
+        self.writer.run(move |tx| votes::answer_by_link(tx, &link, &claims)).await
+    }
+
+    /// Adds a link; the audit is told who made it for whom. False: the question has so many already that no more is made.
+    pub async fn add_link(&self, link: NewLink) -> Result<bool, StoreError> {
+        self.writer.run(move |tx| links::add(tx.conn, &link)).await
+    }
+
+    /// One link, whatever became of it.
+    pub async fn link(&self, id: &str) -> Result<Option<LinkRow>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read(move |conn| links::one(conn, &id)).await
     }
 
     /// How far a webhook was told; one that nobody has heard of is told from now on.
