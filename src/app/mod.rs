@@ -44,8 +44,8 @@ pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{
-    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
-    ServedStatus, ServedThread, SortKey, ThreadSearch,
+    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, NewRunWebhook, RunBody, RunStatus,
+    ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, ThreadSearch,
 };
 pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};
 pub use settings::Settings;
@@ -53,6 +53,6 @@ pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};
 pub use traces::flush_traces;
 pub use travel::HistoryFilter;
-pub use webhooks::{WebhookEvent, WebhookFormat, WebhookSettings, keep_telling};
+pub use webhooks::{RunWebhookSettings, WebhookEvent, WebhookFormat, WebhookSettings, keep_telling};
 pub use wiring::{App, host_failure};
 pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::crash::with_crash_points;
 use super::text_file::read_text;
-use super::{Home, Settings, WebhookSettings, workflows};
+use super::{Home, RunWebhookSettings, Settings, WebhookSettings, workflows};
 use crate::adapters::bentoml::BentomlPackager;
 use crate::adapters::command::LocalCommands;
 use crate::adapters::http::{HttpCalls, HttpServices};
@@ -45,6 +45,7 @@ pub struct App {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) oidc: Option<OidcProvider>,
     pub(super) webhooks: Vec<WebhookSettings>,
+    pub(super) run_webhooks: RunWebhookSettings,
     pub(super) public_url: Option<String>,
 }
 
@@ -89,6 +90,7 @@ impl App {
             clock: Arc::new(MachineClock),
             oidc,
             webhooks: settings.webhooks,
+            run_webhooks: settings.run_webhooks,
             public_url: settings.public_url,
         })
     }

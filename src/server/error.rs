@@ -86,6 +86,7 @@ fn status(failure: &Failure) -> StatusCode {
         | "env_file_missing"
         | "release_file_invalid"
         | "link_invalid"
+        | "webhook_refused"
         | "environment_unknown" => StatusCode::UNPROCESSABLE_ENTITY,
         "own_request" | "not_an_approver" | "link_powerless" => StatusCode::FORBIDDEN,
         "frozen" => StatusCode::LOCKED,

@@ -28,6 +28,7 @@ mod releases;
 mod resume;
 mod routes;
 mod run_body;
+mod run_webhook;
 mod runs;
 mod shapes;
 mod state;
@@ -131,7 +132,7 @@ pub async fn serve(
     let identities = Identities::new(app.clone(), executor.user().to_owned());
     let rate = f64::from(options.rate_limit);
     let buckets = (options.rate_limit > 0).then(|| Buckets::new(rate, rate * BURST_SECONDS));
-    let (origins, stopping) = (options.origins, stop.clone());
+    let (origins, stopping, links_at) = (options.origins, stop.clone(), base.clone());
     let server = Arc::new(Server {
         app,
         graphs,
@@ -146,7 +147,7 @@ pub async fn serve(
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
-    let telling = tokio::spawn(keep_telling(told, stop.clone()));
+    let telling = tokio::spawn(keep_telling(told, links_at, stop.clone()));
     ready(address);
     connections::accept(listener, routes::router(server), stop).await;
     executor.drain(DRAIN_WITHIN).await;

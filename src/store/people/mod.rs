@@ -3,6 +3,7 @@
 mod hooks;
 mod keys;
 mod links;
+pub(super) mod run_webhooks;
 mod votes;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde_json::Value;
 pub use hooks::{AuditedRow, HookRow};
 pub use keys::{KeyRow, NewKey};
 pub use links::{LinkRow, LinkUse, NewLink};
+pub use run_webhooks::{NewRunWebhook, RunWebhookDue, RunWebhookRow};
 pub use votes::{NewVote, Settle, Voted};
 
 use super::SqliteStore;
@@ -87,6 +89,34 @@ impl SqliteStore {
     /// What became of an attempt to tell a webhook.
     pub async fn move_hook(&self, hook: HookRow) -> Result<(), StoreError> {
         self.writer.run(move |tx| hooks::put(tx.conn, &hook)).await
+    }
+
+    /// What is to be told of runs at `now`, the longest due first.
+    pub async fn run_webhooks_due(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<RunWebhookDue>, StoreError> {
+        self.readers.read(move |conn| run_webhooks::due(conn, now, limit)).await
+    }
+
+    /// What is to be told of one run; `None`: nothing any more.
+    pub async fn run_webhook(&self, run: &str) -> Result<Option<RunWebhookRow>, StoreError> {
+        let run = run.to_owned();
+        self.readers.read(move |conn| run_webhooks::one(conn, &run)).await
+    }
+
+    /// Of how many runs something is still to be told.
+    pub async fn run_webhooks_waiting(&self) -> Result<u64, StoreError> {
+        self.readers.read(run_webhooks::waiting).await
+    }
+
+    /// An attempt has failed; the next one is not before `until`.
+    pub async fn delay_run_webhook(&self, run: &str, until: DateTime<Utc>) -> Result<(), StoreError> {
+        let run = run.to_owned();
+        self.writer.run(move |tx| run_webhooks::delay(tx.conn, &run, until)).await
+    }
+
+    /// There is nothing to be told of this run any more.
+    pub async fn drop_run_webhook(&self, run: &str) -> Result<(), StoreError> {
+        let run = run.to_owned();
+        self.writer.run(move |tx| run_webhooks::remove(tx.conn, &run)).await
     }
 
     /// Rows of the audit after one of them, oldest first.
