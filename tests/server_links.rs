@@ -249,6 +249,23 @@ async fn a_link_may_what_its_person_may() {
         assert!(refused.status == 422 && refused.body.contains("link_invalid"), "{} {}", refused.status, refused.body);
     }
 
+    // Made with a key that may less than another one of the same person's, it may no more than that.
+    let terms = json!({
+        "rule": "leads", "approvals": [{"count": 1, "of": {"groups": ["leads"]}}], "own_requests": "refused",
+        "on_expiry": "reject",
+    });
+    let (_, of_leads) = gate.asks("agent", terms).await;
+    let more = ["--json", "keys", "create", "ann", "--role", "approver", "--group", "leads"];
+    assert!(tidegate(gate.home()).args(more).status().unwrap().success());
+    let less = gate.api(&ann, "POST", &format!("/approvals/{of_leads}/links"), json!({})).await.json();
+    let refused = gate.say(less["url"].as_str().unwrap(), "approve", "").await;
+    assert!(refused.status == 403 && refused.body.contains("does not name ann"), "{} {}", refused.status, refused.body);
+    assert_eq!(gate.say(&gate.url(&of_leads, "ann"), "approve", "").await.status, 303, "an admin's has them all");
+    let keys: Value =
+        serde_json::from_slice(&tidegate(gate.home()).args(["--json", "keys", "list"]).output().unwrap().stdout)
+            .unwrap();
+    let second = keys.as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+
     // Nobody approves what they asked for, by a link neither; a no is theirs.
     let of_eve = gate.url(&id, "eve");
     let refused = gate.say(&of_eve, "approve", "").await;
@@ -287,7 +304,9 @@ async fn a_link_may_what_its_person_may() {
     drop(now);
 
     // A key that is revoked takes its person's links with it.
-    assert!(tidegate(gate.home()).args(["keys", "revoke", &ann_id]).status().unwrap().success());
+    for id in [&ann_id, &second] {
+        assert!(tidegate(gate.home()).args(["keys", "revoke", id]).status().unwrap().success());
+    }
     for refused in [gate.look(&of_ann).await, gate.say(&of_ann, "approve", "").await] {
         assert!(refused.status == 403 && !refused.body.contains("sha256:3"), "{} {}", refused.status, refused.body);
     }

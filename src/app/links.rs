@@ -8,7 +8,7 @@ use super::{App, Decide, Decided, OpenQuestion};
 use crate::graph::{Answer, Claim, Failure, claim};
 use crate::release::{Person, Role, Verdict, units};
 pub use crate::store::LinkRow;
-use crate::store::{LinkUse, NewLink};
+use crate::store::{LinkBounds, LinkUse, NewLink};
 
 /// What every link's text begins with, so that people and scanners of repositories know one.
 const PREFIX: &str = "tgl_";
@@ -30,6 +30,8 @@ pub struct LinkWanted {
     pub ttl_ms: u64,
     /// Who makes it.
     pub by: String,
+    /// Who makes it for themselves, with what they have shown: it can do no more than that, whatever other keys of theirs can.
+    pub within: Option<Person>,
 }
 
 /// A link with what it is about, as that is now.
@@ -67,7 +69,7 @@ impl App {
             return Err(Failure::new("not_an_approval", format!("question {} asks for something else", asked.id))
                 .hint("links decide releases; an answer to a workflow's question needs a key"));
         }
-        let LinkWanted { holder, ttl_ms, by } = wanted;
+        let LinkWanted { holder, ttl_ms, by, within } = wanted;
         let at = Utc::now();
         // What is over is told before what is wrong.
         let nothing = Answer { value: serde_json::Value::Null, by: by.clone(), via: VIA.to_owned(), at };
@@ -80,7 +82,12 @@ impl App {
         if !(1..=LONGEST_TTL_MS).contains(&ttl_ms) {
             return Err(invalid(format!("it would count for {}; at most 30d", units::duration_text(ttl_ms))));
         }
-        if !self.keyed_person(&holder).await?.is_some_and(|person| decides(&person)) {
+        let within = within.map(|shown| LinkBounds {
+            roles: shown.roles.iter().map(|role| role.word().to_owned()).collect(),
+            groups: shown.groups.into_iter().collect(),
+        });
+        let person = self.keyed_person(&holder).await?.map(|person| held_to(person, within.as_ref()));
+        if !person.is_some_and(|person| decides(&person)) {
             let why =
                 format!("{holder:?} holds no key that counts and may decide: a link decides by its person's keys");
             return Err(invalid(why));
@@ -93,6 +100,7 @@ impl App {
             question: asked.id.clone(),
             shown: asked.digest.clone(),
             holder,
+            within,
             digest: digest(&secret),
             created_at: at,
             created_by: by,
@@ -104,6 +112,7 @@ impl App {
             question: row.question.clone(),
             shown: row.shown.clone(),
             holder: row.holder.clone(),
+            within: row.within.clone(),
             digest: row.digest.clone(),
             expires_at,
             at,
@@ -132,8 +141,8 @@ impl App {
             return Err(Failure::new("link_over", format!("this link counted until {ended}"))
                 .hint("log in and decide there, or ask for another link"));
         }
-        let person = self.keyed_person(&link.holder).await?.filter(decides);
-        let person = person.ok_or_else(|| {
+        let person = self.keyed_person(&link.holder).await?.map(|person| held_to(person, link.within.as_ref()));
+        let person = person.filter(decides).ok_or_else(|| {
             Failure::new("link_powerless", format!("{} may not decide any more, and so may not this link", link.holder))
                 .because("a link decides by its person's keys, and none of them counts for this now")
                 .hint("let somebody decide who may")
@@ -190,6 +199,15 @@ fn decides(person: &Person) -> bool {
     [Role::Approver, Role::Admin].iter().any(|role| person.roles.contains(role))
 }
 
+/// The person with no more than the bounds allow.
+fn held_to(mut person: Person, within: Option<&LinkBounds>) -> Person {
+    if let Some(LinkBounds { roles, groups }) = within {
+        person.roles.retain(|role| roles.iter().any(|word| word == role.word()));
+        person.groups.retain(|group| groups.contains(group));
+    }
+    person
+}
+
 fn used(link: &LinkRow) -> Option<Failure> {
     let (at, verdict) = link.used.as_ref()?;
     let word = if verdict == "approve" { "yes" } else { "no" };
@@ -203,6 +221,16 @@ fn used(link: &LinkRow) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_can_do_no_more_than_who_made_it() {
+        let mut person = Person::local("ann");
+        person.groups = ["leads".to_owned(), "night".to_owned()].into();
+        let bounds = LinkBounds { roles: vec!["approver".into()], groups: vec!["night".into(), "other".into()] };
+        let held = held_to(person.clone(), Some(&bounds));
+        assert_eq!((held.roles, held.groups), ([Role::Approver].into(), ["night".to_owned()].into()));
+        assert_eq!(held_to(person.clone(), None), person);
+    }
 
     #[test]
     fn a_link_is_under_where_people_reach_the_server() {

@@ -52,7 +52,7 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
 pub async fn link(app: App, args: LinkArgs, out: &Out) -> Result<Exit, Failed> {
     let LinkArgs { id, holder, ttl } = args;
     let question = app.find_question(&id).await.map_err(plain)?;
-    let wanted = LinkWanted { holder, ttl_ms: ttl.unwrap_or(LINK_TTL_MS), by: prompt::user() };
+    let wanted = LinkWanted { holder, ttl_ms: ttl.unwrap_or(LINK_TTL_MS), by: prompt::user(), within: None };
     let (made, token) = app.make_link(&question, wanted).await.map_err(plain)?;
     let listens_at = app.home().server_url();
     let url = link_url(&app.base_url(listens_at.as_deref().unwrap_or(USUAL_SERVER)), &token);

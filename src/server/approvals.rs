@@ -113,14 +113,16 @@ pub(super) async fn link(
     let fields = object(body).await?;
     let holder = fields.text("for")?.unwrap_or(caller.name()).to_owned();
     let question = known(&server, &id).await?;
+    let for_others = authorise(&caller, Action::Hand, &Subject::Thread(question.interrupt.thread.to_string()));
     if holder != caller.name() {
-        authorise(&caller, Action::Hand, &Subject::Thread(question.interrupt.thread.to_string()))?;
+        for_others.clone()?;
     }
+    let within = for_others.is_err().then(|| caller.person().clone());
     let ttl_ms = match fields.text("ttl")? {
         Some(text) => units::parse_duration_ms(text).map_err(|e| ApiError::invalid(format!("`ttl`: {e}")))?,
         None => LINK_TTL_MS,
     };
-    let wanted = LinkWanted { holder, ttl_ms, by: caller.name().to_owned() };
+    let wanted = LinkWanted { holder, ttl_ms, by: caller.name().to_owned(), within };
     let (made, token) = server.app.make_link(&question, wanted).await?;
     let told = json!({
         "id": made.id, "question": made.question, "for": made.holder, "expires_at": made.expires_at,

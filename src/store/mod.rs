@@ -43,7 +43,7 @@ pub use floor::Floor;
 pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
 pub use people::{
-    AuditedRow, HookRow, KeyRow, LinkRow, LinkUse, NewKey, NewLink, NewRunWebhook, NewVote, RunWebhookDue,
+    AuditedRow, HookRow, KeyRow, LinkBounds, LinkRow, LinkUse, NewKey, NewLink, NewRunWebhook, NewVote, RunWebhookDue,
     RunWebhookRow, Settle, Voted,
 };
 pub use prune::{Prune, Pruned, RETENTION};

@@ -118,7 +118,7 @@ impl Teller {
             let question = OpenQuestion::from(asked);
             for holder in &self.hook.links_for {
                 let by = format!("webhook {}", self.hook.name);
-                let wanted = LinkWanted { holder: holder.clone(), ttl_ms: LINK_TTL_MS, by };
+                let wanted = LinkWanted { holder: holder.clone(), ttl_ms: LINK_TTL_MS, by, within: None };
                 match self.app.make_link(&question, wanted).await {
                     Ok((_, token)) => drop(links.insert(holder.clone(), link_url(&self.base, &token))),
                     Err(failure) => {

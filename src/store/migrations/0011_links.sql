@@ -5,6 +5,7 @@ CREATE TABLE links (
   question   TEXT    NOT NULL REFERENCES interrupts (id) ON DELETE CASCADE,
   shown      TEXT    NOT NULL,            -- digest of what was asked when it was made: it decides nothing else
   holder     TEXT    NOT NULL,            -- as whom it decides
+  within     TEXT,                        -- JSON: the roles and groups that it is held to; NULL: all that its holder has
   digest     TEXT    NOT NULL,            -- SHA-256 of its secret; the secret is nowhere
   created_at INTEGER NOT NULL,
   created_by TEXT    NOT NULL,

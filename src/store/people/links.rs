@@ -2,14 +2,24 @@
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::graph::InterruptId;
 use crate::store::audit;
-use crate::store::fault::{Done, nanos, time};
+use crate::store::fault::{Done, decode_opt, encode, nanos, time};
 
 /// Most links of one question that can still be used: a hundred people could be asked, and nobody fills the table.
 const MOST_OPEN: i64 = 100;
+
+/// What its maker could do who made a link for themselves: it can do no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkBounds {
+    /// Words of roles.
+    pub roles: Vec<String>,
+    /// Names of groups.
+    pub groups: Vec<String>,
+}
 
 /// A link to be made. Its secret stays with whoever it is for.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +32,8 @@ pub struct NewLink {
     pub shown: String,
     /// As whom it decides.
     pub holder: String,
+    /// What it is held to; `None`: to all that its holder has.
+    pub within: Option<LinkBounds>,
     /// SHA-256 of its secret, hex.
     pub digest: String,
     /// When it ends by itself.
@@ -43,6 +55,8 @@ pub struct LinkRow {
     pub shown: String,
     /// As whom it decides.
     pub holder: String,
+    /// What it is held to; `None`: to all that its holder has.
+    pub within: Option<LinkBounds>,
     /// SHA-256 of its secret, hex.
     pub digest: String,
     /// When it was made.
@@ -74,13 +88,14 @@ pub(super) fn add(conn: &Connection, new: &NewLink) -> Done<bool> {
     if open >= MOST_OPEN {
         return Ok(false);
     }
-    let NewLink { id, question, shown, holder, digest, expires_at, at, by } = new;
+    let NewLink { id, question, shown, holder, within, digest, expires_at, at, by } = new;
     let mut insert = conn.prepare_cached(
-        "INSERT INTO links (id, question, shown, holder, digest, created_at, created_by, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO links (id, question, shown, holder, digest, created_at, created_by, expires_at, within)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     let (made, ends) = (nanos(*at)?, nanos(*expires_at)?);
-    insert.execute(params![id, question.as_str(), shown, holder, digest, made, by, ends])?;
+    let within = within.as_ref().map(encode).transpose()?;
+    insert.execute(params![id, question.as_str(), shown, holder, digest, made, by, ends, within])?;
     let event = json!({
         "type": "link_made", "id": id, "question": question.as_str(), "digest": shown, "for": holder, "by": by,
         "expires_at": expires_at,
@@ -89,27 +104,30 @@ pub(super) fn add(conn: &Connection, new: &NewLink) -> Done<bool> {
     Ok(true)
 }
 
-fn link(row: &Row<'_>) -> rusqlite::Result<LinkRow> {
+fn link(row: &Row<'_>) -> rusqlite::Result<(LinkRow, Option<String>)> {
     let (used_at, verdict): (Option<i64>, Option<String>) = (row.get(8)?, row.get(9)?);
-    Ok(LinkRow {
+    let link = LinkRow {
         id: row.get(0)?,
         question: row.get::<_, String>(1)?.as_str().into(),
         shown: row.get(2)?,
         holder: row.get(3)?,
+        within: None,
         digest: row.get(4)?,
         created_at: time(row.get(5)?),
         created_by: row.get(6)?,
         expires_at: time(row.get(7)?),
         used: used_at.map(|at| (time(at), verdict.unwrap_or_default())),
-    })
+    };
+    Ok((link, row.get(10)?))
 }
 
 pub(super) fn one(conn: &Connection, id: &str) -> Done<Option<LinkRow>> {
     let mut select = conn.prepare_cached(
-        "SELECT id, question, shown, holder, digest, created_at, created_by, expires_at, used_at, verdict
+        "SELECT id, question, shown, holder, digest, created_at, created_by, expires_at, used_at, verdict, within
          FROM links WHERE id = ?1",
     )?;
-    Ok(select.query_row([id], link).optional()?)
+    let Some((link, within)) = select.query_row([id], link).optional()? else { return Ok(None) };
+    Ok(Some(LinkRow { within: decode_opt(within, "a link's bounds")?, ..link }))
 }
 
 /// Marks a link as used. False: it had been before, and nothing may be recorded with it.

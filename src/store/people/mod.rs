@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub use hooks::{AuditedRow, HookRow};
 pub use keys::{KeyRow, NewKey};
-pub use links::{LinkRow, LinkUse, NewLink};
+pub use links::{LinkBounds, LinkRow, LinkUse, NewLink};
 pub use run_webhooks::{NewRunWebhook, RunWebhookDue, RunWebhookRow};
 pub use votes::{NewVote, Settle, Voted};
 
