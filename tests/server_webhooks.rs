@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hook_support::Receiver;
-use release_support::Home;
+use release_support::{Home, web};
 use serde_json::{Value, json};
 
 fn serve(home: &Home) -> Child {
@@ -99,4 +99,46 @@ fn a_release_is_told_of_once_in_order_and_signed() {
     assert!(!home.logs().contains(secret) && !ann["key"].as_str().unwrap().contains(secret));
     // The address is a secret; it is in no log and no record.
     assert!(!home.logs().contains("/chat"), "{}", home.logs());
+}
+
+#[test]
+fn a_release_goes_on_by_the_link_of_a_message() {
+    let home = Home::new();
+    let receiver = Receiver::start();
+    fs::write(home.beside("chat"), format!("{}/chat", receiver.url)).unwrap();
+    let settings = json!({
+        "policy": {"gates": [{"name": "a look"}]},
+        "webhooks": [{"name": "chat", "url_from": {"env": "CHAT_HOOK"}, "format": "slack", "links_for": ["ann"],
+                      "events": ["approval.requested", "approval.decided", "release.succeeded"]}],
+    });
+    fs::write(home.path().join("config.yaml"), settings.to_string()).unwrap();
+    home.json(&["keys", "create", "ann", "--role", "approver"]);
+    let server = serve(&home);
+    let waiting = home.run(&["deploy", home.hello("one").arg()]);
+    assert_eq!(waiting.code, Some(3), "{waiting:?}");
+    let text = |told: &hook_support::Told| told.json()["blocks"][0]["text"]["text"].as_str().unwrap().to_owned();
+    home.until("it is asked for", || (receiver.told("/chat").len() == 1).then_some(()));
+    let asked = text(&receiver.told("/chat")[0]);
+    let (link, _) = asked.split_once("|Decide as ann>").unwrap_or_else(|| panic!("{asked}"));
+    let link = link.rsplit('<').next().unwrap();
+    for _ in 0..2 {
+        let (status, page) = web::get(link).unwrap();
+        assert!(status == 200 && page.contains("Release hello ") && page.contains("sha256:"), "{status} {page}");
+    }
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
+    let said = web::block_on(async {
+        let form = client.post(link).header("content-type", "application/x-www-form-urlencoded");
+        form.body("verdict=approve&reason=looks+well").send().await.unwrap().status()
+    });
+    assert_eq!(said, 303);
+    home.until("it is told of its end", || (receiver.told("/chat").len() == 3).then_some(()));
+    let told: Vec<String> = receiver.told("/chat").iter().map(text).collect();
+    assert!(told[1].contains("is decided by ann: approve") && told[2].contains("is complete"), "{told:?}");
+    let release = &home.history("hello")[0];
+    assert_eq!((&release["status"], &release["live"]), (&json!("COMPLETED"), &json!(true)), "{release}");
+    home.ok(&["audit", "verify"]);
+    let record = home.json(&["run", "export", release["deployment_id"].as_str().unwrap()]);
+    let votes = &record["interrupts"][0]["answer"]["value"]["votes"];
+    assert_eq!((&votes[0]["by"], &votes[0]["via"]), (&json!("ann"), &json!("link")), "{votes}");
+    end(server);
 }
