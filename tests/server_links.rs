@@ -287,6 +287,18 @@ async fn a_link_may_what_its_person_may() {
     assert!(over.status == 410 && !over.body.contains("sha256:3"), "{} {}", over.status, over.body);
     assert_eq!(gate.say(&short, "approve", "").await.status, 410);
 
+    // What was sent to the wrong place is taken back, by its person or an admin.
+    let wrong = gate.link(&id, "eve", "1h");
+    let path = format!("/approvals/{id}/links/{}", wrong["id"].as_str().unwrap());
+    assert_eq!(gate.api(&ann, "DELETE", &path, json!({})).await.status, 403);
+    assert_eq!(gate.api(&gate.root, "DELETE", &path.replace(&id, "another"), json!({})).await.status, 404);
+    assert_eq!(gate.api(&gate.root, "DELETE", &path, json!({})).await.status, 204);
+    assert_eq!(gate.say(wrong["url"].as_str().unwrap(), "reject", "mine").await.status, 410);
+    let another = gate.url(&id, "ann");
+    assert!(tidegate(gate.home()).args(["approvals", "unlink", &another]).status().unwrap().success());
+    assert_eq!(gate.look(&another).await.status, 410);
+    assert!(gate.audit().iter().any(|row| row["type"] == "link_revoked" && row["by"] == "root"));
+
     // Other evidence than what was asked when it was made: it is shown, and not decided.
     let now = rusqlite::Connection::open(gate.home().join("tidegate.db")).unwrap();
     now.busy_timeout(std::time::Duration::from_secs(10)).unwrap();

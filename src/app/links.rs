@@ -151,6 +151,26 @@ impl App {
         Ok(Linked { link, question: asked.into(), person })
     }
 
+    /// A link by its id, its text or its whole address, whatever became of it.
+    ///
+    /// # Errors
+    /// `link_unknown`.
+    pub async fn find_link(&self, meant: &str) -> Result<LinkRow, Failure> {
+        let text = meant.rsplit('/').next().unwrap_or(meant);
+        let id = parts(PREFIX, text).map_or(text, |(id, _)| id);
+        let found = self.sqlite.link(id).await.map_err(|e| e.failure())?;
+        found.ok_or_else(|| {
+            Failure::new("link_unknown", "there is no such link")
+                .hint("the audit names each (`link_made`): `tidegate audit export`")
+        })
+    }
+
+    /// Lets a link count no more; one that was used, or has ended, stays as it is.
+    pub async fn revoke_link(&self, link: &LinkRow, by: &str) -> Result<LinkRow, Failure> {
+        let ended = self.sqlite.revoke_link(&link.id, by, Utc::now()).await.map_err(|e| e.failure())?;
+        Ok(ended.unwrap_or_else(|| link.clone()))
+    }
+
     /// Decides with a link as its person: everything that holds for them holds here. It is used up by the word that it carries. It overrides no
     /// freeze: for that one shows one's key.
     ///

@@ -7,8 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::audit::AuditCommand;
 use super::keys::KeysCommand;
+use super::links::ApprovalsCommand;
 use super::run_args::RunCommand;
-use crate::release::{CanarySteps, Strategy, units};
+use crate::release::{CanarySteps, Strategy};
 
 /// Releases machine-learning models: planned, validated, approved, watched, reversible.
 #[derive(Debug, Parser)]
@@ -336,27 +337,6 @@ pub struct RollbackArgs {
     /// Why; recorded
     #[arg(long)]
     pub reason: Option<String>,
-}
-
-/// What to do about open questions.
-#[derive(Debug, Subcommand)]
-pub enum ApprovalsCommand {
-    /// Make a link with which one person decides one release, once, without a login; it is shown this once
-    #[command(after_help = "Example:\n  tidegate approvals link iris --for ann --ttl 4h")]
-    Link(LinkArgs),
-}
-
-/// Which question, and as whom.
-#[derive(Debug, Args)]
-pub struct LinkArgs {
-    /// The question's id, its thread's, or the model
-    pub id: String,
-    /// As whom it decides: a holder of a key that may decide
-    #[arg(long = "for", value_name = "HOLDER")]
-    pub holder: String,
-    /// How long it counts, e.g. 4h; at most 30d, and no longer than the question stands [default: 24h]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration_ms)]
-    pub ttl: Option<u64>,
 }
 
 /// Which question.

@@ -1,21 +1,18 @@
-//! `approvals`, `approve`, `reject`: deciding from another terminal, or letting somebody decide by a link.
+//! `approvals`, `approve`, `reject`: deciding from another terminal.
 
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::args::{ApproveArgs, LinkArgs, RejectArgs};
+use super::args::{ApproveArgs, RejectArgs};
 use super::drive::{Answers, Drove, drive};
 use super::out::Out;
 use super::progress::Live;
 use super::show::{ago, table};
 use super::{Exit, Failed, deploy, plain, prompt};
-use crate::app::{App, Decide, LINK_TTL_MS, LinkWanted, link_url, missing_words};
+use crate::app::{App, Decide, missing_words};
 use crate::graph::{Advance, ThreadStatus};
 use crate::release::{Person, Verdict};
-
-/// Where the server listens where nobody says otherwise, and none has run yet.
-const USUAL_SERVER: &str = "http://127.0.0.1:7310";
 
 /// The open questions.
 pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
@@ -45,28 +42,6 @@ pub async fn list(app: App, out: &Out) -> Result<Exit, Failed> {
         }
         lines.to_string()
     })?;
-    Ok(Exit::Done)
-}
-
-/// A link for somebody. Whoever has the home may make one for anybody, as they may make keys.
-pub async fn link(app: App, args: LinkArgs, out: &Out) -> Result<Exit, Failed> {
-    let LinkArgs { id, holder, ttl } = args;
-    let question = app.find_question(&id).await.map_err(plain)?;
-    let wanted = LinkWanted { holder, ttl_ms: ttl.unwrap_or(LINK_TTL_MS), by: prompt::user(), within: None };
-    let (made, token) = app.make_link(&question, wanted).await.map_err(plain)?;
-    let listens_at = app.home().server_url();
-    let url = link_url(&app.base_url(listens_at.as_deref().unwrap_or(USUAL_SERVER)), &token);
-    let digest = question.approval.as_ref().map(|about| &about.digest);
-    let told = json!({
-        "id": made.id, "question": made.question, "for": made.holder, "expires_at": made.expires_at, "digest": digest,
-        "url": url,
-    });
-    out.data(&told, || url.clone())?;
-    out.note(&format!(
-        "it is shown this once, counts once, as {}, until {}; whoever has it decides in that name",
-        made.holder,
-        made.expires_at.format("%Y-%m-%d %H:%M UTC")
-    ));
     Ok(Exit::Done)
 }
 

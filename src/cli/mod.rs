@@ -14,6 +14,7 @@ mod hosts;
 mod json;
 mod judge;
 mod keys;
+mod links;
 mod mcp;
 mod out;
 mod path;
@@ -42,7 +43,6 @@ pub use exit::Exit;
 
 use crate::app::{App, Home, flush_traces};
 use crate::graph::Failure;
-use args::ApprovalsCommand;
 use out::Out;
 
 /// How long a command that has ended waits for its traces to be sent.
@@ -107,9 +107,7 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Resume(args) => canary::resume(open().await?, args, out).await,
         Command::Abort(args) => canary::abort(open().await?, args, out).await,
         Command::Approvals { command: None } => decide::list(open().await?, out).await,
-        Command::Approvals { command: Some(ApprovalsCommand::Link(args)) } => {
-            decide::link(open().await?, args, out).await
-        }
+        Command::Approvals { command: Some(command) } => links::run(open().await?, command, out).await,
         Command::Approve(args) => decide::approve(open().await?, args, out).await,
         Command::Reject(args) => decide::reject(open().await?, args, out).await,
         Command::Runs => runs::list(open().await?, out).await,

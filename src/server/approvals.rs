@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authorise::{Action, Caller, Subject, authorise};
@@ -101,6 +102,23 @@ pub(super) async fn goes_on(server: &Server, decided: &Decided) -> Result<(), Fa
     server.bell.ring(&decided.thread);
     server.executor.kick(&decided.thread);
     Ok(())
+}
+
+/// Lets a link count no more: its person may, and an admin.
+pub(super) async fn unlink(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path((question, link)): Path<(String, String)>,
+) -> Answer<Response> {
+    let found = server.app.find_link(&link).await?;
+    if found.question.as_str() != question {
+        return Err(ApiError::not_found(format!("question {question} has no such link")));
+    }
+    if found.holder != caller.name() {
+        authorise(&caller, Action::Hand, &Subject::Server)?;
+    }
+    server.app.revoke_link(&found, caller.name()).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Makes a link that decides this question once, as one person: an approver for themselves, an admin for anybody.

@@ -195,6 +195,12 @@ fn approvals(table: Table) -> Table {
             ("Makes a link that decides once, as one person", "LinkWanted", "Link"),
             of::link,
         )
+        .on(
+            ("delete", "/approvals/{question}/links/{link}"),
+            Action::Decide,
+            ("Lets a link count no more", "", "none"),
+            of::unlink,
+        )
 }
 
 fn releases(table: Table) -> Table {

@@ -130,6 +130,15 @@ pub(super) fn one(conn: &Connection, id: &str) -> Done<Option<LinkRow>> {
     Ok(Some(LinkRow { within: decode_opt(within, "a link's bounds")?, ..link }))
 }
 
+/// Ends a link that nobody has used yet. `None`: there is none of that id.
+pub(super) fn revoke(conn: &Connection, id: &str, by: &str, at: DateTime<Utc>) -> Done<Option<LinkRow>> {
+    let sql = "UPDATE links SET expires_at = ?2 WHERE id = ?1 AND used_at IS NULL AND expires_at > ?2";
+    if conn.prepare_cached(sql)?.execute(params![id, nanos(at)?])? > 0 {
+        audit::add_of_home(conn, at, &json!({"type": "link_revoked", "id": id, "by": by}))?;
+    }
+    one(conn, id)
+}
+
 /// Marks a link as used. False: it had been before, and nothing may be recorded with it.
 pub(super) fn spend(conn: &Connection, spent: &LinkUse) -> Done<bool> {
     let LinkUse { id, verdict, at } = spent;

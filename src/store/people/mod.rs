@@ -76,6 +76,12 @@ impl SqliteStore {
         self.readers.read(move |conn| links::one(conn, &id)).await
     }
 
+    /// Ends a link that nobody has used yet; `None`: there is none of that id.
+    pub async fn revoke_link(&self, id: &str, by: &str, at: DateTime<Utc>) -> Result<Option<LinkRow>, StoreError> {
+        let (id, by) = (id.to_owned(), by.to_owned());
+        self.writer.run(move |tx| links::revoke(tx.conn, &id, &by, at)).await
+    }
+
     /// How far a webhook was told; one that nobody has heard of is told from now on.
     pub async fn hook(&self, name: &str, at: DateTime<Utc>) -> Result<HookRow, StoreError> {
         let wanted = name.to_owned();
