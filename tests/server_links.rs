@@ -119,7 +119,7 @@ impl Gate {
     }
 
     fn audit(&self) -> Vec<Value> {
-        assert!(tidegate(self.home()).args(["audit", "verify"]).status().unwrap().success());
+        assert!(tidegate(self.home()).args(["audit", "verify"]).output().unwrap().status.success());
         let export = tidegate(self.home()).args(["audit", "export"]).output().unwrap();
         let export: Value = serde_json::from_slice(&export.stdout).unwrap();
         export["rows"].as_array().unwrap().iter().map(|row| row["event"].clone()).collect()
@@ -256,7 +256,7 @@ async fn a_link_may_what_its_person_may() {
     });
     let (_, of_leads) = gate.asks("agent", terms).await;
     let more = ["--json", "keys", "create", "ann", "--role", "approver", "--group", "leads"];
-    assert!(tidegate(gate.home()).args(more).status().unwrap().success());
+    assert!(tidegate(gate.home()).args(more).output().unwrap().status.success());
     let less = gate.api(&ann, "POST", &format!("/approvals/{of_leads}/links"), json!({})).await.json();
     let refused = gate.say(less["url"].as_str().unwrap(), "approve", "").await;
     assert!(refused.status == 403 && refused.body.contains("does not name ann"), "{} {}", refused.status, refused.body);
@@ -295,7 +295,7 @@ async fn a_link_may_what_its_person_may() {
     assert_eq!(gate.api(&gate.root, "DELETE", &path, json!({})).await.status, 204);
     assert_eq!(gate.say(wrong["url"].as_str().unwrap(), "reject", "mine").await.status, 410);
     let another = gate.url(&id, "ann");
-    assert!(tidegate(gate.home()).args(["approvals", "unlink", &another]).status().unwrap().success());
+    assert!(tidegate(gate.home()).args(["approvals", "unlink", &another]).output().unwrap().status.success());
     assert_eq!(gate.look(&another).await.status, 410);
     assert!(gate.audit().iter().any(|row| row["type"] == "link_revoked" && row["by"] == "root"));
 
@@ -317,7 +317,7 @@ async fn a_link_may_what_its_person_may() {
 
     // A key that is revoked takes its person's links with it.
     for id in [&ann_id, &second] {
-        assert!(tidegate(gate.home()).args(["keys", "revoke", id]).status().unwrap().success());
+        assert!(tidegate(gate.home()).args(["keys", "revoke", id]).output().unwrap().status.success());
     }
     for refused in [gate.look(&of_ann).await, gate.say(&of_ann, "approve", "").await] {
         assert!(refused.status == 403 && !refused.body.contains("sha256:3"), "{} {}", refused.status, refused.body);

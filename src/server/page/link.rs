@@ -20,7 +20,7 @@ use super::{Shown, evidence, html};
 use crate::app::{LINK_PATH, Linked, missing_words};
 use crate::release::Verdict;
 use crate::server::authorise::{Action, Caller, Subject, authorise};
-use crate::server::identity::Peer;
+use crate::server::identity::{Peer, too_many};
 use crate::server::{Server, approvals};
 
 #[derive(Template)]
@@ -63,6 +63,10 @@ async fn linked(server: &Server, from: &Address, token: &str) -> Result<Linked, 
         }
         Err(failure) => return Err(failure.into()),
     };
+    if let Some(buckets) = &server.buckets {
+        // As all that this person asks for.
+        buckets.take(&linked.person.name).map_err(|wait| too_many("you ask too often", wait))?;
+    }
     let subject = Subject::Thread(linked.question.interrupt.thread.to_string());
     authorise(&Caller::of(linked.person.clone()), Action::Decide, &subject)?;
     Ok(linked)
