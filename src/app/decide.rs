@@ -9,7 +9,7 @@ use super::runs::{APPROVED_BY, to_value};
 use super::{App, OpenQuestion};
 use crate::graph::{Failure, InterruptId, ThreadId};
 use crate::release::{Casting, Decision, Format, Person, Policy, Quorum, Standing, Terms, Verdict, Vote};
-use crate::store::{NewVote, Settle};
+use crate::store::{LinkUse, NewVote, Settle};
 
 /// A decision on a question.
 #[derive(Debug, Clone)]
@@ -75,6 +75,16 @@ impl App {
     /// `own_request`, `not_an_approver`, `frozen`, `decision_unexplained`: who may not, or not so; `decision_outdated`: something else was
     /// shown; `already_decided`, `expired`, `withdrawn`.
     pub async fn decide(&self, question: &OpenQuestion, decide: Decide) -> Result<Decided, Failure> {
+        self.decide_with(question, decide, None).await
+    }
+
+    /// The same, with a link that is used up by it.
+    pub(super) async fn decide_with(
+        &self,
+        question: &OpenQuestion,
+        decide: Decide,
+        link: Option<&str>,
+    ) -> Result<Decided, Failure> {
         let asked = &question.interrupt;
         let Some(approval) = &question.approval else {
             return Err(Failure::new("not_an_approval", format!("question {} asks for something else", asked.id))
@@ -98,14 +108,21 @@ impl App {
         let vote = self.vote_of(question, terms.as_ref(), &decide, at)?;
         let thread = self.thread(&asked.thread).await?;
         let attended_by = self.other_attendant(&thread).map(ToString::to_string);
+        let link = match link {
+            Some(id) => Some(LinkUse { id: id.to_owned(), verdict: verdict_word(decide.verdict)?, at }),
+            None => None,
+        };
         let missing = if let Some(terms) = terms {
-            self.voted(question, vote, terms, decision).await?
+            self.voted(question, vote, (terms, link), decision).await?
         } else {
             if vote.overrides.is_some() {
                 decision.votes = vec![vote];
                 claims = self.admitted(claim(&decision)?, &decision.by, &decide.via).await?;
             }
-            self.answer_all(claims).await?;
+            match link {
+                Some(link) => self.answered_by(link, claims).await?,
+                None => self.answer_all(claims).await?,
+            }
             Vec::new()
         };
         if missing.is_empty() && attended_by.is_none() && !self.is_advanced(&thread) {
@@ -144,7 +161,7 @@ impl App {
         &self,
         question: &OpenQuestion,
         vote: Vote,
-        terms: Terms,
+        (terms, link): (Terms, Option<LinkUse>),
         decision: Decision,
     ) -> Result<Vec<Quorum>, Failure> {
         let asked = &question.interrupt;
@@ -153,9 +170,10 @@ impl App {
             digest: asked.digest.clone(),
             voter: vote.by.clone(),
             via: vote.via.clone(),
-            verdict: to_value(&vote.verdict)?.as_str().unwrap_or_default().to_owned(),
+            verdict: verdict_word(vote.verdict)?,
             at: vote.at,
             body: to_value(&vote)?,
+            link: link.clone(),
         };
         let rule = terms.clone();
         let settle: Arc<Settle> = Arc::new(move |said: &[Value]| {
@@ -168,6 +186,7 @@ impl App {
             serde_json::to_value(Decision { verdict, votes, ..decision.clone() }).ok()
         });
         let voted = self.sqlite.vote(new, settle).await.map_err(|e| e.failure())?;
+        let Some(voted) = voted else { return Err(self.used_before(link).await) };
         if voted.settled {
             return Ok(Vec::new());
         }
@@ -205,6 +224,11 @@ impl App {
             decided => decided.map(|decided| decided.missing.is_empty()),
         }
     }
+}
+
+/// `approve` or `reject`.
+fn verdict_word(verdict: Verdict) -> Result<String, Failure> {
+    Ok(to_value(&verdict)?.as_str().unwrap_or_default().to_owned())
 }
 
 /// A word that this binary cannot read is none.

@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::Mode;
 
+use super::text_file::read_text;
 use crate::graph::Failure;
 
 /// What Tidegate makes in a home.
@@ -34,6 +36,8 @@ const OURS: [&str; 20] = [
 ];
 /// What people put there for Tidegate.
 const PERSONS: [&str; 2] = ["config.yaml", "workflows"];
+/// Longer ones are no address.
+const MAX_URL_BYTES: u64 = 1_024;
 /// The rights of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
@@ -100,21 +104,44 @@ impl Home {
     }
 
     /// Held by the home's server for as long as it serves: two would take the same runs from their queues. A dead one holds it no more.
-    pub fn hold_for_server(&self) -> Result<std::fs::File, Failure> {
-        let path = self.dir.join("serve.lock");
+    pub fn hold_for_server(&self) -> Result<ServerHold, Failure> {
+        let path = self.serve_lock();
         let open =
             std::fs::File::options().create(true).append(true).open(&path).map_err(|e| unusable(&self.dir, &e))?;
         match open.try_lock() {
-            Ok(()) => Ok(open),
+            Ok(()) => Ok(ServerHold(open)),
             Err(_) => Err(Failure::new("server_running", format!("a server of {} runs already", self.dir.display()))
                 .because("two would take the same runs from their queues")
                 .hint("use that one, or end it first")),
         }
     }
 
+    /// Where the home's server listens, or listened when one ran last. `None`: none ever did.
+    pub fn server_url(&self) -> Option<String> {
+        let text = read_text(&self.serve_lock(), MAX_URL_BYTES).ok()?;
+        Some(text.trim().to_owned()).filter(|url| !url.is_empty())
+    }
+
+    fn serve_lock(&self) -> PathBuf {
+        self.dir.join("serve.lock")
+    }
+
     /// The detached runner's lock and log.
     pub fn runner(&self) -> (PathBuf, PathBuf) {
         (self.dir.join("runner.lock"), self.dir.join("runner.log"))
+    }
+}
+
+/// That this process is the home's server.
+pub struct ServerHold(std::fs::File);
+
+impl ServerHold {
+    /// Says where it is reached, for those who make links to it. Nobody else needs it, so a disk that is full stops nothing.
+    pub fn serves_at(&self, url: &str) {
+        let said = self.0.set_len(0).and_then(|()| (&self.0).write_all(url.as_bytes()));
+        if let Err(error) = said {
+            tracing::warn!(%error, "nobody can read where the server is");
+        }
     }
 }
 

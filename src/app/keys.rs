@@ -15,8 +15,8 @@ const PREFIX: &str = "tgk_";
 /// Longest name of a holder or a group, in characters.
 const LONGEST_NAME: usize = 64;
 /// Random bytes of an id, which only has to be told from others, and of a secret, which nobody may guess.
-const ID_BYTES: usize = 6;
-const SECRET_BYTES: usize = 32;
+pub(super) const ID_BYTES: usize = 6;
+pub(super) const SECRET_BYTES: usize = 32;
 
 /// For whom a key is made.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +78,7 @@ impl App {
     /// # Errors
     /// `key_unknown`.
     pub async fn revoke_key(&self, meant: &str, by: &str) -> Result<KeyRow, Failure> {
-        let id = parts(meant).map_or(meant, |(id, _)| id);
+        let id = parts(PREFIX, meant).map_or(meant, |(id, _)| id);
         let found = self.sqlite.revoke_key(id, by, Utc::now()).await.map_err(|e| e.failure())?;
         found.ok_or_else(|| {
             Failure::new("key_unknown", format!("there is no key {id}")).hint("`tidegate keys list` shows all of them")
@@ -92,9 +92,22 @@ impl App {
 
     /// Who shows this key. `None`: nobody's, or not any more.
     pub async fn holder_of(&self, shown: &str) -> Result<Option<Person>, Failure> {
-        let Some((id, secret)) = parts(shown) else { return Ok(None) };
+        let Some((id, secret)) = parts(PREFIX, shown) else { return Ok(None) };
         let row = self.sqlite.key(id).await.map_err(|e| e.failure())?;
         Ok(row.filter(|row| fits(row, secret) && counts(row, Utc::now())).map(|row| person(&row)))
+    }
+
+    /// Somebody by their name, with what all of their keys that count now let them do. `None`: they have none. Whom only an identity provider
+    /// knows has none: only the provider could say who they still are.
+    pub(super) async fn keyed_person(&self, name: &str) -> Result<Option<Person>, Failure> {
+        let now = Utc::now();
+        let all = self.keys().await?;
+        let of_theirs = all.iter().filter(|row| row.holder == name && counts(row, now)).map(person);
+        Ok(of_theirs.reduce(|mut all, one| {
+            all.roles.extend(one.roles);
+            all.groups.extend(one.groups);
+            all
+        }))
     }
 
     /// Who shows this key, or this token of the identity provider. `None`: nobody's, or not any more.
@@ -113,9 +126,9 @@ pub fn counts(row: &KeyRow, now: DateTime<Utc>) -> bool {
     row.revoked_at.is_none() && row.expires_at.is_none_or(|end| now < end)
 }
 
-/// Id and secret of a key's text.
-fn parts(text: &str) -> Option<(&str, &str)> {
-    text.trim().strip_prefix(PREFIX)?.split_once('_')
+/// Id and secret of a text that begins with `prefix`.
+pub(super) fn parts<'t>(prefix: &str, text: &'t str) -> Option<(&'t str, &'t str)> {
+    text.trim().strip_prefix(prefix)?.split_once('_')
 }
 
 /// Compares digests, so that the time it takes tells nothing of the secret.
@@ -133,7 +146,7 @@ fn person(row: &KeyRow) -> Person {
 }
 
 /// A secret has all the randomness that a digest can hold, so that a slow one would protect nothing.
-fn digest(secret: &str) -> String {
+pub(super) fn digest(secret: &str) -> String {
     hex(&Sha256::digest(secret))
 }
 
@@ -160,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_key_has_an_id_and_a_secret() {
-        assert_eq!(parts("tgk_abc_def\n"), Some(("abc", "def")));
-        assert!(parts("lsv2_abc").is_none() && parts("tgk_abc").is_none() && parts("").is_none());
+        assert_eq!(parts(PREFIX, "tgk_abc_def\n"), Some(("abc", "def")));
+        assert!(["lsv2_abc", "tgk_abc", ""].iter().all(|text| parts(PREFIX, text).is_none()));
         assert_ne!(random_hex::<32>().unwrap(), random_hex::<32>().unwrap());
         assert_eq!(random_hex::<6>().unwrap().len(), 12);
     }

@@ -11,6 +11,7 @@ mod graphs;
 mod home;
 mod keys;
 mod levels;
+mod links;
 mod manager;
 mod paths;
 mod releases;
@@ -37,14 +38,15 @@ pub use decide::{Decide, Decided, Said, is_refusal, missing_words};
 pub use home::Home;
 pub use keys::{KeyRow, KeyWanted, counts as key_counts};
 pub use levels::deploy;
+pub use links::{LINK_PATH, LINK_TTL_MS, LinkRow, LinkWanted, Linked, link_url};
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
 pub use releases::{ReleaseTold, RowServing, host_client};
 pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{
-    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
-    ServedStatus, ServedThread, SortKey, ThreadSearch,
+    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, NewRunWebhook, RunBody, RunStatus,
+    ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, ThreadSearch,
 };
 pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};
 pub use settings::Settings;
@@ -52,6 +54,6 @@ pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};
 pub use traces::flush_traces;
 pub use travel::HistoryFilter;
-pub use webhooks::{WebhookEvent, WebhookFormat, WebhookSettings, keep_telling};
+pub use webhooks::{RunWebhookSettings, WebhookEvent, WebhookFormat, WebhookSettings, keep_telling};
 pub use wiring::{App, host_failure};
 pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

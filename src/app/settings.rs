@@ -6,7 +6,8 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Home, Unreadable, WebhookSettings, host_failure, read_text};
+use super::webhooks::MOST_HOOKS;
+use super::{Home, RunWebhookSettings, Unreadable, WebhookSettings, host_failure, read_text};
 use crate::adapters::oidc::OidcSettings;
 use crate::graph::Failure;
 use crate::host::HostConfig;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub oidc: Option<OidcSettings>,
     /// Who is told of releases and approvals, by the server.
     pub webhooks: Vec<WebhookSettings>,
+    /// Where the ends of single runs may be told, by the server.
+    pub run_webhooks: RunWebhookSettings,
     /// Under which address people reach the server's pages, e.g. `https://tidegate.example.org`.
     pub public_url: Option<String>,
 }
@@ -60,7 +63,9 @@ impl Settings {
         };
         let hook = |hook: &WebhookSettings| hook.fault().map(|why| format!("webhook \"{}\": {why}", hook.name));
         let faults = self.policy.fault().into_iter().chain(conditions.filter_map(wrong));
-        faults.chain(self.webhooks.iter().filter_map(hook)).next()
+        let of_runs = self.run_webhooks.fault().map(|why| format!("run_webhooks: {why}"));
+        let many = (self.webhooks.len() > MOST_HOOKS).then(|| format!("there are more than {MOST_HOOKS} webhooks"));
+        faults.chain(self.webhooks.iter().filter_map(hook)).chain(of_runs).chain(many).next()
     }
 
     /// Which host daemon the home has. `public_addr`, where one is given, wins over the file's.

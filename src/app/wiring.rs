@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::crash::with_crash_points;
 use super::graphs::Graphs;
 use super::text_file::read_text;
-use super::{Home, Settings, WebhookSettings, workflows};
+use super::{Home, RunWebhookSettings, Settings, WebhookSettings, workflows};
 use crate::adapters::bentoml::BentomlPackager;
 use crate::adapters::command::LocalCommands;
 use crate::adapters::http::{HttpCalls, HttpServices};
@@ -58,6 +58,7 @@ pub struct App {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) oidc: Option<OidcProvider>,
     pub(super) webhooks: Vec<WebhookSettings>,
+    pub(super) run_webhooks: RunWebhookSettings,
     pub(super) public_url: Option<String>,
 }
 
@@ -104,6 +105,7 @@ impl App {
             clock: Arc::new(MachineClock),
             oidc,
             webhooks: settings.webhooks,
+            run_webhooks: settings.run_webhooks,
             public_url: settings.public_url,
         })
     }
@@ -153,6 +155,11 @@ impl App {
     /// Whose tokens count beside keys, if anybody's.
     pub fn identity_provider(&self) -> Option<&OidcProvider> {
         self.oidc.as_ref()
+    }
+
+    /// Under which address people reach the server's pages: what the settings say, else where it listens.
+    pub fn base_url(&self, listens_at: &str) -> String {
+        self.public_url.as_deref().unwrap_or(listens_at).trim_end_matches('/').to_owned()
     }
 
     /// The engine over this home.

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::audit::AuditCommand;
 use super::keys::KeysCommand;
+use super::links::ApprovalsCommand;
 use super::run_args::RunCommand;
 use crate::release::{CanarySteps, Strategy};
 
@@ -84,9 +85,13 @@ pub enum Command {
     /// Stop a release: all traffic back at once, and everything undone
     #[command(after_help = "Example:\n  tidegate abort iris --reason 'p99 doubled'")]
     Abort(AbortArgs),
-    /// Open questions that wait for a human
-    #[command(after_help = "Example:\n  tidegate approvals")]
-    Approvals,
+    /// Open questions that wait for a human; links with which people decide them without a login
+    #[command(after_help = "Examples:\n  tidegate approvals\n  tidegate approvals link iris --for ann")]
+    Approvals {
+        /// What to do; without it, the questions
+        #[command(subcommand)]
+        command: Option<ApprovalsCommand>,
+    },
     /// Say yes to a release
     #[command(after_help = "Example:\n  tidegate approve iris")]
     Approve(ApproveArgs),
@@ -181,7 +186,7 @@ impl Command {
             | Self::History(_)
             | Self::Summary
             | Self::Release { .. }
-            | Self::Approvals
+            | Self::Approvals { .. }
             | Self::Runs
             | Self::Graph(_)
             | Self::Schema(_)

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use crate::graph::{Failure, ThreadStatus};
 
 /// Codes of what is wrong with the command line, or with what it names.
-const USAGE: [&str; 55] = [
+const USAGE: [&str; 57] = [
+    "link_unknown",
+    "link_invalid",
     "key_invalid",
     "key_unknown",
     "listen_not_local",

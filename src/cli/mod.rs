@@ -14,6 +14,7 @@ mod hosts;
 mod json;
 mod judge;
 mod keys;
+mod links;
 mod mcp;
 mod out;
 mod path;
@@ -105,7 +106,8 @@ async fn run(cli: Cli, out: &Out) -> Result<Exit, Failed> {
         Command::Pause(args) => canary::pause(open().await?, args, out).await,
         Command::Resume(args) => canary::resume(open().await?, args, out).await,
         Command::Abort(args) => canary::abort(open().await?, args, out).await,
-        Command::Approvals => decide::list(open().await?, out).await,
+        Command::Approvals { command: None } => decide::list(open().await?, out).await,
+        Command::Approvals { command: Some(command) } => links::run(open().await?, command, out).await,
         Command::Approve(args) => decide::approve(open().await?, args, out).await,
         Command::Reject(args) => decide::reject(open().await?, args, out).await,
         Command::Runs => runs::list(open().await?, out).await,

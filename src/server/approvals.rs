@@ -5,16 +5,17 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::authorise::Caller;
+use super::authorise::{Action, Caller, Subject, authorise};
 use super::body::object;
 use super::error::{Answer, ApiError};
 use super::{Server, state};
-use crate::app::{Decide, Decided, OpenQuestion};
+use crate::app::{Decide, Decided, LINK_TTL_MS, LinkWanted, OpenQuestion, link_url};
 use crate::graph::{Failure, InterruptId};
-use crate::release::Verdict;
+use crate::release::{Verdict, units};
 
 /// A question as people are shown it. What its `value` holds is what the digest is of.
 async fn shown(server: &Server, question: &OpenQuestion) -> Answer<Value> {
@@ -88,11 +89,62 @@ pub(super) async fn decide(
 /// Records a decision, whoever's form it came in, and sees to it that the run goes on.
 pub(super) async fn record(server: &Server, question: &OpenQuestion, decide: Decide) -> Result<Decided, Failure> {
     let decided = server.app.decide(question, decide).await?;
+    goes_on(server, &decided).await?;
+    Ok(decided)
+}
+
+/// Sees to it that a run goes on whose question somebody has just decided.
+pub(super) async fn goes_on(server: &Server, decided: &Decided) -> Result<(), Failure> {
     if decided.missing.is_empty() && decided.attended_by.is_none() {
         // This process has taken it on by deciding; its runner, or the run that stands there, goes on with it.
         server.app.leave(&decided.thread).await?;
     }
     server.bell.ring(&decided.thread);
     server.executor.kick(&decided.thread);
-    Ok(decided)
+    Ok(())
+}
+
+/// Lets a link count no more: its person may, and an admin.
+pub(super) async fn unlink(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path((question, link)): Path<(String, String)>,
+) -> Answer<Response> {
+    let found = server.app.find_link(&link).await?;
+    if found.question.as_str() != question {
+        return Err(ApiError::not_found(format!("question {question} has no such link")));
+    }
+    if found.holder != caller.name() {
+        authorise(&caller, Action::Hand, &Subject::Server)?;
+    }
+    server.app.revoke_link(&found, caller.name()).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Makes a link that decides this question once, as one person: an approver for themselves, an admin for anybody.
+pub(super) async fn link(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer<Response> {
+    let fields = object(body).await?;
+    let holder = fields.text("for")?.unwrap_or(caller.name()).to_owned();
+    let question = known(&server, &id).await?;
+    let for_others = authorise(&caller, Action::Hand, &Subject::Thread(question.interrupt.thread.to_string()));
+    if holder != caller.name() {
+        for_others.clone()?;
+    }
+    let within = for_others.is_err().then(|| caller.person().clone());
+    let ttl_ms = match fields.text("ttl")? {
+        Some(text) => units::parse_duration_ms(text).map_err(|e| ApiError::invalid(format!("`ttl`: {e}")))?,
+        None => LINK_TTL_MS,
+    };
+    let wanted = LinkWanted { holder, ttl_ms, by: caller.name().to_owned(), within };
+    let (made, token) = server.app.make_link(&question, wanted).await?;
+    let told = json!({
+        "id": made.id, "question": made.question, "for": made.holder, "expires_at": made.expires_at,
+        "digest": question.approval.as_ref().map(|about| &about.digest), "url": link_url(&server.base, &token),
+    });
+    Ok(state::ok(&told))
 }

@@ -40,6 +40,8 @@ pub(super) enum Action {
     Run,
     /// Answering a question, changing a state, going past a gate.
     Decide,
+    /// Giving others what lets them act in their own name: a link that decides.
+    Hand,
 }
 
 /// What it is about.
@@ -61,6 +63,7 @@ pub(super) fn authorise(caller: &Caller, action: Action, subject: &Subject) -> R
         Action::Look => !caller.0.roles.is_empty(),
         Action::Keep | Action::Run => has(Role::Deployer) || has(Role::Admin),
         Action::Decide => has(Role::Approver) || has(Role::Admin),
+        Action::Hand => has(Role::Admin),
     };
     if may {
         return Ok(());
@@ -69,6 +72,7 @@ pub(super) fn authorise(caller: &Caller, action: Action, subject: &Subject) -> R
         Action::Greet | Action::Look => "any role",
         Action::Keep | Action::Run => "the role deployer",
         Action::Decide => "the role approver",
+        Action::Hand => "the role admin",
     };
     let what = match subject {
         Subject::Server => "this".to_owned(),
@@ -88,11 +92,11 @@ mod tests {
             let person = Person { roles: [role].into(), local: false, ..Person::local("ann") };
             authorise(&Caller::of(person), action, &Subject::Server).is_ok()
         };
-        let all = [Action::Greet, Action::Look, Action::Keep, Action::Run, Action::Decide];
+        let all = [Action::Greet, Action::Look, Action::Keep, Action::Run, Action::Decide, Action::Hand];
         let allowed = |role| all.map(|action| may(role, action));
-        assert_eq!(allowed(Role::Viewer), [true, true, false, false, false]);
-        assert_eq!(allowed(Role::Deployer), [true, true, true, true, false]);
-        assert_eq!(allowed(Role::Approver), [true, true, false, false, true]);
-        assert_eq!(allowed(Role::Admin), [true; 5]);
+        assert_eq!(allowed(Role::Viewer), [true, true, false, false, false, false]);
+        assert_eq!(allowed(Role::Deployer), [true, true, true, true, false, false]);
+        assert_eq!(allowed(Role::Approver), [true, true, false, false, true, false]);
+        assert_eq!(allowed(Role::Admin), [true; 6]);
     }
 }

@@ -66,7 +66,8 @@ impl From<Failure> for ApiError {
 
 fn status(failure: &Failure) -> StatusCode {
     match failure.code.as_str() {
-        "no_thread" | "no_checkpoint" | "model_unknown" | "release_unknown" => StatusCode::NOT_FOUND,
+        "no_thread" | "no_checkpoint" | "model_unknown" | "release_unknown" | "link_unknown" => StatusCode::NOT_FOUND,
+        "link_over" => StatusCode::GONE,
         "unknown_node" => StatusCode::BAD_REQUEST,
         "bad_input"
         | "unknown_input"
@@ -84,12 +85,15 @@ fn status(failure: &Failure) -> StatusCode {
         | "requirements_missing"
         | "env_file_missing"
         | "release_file_invalid"
+        | "link_invalid"
+        | "webhook_refused"
         | "environment_unknown" => StatusCode::UNPROCESSABLE_ENTITY,
-        "own_request" | "not_an_approver" => StatusCode::FORBIDDEN,
+        "own_request" | "not_an_approver" | "link_powerless" => StatusCode::FORBIDDEN,
         "frozen" => StatusCode::LOCKED,
         "lease_held"
         | "lease_lost"
         | "already_decided"
+        | "link_used"
         | "withdrawn"
         | "expired"
         | "changed"

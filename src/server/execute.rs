@@ -11,8 +11,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::apply::Found;
 use super::bell::Bell;
-use super::run_body;
 use super::shapes;
+use super::{run_body, run_webhook};
 use crate::app::{App, Catalogue, RunStatus, ServedRun};
 use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
 
@@ -338,7 +338,7 @@ impl Executor {
             // An answer from elsewhere, or the end of a question's time, is anybody's to go on with.
             self.app.leave(&run.thread).await?;
         }
-        self.app.database().end_run(&run.id, word, last, outcome, Utc::now()).await.map_err(of)?;
+        run_webhook::end(&self.app, run, word, last, outcome).await?;
         self.bell.ring(&run.thread);
         if run.body.kwargs["temporary"] == Value::Bool(true) {
             self.clear_later(run.thread.clone());
@@ -373,8 +373,7 @@ impl Executor {
             match how {
                 Cancel::Rollback => self.app.database().delete_run(&run.id).await.map_err(of)?,
                 Cancel::Interrupt => {
-                    let ended = self.app.database().end_run(&run.id, RunStatus::Interrupted, 0, outcome, Utc::now());
-                    ended.await.map_err(of)?;
+                    run_webhook::end(&self.app, &now, RunStatus::Interrupted, 0, outcome).await?;
                 }
             }
         }

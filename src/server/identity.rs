@@ -91,11 +91,17 @@ impl Identities {
         if let Some(person) = self.known(shown).await? {
             return Ok(Caller::of(person));
         }
-        // Only wrong ones are held up: behind a proxy everybody has its address.
-        if let Some(peer) = peer {
-            self.wrong.take(&peer.0).map_err(|wait| too_many("too many wrong keys came from your address", wait))?;
-        }
+        self.was_wrong(peer)?;
         Err(ApiError::new(StatusCode::UNAUTHORIZED, "this key does not count: it is unknown, revoked or over"))
+    }
+
+    /// Counts a wrong key, or a wrong link. Only wrong ones are held up: behind a proxy everybody has its address.
+    ///
+    /// # Errors
+    /// 429: too many came from there.
+    pub fn was_wrong(&self, peer: Option<Peer>) -> Answer<()> {
+        let Some(peer) = peer else { return Ok(()) };
+        self.wrong.take(&peer.0).map_err(|wait| too_many("too many wrong keys came from your address", wait))
     }
 
     async fn known(&self, shown: &str) -> Answer<Option<Person>> {

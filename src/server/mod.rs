@@ -28,6 +28,7 @@ mod releases;
 mod resume;
 mod routes;
 mod run_body;
+mod run_webhook;
 mod runs;
 mod shapes;
 mod state;
@@ -89,6 +90,8 @@ struct Server {
     mcp: mcp::Http,
     /// What the page's forms are known by.
     session: page::Session,
+    /// Where people reach it, for links.
+    base: String,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -100,7 +103,7 @@ pub async fn serve(
     stop: watch::Receiver<Stop>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
-    let _alone = home.hold_for_server()?;
+    let alone = home.hold_for_server()?;
     let bell = Arc::new(Bell::default());
     // Two owners of threads: what the runner advances, the runs of clients must not take at the same time.
     let runner =
@@ -120,6 +123,8 @@ pub async fn serve(
             .hint("end whoever listens there, or choose another port: --listen 127.0.0.1:PORT")
     })?;
     let address = listener.local_addr().unwrap_or(options.listen);
+    alone.serves_at(&format!("http://{address}"));
+    let base = app.base_url(&format!("http://{address}"));
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
     let session = page::Session::new()?;
@@ -127,7 +132,7 @@ pub async fn serve(
     let identities = Identities::new(app.clone(), executor.user().to_owned());
     let rate = f64::from(options.rate_limit);
     let buckets = (options.rate_limit > 0).then(|| Buckets::new(rate, rate * BURST_SECONDS));
-    let (origins, stopping) = (options.origins, stop.clone());
+    let (origins, stopping, links_at) = (options.origins, stop.clone(), base.clone());
     let server = Arc::new(Server {
         app,
         graphs,
@@ -138,10 +143,11 @@ pub async fn serve(
         origins,
         mcp,
         session,
+        base,
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
-    let telling = tokio::spawn(keep_telling(told, stop.clone()));
+    let telling = tokio::spawn(keep_telling(told, links_at, stop.clone()));
     ready(address);
     connections::accept(listener, routes::router(server), stop).await;
     executor.drain(DRAIN_WITHIN).await;

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Server;
 use super::error::ApiError;
+use crate::app::LINK_PATH;
 
 /// Refuses what another machine's page sends, and answers a browser's questions for those of this one.
 ///
@@ -26,6 +27,10 @@ pub(super) async fn guard(State(server): State<Arc<Server>>, request: Request, n
     {
         // A name that somebody lets point to loopback.
         return ApiError::new(StatusCode::FORBIDDEN, format!("`{host}` is no name of this machine")).into_response();
+    }
+    // The form of a link comes from a page that says no origin; who has its address may send it from anywhere.
+    if request.uri().path().starts_with(LINK_PATH) {
+        return next.run(request).await;
     }
     let Some(origin) = headers.get(header::ORIGIN).cloned() else { return next.run(request).await };
     let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);

@@ -189,6 +189,18 @@ fn approvals(table: Table) -> Table {
         .on(("get", "/approvals"), Action::Look, ("What waits for a person", "", "[Approval]"), of::list)
         .on(("get", ONE), Action::Look, ("A question", "", "Approval"), of::get)
         .on(("post", ONE), Action::Decide, ("Decides", "Decision", "Decided"), of::decide)
+        .on(
+            ("post", "/approvals/{question}/links"),
+            Action::Decide,
+            ("Makes a link that decides once, as one person", "LinkWanted", "Link"),
+            of::link,
+        )
+        .on(
+            ("delete", "/approvals/{question}/links/{link}"),
+            Action::Decide,
+            ("Lets a link count no more", "", "none"),
+            of::unlink,
+        )
 }
 
 fn releases(table: Table) -> Table {
@@ -214,6 +226,7 @@ fn mcp(table: Table) -> Table {
 
 fn pages(table: Table) -> Table {
     use super::page as of;
+    const LINK: &str = "/l/{token}";
     const QUESTION: &str = "/ui/approvals/{question}";
     const ROLLBACK: &str = "/ui/models/{model}/rollback";
     table
@@ -223,6 +236,8 @@ fn pages(table: Table) -> Table {
         .page(("get", "/ui/login"), Action::Greet, of::login::show)
         .page(("post", "/ui/login"), Action::Greet, of::login::take)
         .page(("post", "/ui/logout"), Action::Greet, of::login::leave)
+        .page(("get", LINK), Action::Greet, of::link::show)
+        .page(("post", LINK), Action::Greet, of::link::decide)
         .page(("get", "/ui/"), Action::Look, of::models::show)
         .page(("get", "/ui/models/{model}"), Action::Look, of::model::show)
         .page(("get", ROLLBACK), Action::Run, of::rollback::ask)

@@ -58,8 +58,8 @@ pub(super) async fn asked(server: &Server, fields: &Fields, thread: Option<Threa
     let mut metadata = Map::from_iter([("created_by".to_owned(), json!("system"))]);
     metadata.extend(fields.map("metadata")?);
     metadata.insert("assistant_id".to_owned(), json!(assistant));
-    if fields.get("webhook").is_some() {
-        return Err(ApiError::invalid("`webhook` is not offered: join the run, or follow its stream"));
+    if let Some(url) = fields.text("webhook")? {
+        server.app.admits_webhook(url).await?;
     }
     let keeps = temporary && completion == Some("keep");
     let kwargs = kwargs(fields, (&id, &thread, &assistant, &graph), temporary && !keeps)?;
@@ -125,7 +125,7 @@ fn kwargs(fields: &Fields, of: (&str, &ThreadId, &str, &str), temporary: bool) -
     Ok(json!({
         "input": input, "command": command, "config": config, "context": fields.map("context")?,
         "stream_mode": modes(fields)?, "interrupt_before": stops(fields, "interrupt_before")?,
-        "interrupt_after": stops(fields, "interrupt_after")?, "webhook": null, "feedback_keys": null,
+        "interrupt_after": stops(fields, "interrupt_after")?, "webhook": fields.text("webhook")?, "feedback_keys": null,
         "temporary": temporary, "subgraphs": fields.flag("stream_subgraphs")?, "resumable": fields.flag("stream_resumable")?,
         "checkpoint_during": durability != "exit", "durability": durability, "checkpoint": checkpoint(fields)?,
     }))

@@ -14,10 +14,10 @@ use super::authorise::Caller;
 use super::body::{Fields, object};
 use super::error::{Answer, ApiError};
 use super::{Server, ids, names, shapes, threads};
-use crate::app::{ServedRun, ServedThread};
+use crate::app::{App, ServedRun, ServedThread};
 use crate::graph::{
-    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, Source, StateUpdate, Task,
-    Thread, ThreadId, Write,
+    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, Source, StateUpdate, StoreError,
+    Task, Thread, ThreadId, Write,
 };
 
 /// Most of a history at once.
@@ -382,7 +382,12 @@ async fn known(server: &Server, thread: &str) -> Answer<ServedThread> {
 
 /// The values that a run left: of the newest checkpoint that was there at its end.
 pub(super) async fn values_after(server: &Server, run: &ServedRun) -> Answer<Value> {
-    let store = server.app.store();
+    Ok(values_left(&server.app, run).await?)
+}
+
+/// The same, wherever it is asked for.
+pub(super) async fn values_left(app: &App, run: &ServedRun) -> Result<Value, StoreError> {
+    let store = app.store();
     let latest = match store.thread(&run.thread).await? {
         Some(_) => store.latest(&run.thread, "").await?,
         None => None,

@@ -11,7 +11,7 @@ use super::fault::{Done, Fault, decode, nanos};
 use crate::graph::{Liveness, Owner, StoreError, ThreadId, ThreadStatus};
 
 /// All tables, parents first: what is not named here a repair or a salvage leaves behind.
-pub(super) const TABLES: [&str; 23] = [
+pub(super) const TABLES: [&str; 25] = [
     "threads",
     "thread_origins",
     "labels",
@@ -35,6 +35,8 @@ pub(super) const TABLES: [&str; 23] = [
     "votes",
     "hooks",
     "reminders",
+    "links",
+    "run_webhooks",
 ];
 
 /// Most sentences of one kind: a damaged file has thousands, and the first say it all.

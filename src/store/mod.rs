@@ -42,7 +42,10 @@ pub use conformance::{Harness, StoreViolation, store_conformance};
 pub use floor::Floor;
 pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
-pub use people::{AuditedRow, HookRow, KeyRow, NewKey, NewVote, Settle, Voted};
+pub use people::{
+    AuditedRow, HookRow, KeyRow, LinkBounds, LinkRow, LinkUse, NewKey, NewLink, NewRunWebhook, NewVote, RunWebhookDue,
+    RunWebhookRow, Settle, Voted,
+};
 pub use prune::{Prune, Pruned, RETENTION};
 pub use repair::{RepairError, Repaired, repair};
 pub use salvage::{Salvaged, salvage};

@@ -16,7 +16,7 @@ use crate::graph::StoreError;
 const WITHOUT_ROWID: [&str; 4] = ["labels", "signals", "cache", "items"];
 
 /// Columns of JSON without which a row says nothing.
-const BODIES: [(&str, &str); 13] = [
+const BODIES: [(&str, &str); 14] = [
     ("thread_origins", "body"),
     ("checkpoints", "body"),
     ("results", "body"),
@@ -30,6 +30,7 @@ const BODIES: [(&str, &str); 13] = [
     ("api_threads", "metadata"),
     ("api_runs", "body"),
     ("votes", "body"),
+    ("run_webhooks", "body"),
 ];
 
 /// What was taken over.
@@ -274,7 +275,7 @@ fn behind_gaps(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
 
 /// Rows without their parent. A thread without what it began with stays: nobody can go on with it, but its rows can be read.
 fn orphans(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
-    const CHILDREN: [(&str, &str); 14] = [
+    const CHILDREN: [(&str, &str); 15] = [
         ("signals", "thread NOT IN (SELECT n FROM threads)"),
         ("thread_origins", "thread NOT IN (SELECT n FROM threads)"),
         ("labels", "thread NOT IN (SELECT n FROM threads)"),
@@ -289,6 +290,7 @@ fn orphans(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
         ("api_runs", "thread NOT IN (SELECT n FROM api_threads)"),
         ("votes", "question NOT IN (SELECT id FROM interrupts)"),
         ("reminders", "question NOT IN (SELECT id FROM interrupts)"),
+        ("links", "question NOT IN (SELECT id FROM interrupts)"),
     ];
     for (table, lost) in CHILDREN {
         let gone = to.execute(&format!("DELETE FROM {table} WHERE {lost}"), [])?;

@@ -1,5 +1,7 @@
 //! What a webhook is told: made of a row of the audit and of what stands around it.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::WebhookEvent;
@@ -35,6 +37,8 @@ pub struct Notice {
     pub said: Option<String>,
     /// Where people look at it.
     pub url: Option<String>,
+    /// With what each of some people decides it.
+    pub links: BTreeMap<String, String>,
 }
 
 impl App {
@@ -88,7 +92,20 @@ impl App {
         let kind = label("kind").unwrap_or_default();
         let (by, environment) = (text("by"), label("environment"));
         let (row, at) = (row.seq, row.at.clone());
-        Ok(Some(Notice { row, event, at, thread, kind, model, environment, approval, by, said, url }))
+        Ok(Some(Notice {
+            row,
+            event,
+            at,
+            thread,
+            kind,
+            model,
+            environment,
+            approval,
+            by,
+            said,
+            url,
+            links: BTreeMap::new(),
+        }))
     }
 }
 
@@ -106,13 +123,17 @@ fn approval(question: &OpenQuestion) -> Value {
 impl Notice {
     /// The event as JSON.
     pub fn generic(&self) -> Value {
-        json!({
+        let mut told = json!({
             "type": self.event.word(), "timestamp": self.at,
             "data": {
                 "thread_id": self.thread, "kind": self.kind, "model": self.model, "environment": self.environment,
                 "approval": self.approval, "by": self.by, "said": self.said, "url": self.url,
             },
-        })
+        });
+        if !self.links.is_empty() {
+            told["data"]["links"] = json!(self.links);
+        }
+        told
     }
 
     /// A message as Slack takes it.
@@ -121,6 +142,9 @@ impl Notice {
         let mut shown = escaped(&text);
         if let Some(url) = &self.url {
             shown.push_str(&format!("\n<{}|Look at it>", escaped(url)));
+        }
+        for (holder, link) in &self.links {
+            shown.push_str(&format!("\n<{}|Decide as {}>", escaped(link), escaped(holder)));
         }
         json!({"text": escaped(&text), "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": shown}}]})
     }
@@ -168,10 +192,17 @@ mod tests {
             by: None,
             said: Some("p99 <b>doubled</b> & more".into()),
             url: Some("https://tidegate.example.org/ui/runs/t".into()),
+            links: BTreeMap::new(),
         };
         assert_eq!(notice.sentence(), "The release of iris for prod failed and was undone: p99 <b>doubled</b> & more");
         let shown = notice.slack()["blocks"][0]["text"]["text"].as_str().unwrap().to_owned();
         assert!(shown.contains("&lt;b&gt;doubled") && shown.ends_with("|Look at it>"), "{shown}");
         assert_eq!(notice.generic()["type"], "release.failed");
+        assert!(notice.generic()["data"].get("links").is_none());
+        let links = BTreeMap::from([("ann".to_owned(), "https://tidegate.example.org/l/tgl_a_b".to_owned())]);
+        let asking = Notice { links, ..notice };
+        let shown = asking.slack()["blocks"][0]["text"]["text"].as_str().unwrap().to_owned();
+        assert!(shown.ends_with("\n<https://tidegate.example.org/l/tgl_a_b|Decide as ann>"), "{shown}");
+        assert_eq!(asking.generic()["data"]["links"]["ann"], "https://tidegate.example.org/l/tgl_a_b");
     }
 }

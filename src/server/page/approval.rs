@@ -19,8 +19,8 @@ use super::words::{When, short};
 use crate::app::{Decide, OpenQuestion, missing_words};
 use crate::graph::{Interrupt, InterruptId};
 use crate::release::{PlanState, ReleaseKind, ReleaseRow, Verdict, Vote};
-use crate::server::approvals;
 use crate::server::authorise::{Action, Subject, authorise};
+use crate::server::{Server, approvals};
 
 /// What decisions and answers of this page say that they came through.
 const VIA: &str = "page";
@@ -62,7 +62,7 @@ struct ApprovalPage {
 }
 
 /// How a question stands.
-enum State {
+pub(super) enum State {
     Open,
     Decided(Decided),
     /// Nobody answered in time.
@@ -72,26 +72,38 @@ enum State {
 }
 
 /// What one of several people has said.
-struct Spoken {
-    by: String,
-    word: &'static str,
-    at: When,
-    reason: String,
+pub(super) struct Spoken {
+    pub by: String,
+    pub word: &'static str,
+    pub at: When,
+    pub reason: String,
 }
 
-struct Decided {
+impl Spoken {
+    pub fn of(vote: &Vote, now: DateTime<Utc>) -> Self {
+        Self {
+            by: vote.instead_of.as_ref().map_or(vote.by.clone(), |of| format!("{} in {of}'s place", vote.by)),
+            word: if vote.verdict == Verdict::Approve { "yes" } else { "no" },
+            at: When::at(vote.at, now),
+            reason: vote.reason.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// How it was decided.
+pub(super) struct Decided {
     /// `approved`, `rejected`, `answered`.
-    word: &'static str,
-    good: bool,
-    by: String,
-    via: String,
-    at: When,
-    reason: String,
-    value: String,
+    pub word: &'static str,
+    pub good: bool,
+    pub by: String,
+    pub via: String,
+    pub at: When,
+    pub reason: String,
+    pub value: String,
 }
 
 impl State {
-    fn of(asked: &Interrupt, now: DateTime<Utc>) -> Self {
+    pub fn of(asked: &Interrupt, now: DateTime<Utc>) -> Self {
         if let Some(answer) = &asked.answer {
             let (word, good) = match answer.value["verdict"].as_str() {
                 Some("approve") => ("approved", true),
@@ -161,7 +173,7 @@ pub(in crate::server) async fn show(visitor: Visitor, Path(id): Path<String>) ->
 async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Shown {
     let asked = &question.interrupt;
     let model = question.approval.as_ref().map(|approval| approval.model.as_str());
-    let before_it = replaced(visitor, question).await;
+    let before_it = replaced(&visitor.server, question).await;
     let title = match &question.approval {
         Some(approval) => format!("Release {} {}", approval.model, approval.version),
         None => about(&asked.value),
@@ -173,12 +185,6 @@ async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Sh
     let mut frame = visitor.frame(Place::Approvals, &title, live_update).await?;
     frame.says = state.says(&title);
     let said = visitor.server.app.said(question).await?;
-    let spoken = |vote: &Vote| Spoken {
-        by: vote.instead_of.as_ref().map_or(vote.by.clone(), |of| format!("{} in {of}'s place", vote.by)),
-        word: if vote.verdict == Verdict::Approve { "yes" } else { "no" },
-        at: When::at(vote.at, visitor.now),
-        reason: vote.reason.clone().unwrap_or_default(),
-    };
     let about_it = question.approval.as_ref().map(|approval| &approval.evidence);
     let terms = about_it.and_then(|evidence| evidence.terms.as_ref());
     let status = before.refused.as_ref().map_or(StatusCode::OK, |refused| refused.status);
@@ -198,7 +204,7 @@ async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Sh
         state,
         terms: terms.map(|terms| (terms.rule.clone(), terms.lines().join(", "))),
         requested_by: about_it.and_then(|evidence| evidence.requested_by.clone()),
-        votes: said.votes.iter().map(spoken).collect(),
+        votes: said.votes.iter().map(|vote| Spoken::of(vote, visitor.now)).collect(),
         missing: missing_words(&said.missing),
         frozen: before.refused.as_ref().is_some_and(|refused| refused.is("frozen")),
         may: visitor.may(Action::Decide, &Subject::Thread(asked.thread.to_string())),
@@ -212,10 +218,10 @@ async fn shown(visitor: &Visitor, question: &OpenQuestion, before: Before) -> Sh
 }
 
 /// The release that this one would take the place of: also afterwards, when another one is live.
-async fn replaced(visitor: &Visitor, question: &OpenQuestion) -> Option<ReleaseRow> {
+pub(super) async fn replaced(server: &Server, question: &OpenQuestion) -> Option<ReleaseRow> {
     let evidence = &question.approval.as_ref()?.evidence;
     let version = evidence.previous_version.as_ref()?;
-    let rows = visitor.server.app.ledger().history(&evidence.model).await.ok()?;
+    let rows = server.app.ledger().history(&evidence.model).await.ok()?;
     let of_version = |row: &ReleaseRow| row.kind == ReleaseKind::Deploy && row.model_version.as_ref() == Some(version);
     rows.into_iter().find(|row| of_version(row) && row.status == PlanState::Completed)
 }

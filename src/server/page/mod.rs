@@ -9,6 +9,7 @@ mod error;
 mod evidence;
 mod form;
 mod frame;
+pub(super) mod link;
 pub(super) mod live;
 pub(super) mod login;
 pub(super) mod model;
@@ -28,6 +29,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::Value;
 
+use crate::app::LINK_PATH;
 use error::PageError;
 pub(super) use session::Session;
 
@@ -45,13 +47,14 @@ pub(super) async fn home() -> Redirect {
 /// What every page of the server has around it; what was refused before a page's own handler is told as a page, too.
 pub(super) async fn dress(request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if path != "/" && path != "/ui" && !path.starts_with("/ui/") {
+    let is_link = path.starts_with(LINK_PATH);
+    if path != "/" && path != "/ui" && !path.starts_with("/ui/") && !is_link {
         return next.run(request).await;
     }
     let reads = request.method() == Method::GET;
     let asked = request.uri().path_and_query().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let mut response = next.run(request).await;
-    if reads && response.status() == StatusCode::UNAUTHORIZED && !is_html(&response) {
+    if reads && !is_link && response.status() == StatusCode::UNAUTHORIZED && !is_html(&response) {
         let to: String = form_urlencoded::byte_serialize(asked.as_bytes()).collect();
         response = Redirect::to(&format!("/ui/login?to={to}")).into_response();
     }
@@ -64,8 +67,9 @@ pub(super) async fn dress(request: Request, next: Next) -> Response {
         (header::CONTENT_SECURITY_POLICY, CONTENT),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Nothing goes elsewhere; `no-referrer` would take the origin from the page's own forms.
-        (header::REFERRER_POLICY, "same-origin"),
+        // Nothing goes elsewhere; `no-referrer` would take the origin from the page's own forms. A link's address is a secret, which no
+        // request for a style sheet may carry; its form is known by that address.
+        (header::REFERRER_POLICY, if is_link { "no-referrer" } else { "same-origin" }),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -1,7 +1,9 @@
-//! Who may ask the server, what several people have said of one question, and what was told to whom.
+//! Who may ask the server, what several people have said of one question, links that decide one, and what was told to whom.
 
 mod hooks;
 mod keys;
+mod links;
+pub(super) mod run_webhooks;
 mod votes;
 
 use std::sync::Arc;
@@ -11,10 +13,12 @@ use serde_json::Value;
 
 pub use hooks::{AuditedRow, HookRow};
 pub use keys::{KeyRow, NewKey};
+pub use links::{LinkBounds, LinkRow, LinkUse, NewLink};
+pub use run_webhooks::{NewRunWebhook, RunWebhookDue, RunWebhookRow};
 pub use votes::{NewVote, Settle, Voted};
 
 use super::SqliteStore;
-use crate::graph::{InterruptId, StoreError};
+use crate::graph::{Claim, InterruptId, StoreError};
 
 impl SqliteStore {
     /// Adds a key; the audit is told who made it for whom.
@@ -45,8 +49,8 @@ impl SqliteStore {
     }
 
     /// Adds what one person says of an open question. In the same transaction `settle` is shown everything that has been said of it, and
-    /// what it gives is the question's answer.
-    pub async fn vote(&self, vote: NewVote, settle: Arc<Settle>) -> Result<Voted, StoreError> {
+    /// what it gives is the question's answer. `None`: it was said with a link that had been used before; nothing was recorded.
+    pub async fn vote(&self, vote: NewVote, settle: Arc<Settle>) -> Result<Option<Voted>, StoreError> {
         self.writer.run(move |tx| votes::cast(tx, &vote, &*settle)).await
     }
 
@@ -54,6 +58,28 @@ impl SqliteStore {
     pub async fn votes(&self, question: &InterruptId, digest: &str) -> Result<Vec<Value>, StoreError> {
         let (question, digest) = (question.clone(), digest.to_owned());
         self.readers.read(move |conn| votes::list(conn, &question, &digest)).await
+    }
+
+    /// Records answers with a link, which is used up by them. False: it had been before; nothing was recorded.
+    pub async fn answer_by_link(&self, link: LinkUse, claims: Vec<Claim>) -> Result<bool, StoreError> {
+        self.writer.run(move |tx| votes::answer_by_link(tx, &link, &claims)).await
+    }
+
+    /// Adds a link; the audit is told who made it for whom. False: the question has so many already that no more is made.
+    pub async fn add_link(&self, link: NewLink) -> Result<bool, StoreError> {
+        self.writer.run(move |tx| links::add(tx.conn, &link)).await
+    }
+
+    /// One link, whatever became of it.
+    pub async fn link(&self, id: &str) -> Result<Option<LinkRow>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read(move |conn| links::one(conn, &id)).await
+    }
+
+    /// Ends a link that nobody has used yet; `None`: there is none of that id.
+    pub async fn revoke_link(&self, id: &str, by: &str, at: DateTime<Utc>) -> Result<Option<LinkRow>, StoreError> {
+        let (id, by) = (id.to_owned(), by.to_owned());
+        self.writer.run(move |tx| links::revoke(tx.conn, &id, &by, at)).await
     }
 
     /// How far a webhook was told; one that nobody has heard of is told from now on.
@@ -69,6 +95,34 @@ impl SqliteStore {
     /// What became of an attempt to tell a webhook.
     pub async fn move_hook(&self, hook: HookRow) -> Result<(), StoreError> {
         self.writer.run(move |tx| hooks::put(tx.conn, &hook)).await
+    }
+
+    /// What is to be told of runs at `now`, the longest due first.
+    pub async fn run_webhooks_due(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<RunWebhookDue>, StoreError> {
+        self.readers.read(move |conn| run_webhooks::due(conn, now, limit)).await
+    }
+
+    /// What is to be told of one run; `None`: nothing any more.
+    pub async fn run_webhook(&self, run: &str) -> Result<Option<RunWebhookRow>, StoreError> {
+        let run = run.to_owned();
+        self.readers.read(move |conn| run_webhooks::one(conn, &run)).await
+    }
+
+    /// Of how many runs something is still to be told.
+    pub async fn run_webhooks_waiting(&self) -> Result<u64, StoreError> {
+        self.readers.read(run_webhooks::waiting).await
+    }
+
+    /// An attempt has failed; the next one is not before `until`.
+    pub async fn delay_run_webhook(&self, run: &str, until: DateTime<Utc>) -> Result<(), StoreError> {
+        let run = run.to_owned();
+        self.writer.run(move |tx| run_webhooks::delay(tx.conn, &run, until)).await
+    }
+
+    /// There is nothing to be told of this run any more.
+    pub async fn drop_run_webhook(&self, run: &str) -> Result<(), StoreError> {
+        let run = run.to_owned();
+        self.writer.run(move |tx| run_webhooks::remove(tx.conn, &run)).await
     }
 
     /// Rows of the audit after one of them, oldest first.

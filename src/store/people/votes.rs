@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::graph::{Answer, Claim, Event, InterruptId, StoreError, claim};
 use crate::store::batch::Tx;
 use crate::store::fault::{Done, decode, encode, nanos};
+use crate::store::people::links::{self, LinkUse};
 use crate::store::{events, interrupts, threads};
 
 /// From all that has been said of a question: its answer, once that is enough.
@@ -29,6 +30,8 @@ pub struct NewVote {
     pub verdict: String,
     /// When.
     pub at: DateTime<Utc>,
+    /// The link that it is said with, which is used up by it.
+    pub link: Option<LinkUse>,
 }
 
 /// How a question stands after somebody spoke.
@@ -40,12 +43,18 @@ pub struct Voted {
     pub settled: bool,
 }
 
-pub(super) fn cast(tx: &mut Tx<'_>, new: &NewVote, settle: &Settle) -> Done<Voted> {
-    let NewVote { question, digest, voter, via, body, verdict, at } = new;
+/// `None`: its link had been used before; nothing was recorded.
+pub(super) fn cast(tx: &mut Tx<'_>, new: &NewVote, settle: &Settle) -> Done<Option<Voted>> {
+    let NewVote { question, digest, voter, via, body, verdict, at, link } = new;
     let asked = interrupts::one(tx.conn, question)?.ok_or_else(|| StoreError::NoInterrupt(question.clone()))?;
     threads::refuse_imported(tx.conn, &asked.thread)?;
     let answer = |value| Answer { value, by: voter.clone(), via: via.clone(), at: *at };
     claim(&asked, &answer(Value::Null), Some(digest))?;
+    if let Some(link) = link
+        && !links::spend(tx.conn, link)?
+    {
+        return Ok(None);
+    }
     // One who says yes and then no has changed their mind: the last word counts, as long as the question stands.
     let sql = "INSERT INTO votes (question, digest, voter, body, at) VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT (question, digest, voter) DO UPDATE SET body = excluded.body, at = excluded.at";
@@ -62,7 +71,18 @@ pub(super) fn cast(tx: &mut Tx<'_>, new: &NewVote, settle: &Settle) -> Done<Vote
         events::add(tx.conn, &asked.thread, &mut head, *at, &[&event])?;
         tx.lines.put_head(&asked.thread, head);
     }
-    Ok(Voted { votes, settled: settled.is_some() })
+    Ok(Some(Voted { votes, settled: settled.is_some() }))
+}
+
+/// Records answers with a link, which is used up by them. False: it had been before; nothing was recorded.
+pub(super) fn answer_by_link(tx: &mut Tx<'_>, link: &LinkUse, claims: &[Claim]) -> Done<bool> {
+    if !links::spend(tx.conn, link)? {
+        return Ok(false);
+    }
+    for claim in claims {
+        interrupts::answer(tx, claim)?;
+    }
+    Ok(true)
 }
 
 pub(super) fn list(conn: &Connection, question: &InterruptId, digest: &str) -> Done<Vec<Value>> {

@@ -13,6 +13,8 @@ pub use runs::{Accepted, NewRun, RunBody, RunStatus, ServedRun};
 pub use threads::{ServedStatus, ServedThread, SortKey, ThreadSearch};
 
 use super::SqliteStore;
+use super::batch::Tx;
+use super::people::{NewRunWebhook, run_webhooks};
 use crate::graph::{StoreError, ThreadId};
 
 impl SqliteStore {
@@ -150,7 +152,24 @@ impl SqliteStore {
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let id = id.to_owned();
-        self.writer.run(move |tx| runs::end(tx.conn, &id, status, last, &outcome, at)).await
+        self.writer.run(move |tx| runs::end(tx.conn, &id, status, last, &outcome, at).map(drop)).await
+    }
+
+    /// The same, with what is to be told of it.
+    pub async fn end_run_and_tell(
+        &self,
+        id: &str,
+        (status, last): (RunStatus, u64),
+        outcome: Value,
+        at: DateTime<Utc>,
+        told: NewRunWebhook,
+    ) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        let end = move |tx: &mut Tx<'_>| match runs::end(tx.conn, &id, status, last, &outcome, at)? {
+            true => run_webhooks::add(tx.conn, &id, &told, at),
+            false => Ok(()),
+        };
+        self.writer.run(end).await
     }
 
     /// Removes a run from its thread's list.

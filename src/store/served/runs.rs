@@ -289,16 +289,17 @@ pub(super) fn end(
     last: u64,
     outcome: &Value,
     at: DateTime<Utc>,
-) -> Done<()> {
+) -> Done<bool> {
     let sql = "UPDATE api_runs SET status = ?2, last = ?3, outcome = ?4, updated_at = ?5
                WHERE id = ?1 AND status IN ('pending', 'running')";
     let values = params![id, status.word(), count(last)?, encode(outcome)?, nanos(at)?];
-    if conn.prepare_cached(sql)?.execute(values)? > 0 {
-        let sql = "UPDATE api_threads SET updated_at = ?2, state_at = ?2
-                   WHERE n = (SELECT thread FROM api_runs WHERE id = ?1)";
-        conn.prepare_cached(sql)?.execute(params![id, nanos(at)?])?;
+    if conn.prepare_cached(sql)?.execute(values)? == 0 {
+        return Ok(false);
     }
-    Ok(())
+    let sql = "UPDATE api_threads SET updated_at = ?2, state_at = ?2
+               WHERE n = (SELECT thread FROM api_runs WHERE id = ?1)";
+    conn.prepare_cached(sql)?.execute(params![id, nanos(at)?])?;
+    Ok(true)
 }
 
 pub(super) fn delete(conn: &Connection, id: &str) -> Done<()> {
