@@ -42,8 +42,8 @@ pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{
-    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
-    ServedStatus, ServedThread, SortKey, ThreadSearch,
+    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, Place, RunBody, RunStatus, ServedAssistant,
+    ServedRun, ServedStatus, ServedThread, SortKey, Spoken, ThreadSearch, Went,
 };
 pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};
 pub use settings::Settings;

@@ -24,6 +24,7 @@ mod openapi;
 mod origin;
 mod page;
 mod project;
+mod record;
 mod releases;
 mod resume;
 mod routes;

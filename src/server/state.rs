@@ -16,7 +16,7 @@ use super::error::{Answer, ApiError};
 use super::{Server, ids, names, shapes, threads};
 use crate::app::{ServedRun, ServedThread};
 use crate::graph::{
-    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, Source, StateUpdate, Task,
+    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, StateUpdate, Task,
     Thread, ThreadId, Write,
 };
 
@@ -390,8 +390,7 @@ pub(super) async fn values_after(server: &Server, run: &ServedRun) -> Answer<Val
     match latest {
         Some(latest) if latest.at <= run.updated_at => Ok(json!(latest.values)),
         Some(_) => {
-            let history = store.history(&run.thread, "").await?;
-            let then = history.iter().rev().find(|c| c.at <= run.updated_at && c.source != Source::Fork);
+            let then = server.app.database().checkpoint_by(&run.thread, run.updated_at).await?;
             Ok(then.map_or_else(|| json!({}), |then| json!(then.values)))
         }
         None => Ok(json!({})),
