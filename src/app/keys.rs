@@ -97,6 +97,12 @@ impl App {
         Ok(row.filter(|row| fits(row, secret) && counts(row, Utc::now())).map(|row| person(&row)))
     }
 
+    /// Whose key has this id. `None`: nobody's, or not any more.
+    pub async fn holder_of_key(&self, id: &str) -> Result<Option<Person>, Failure> {
+        let row = self.sqlite.key(id).await.map_err(|e| e.failure())?;
+        Ok(row.filter(|row| counts(row, Utc::now())).map(|row| person(&row)))
+    }
+
     /// Who shows this key, or this token of the identity provider. `None`: nobody's, or not any more.
     pub async fn person_of(&self, shown: &str) -> Result<Option<Person>, Failure> {
         match &self.oidc {
@@ -111,6 +117,11 @@ impl App {
 /// Whether a key counts at `now`.
 pub fn counts(row: &KeyRow, now: DateTime<Utc>) -> bool {
     row.revoked_at.is_none() && row.expires_at.is_none_or(|end| now < end)
+}
+
+/// The id of a key's text, which is no secret; `None`: it is no key.
+pub fn key_id(shown: &str) -> Option<String> {
+    parts(shown).map(|(id, _)| id.to_owned())
 }
 
 /// Id and secret of a key's text.

@@ -14,8 +14,8 @@ use crate::graph::{CompiledGraph, Failure, ThreadId};
 use crate::nodes::RollbackRequest;
 use crate::release::{DeployRequest, ModelName};
 pub use crate::store::{
-    Accepted, AssistantFilter, AssistantText, NewRun, Place, RunBody, RunStatus, ServedAssistant, ServedRun,
-    ServedStatus, ServedThread, SortKey, Spoken, ThreadSearch, Went,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, Mark, NewRun, Place, RunBody, RunStatus, ServedAssistant,
+    ServedRun, ServedStatus, ServedThread, SortKey, Spoken, ThreadSearch, Went,
 };
 use crate::workflow::ResolvedWorkflow;
 

@@ -4,6 +4,7 @@
 //! Handlers keep nothing: a run is a row that `execute` takes from its thread's queue, a stream is read from the thread's record
 //! (`project`), at the reader's pace.
 
+mod activity;
 mod apply;
 mod approvals;
 mod assistants;
@@ -18,6 +19,7 @@ mod export;
 mod identity;
 mod ids;
 mod limits;
+mod lookout;
 mod mcp;
 mod names;
 mod openapi;
@@ -32,6 +34,7 @@ mod run_body;
 mod runs;
 mod shapes;
 mod state;
+mod stops;
 mod stream;
 mod threads;
 mod wait;
@@ -124,6 +127,7 @@ pub async fn serve(
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
     let session = page::Session::new()?;
+    let (watched, rung) = (app.clone(), bell.clone());
     let (told, mcp) = (app.clone(), mcp::Http::new(app.clone(), stop.clone()));
     let identities = Identities::new(app.clone(), executor.user().to_owned());
     let rate = f64::from(options.rate_limit);
@@ -143,8 +147,9 @@ pub async fn serve(
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
     let telling = tokio::spawn(keep_telling(told, stop.clone()));
+    tokio::spawn(lookout::keep_looking(watched, rung, stop.clone()));
     ready(address);
-    connections::accept(listener, routes::router(server), stop).await;
+    connections::accept(listener, routes::router(server), connections::Bounds::default(), stop).await;
     executor.drain(DRAIN_WITHIN).await;
     // It lets go of its threads at the same word; whoever does not within the time is found by the next server.
     let _ = tokio::time::timeout(DRAIN_WITHIN, runner).await;

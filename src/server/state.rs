@@ -16,8 +16,8 @@ use super::error::{Answer, ApiError};
 use super::{Server, ids, names, shapes, threads};
 use crate::app::{ServedRun, ServedThread};
 use crate::graph::{
-    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, StateUpdate, Task,
-    Thread, ThreadId, Write,
+    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, StateUpdate, Task, Thread,
+    ThreadId, Write,
 };
 
 /// Most of a history at once.

@@ -13,16 +13,16 @@ use tokio::time::Instant;
 
 use super::Server;
 use super::error::{Answer, ApiError};
-use super::execute::Cancel;
 use super::project::{Part, PartId, Projection, Wanted, speaks_of};
 use super::record::Record;
+use super::stops::Cancel;
 use crate::app::ServedRun;
 use crate::graph::{EventRow, Stop};
 
 /// So often a quiet stream says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often the record is looked at beside the bell: another process may have written it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the record is looked at though no bell rang: should one be lost, nobody waits for ever.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// How a stream is told.
 pub(super) struct Told {
@@ -53,6 +53,7 @@ pub(super) async fn follow(server: &Arc<Server>, run: ServedRun, told: Told, loc
         stop: server.stop.clone(),
         story: None,
         ready: VecDeque::new(),
+        idle_until: None,
         done: false,
         broken: false,
         bell,
@@ -94,6 +95,8 @@ struct Follower {
     /// The run's record and what was told of it; `None`: the run has not begun.
     story: Option<(Record, Projection)>,
     ready: VecDeque<Bytes>,
+    /// Nothing is new until a bell rings, or until then.
+    idle_until: Option<Instant>,
     done: bool,
     /// It ends before its run does.
     broken: bool,
@@ -109,19 +112,22 @@ impl Follower {
             if self.done {
                 return None;
             }
-            match self.read().await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => {
-                    // The reader comes again with the id that it has seen last.
-                    tracing::warn!(run = self.run.id, "a stream breaks off: {}", error.detail);
-                    (self.done, self.broken) = (true, true);
-                    return None;
+            let Some(until) = self.idle_until else {
+                match self.read().await {
+                    Ok(true) => {}
+                    Ok(false) => self.idle_until = Some(Instant::now() + LOOK_EVERY),
+                    Err(error) => {
+                        // The reader comes again with the id that it has seen last.
+                        tracing::warn!(run = self.run.id, "a stream breaks off: {}", error.detail);
+                        (self.done, self.broken) = (true, true);
+                        return None;
+                    }
                 }
-            }
+                continue;
+            };
             tokio::select! {
-                changed = self.bell.changed() => drop(changed),
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = self.bell.changed() => self.idle_until = None,
+                () = tokio::time::sleep_until(until) => self.idle_until = None,
                 _ = self.stop.wait_for(|stop| *stop != Stop::No) => (self.done, self.broken) = (true, true),
                 () = tokio::time::sleep_until(quiet) => return Some(Bytes::from_static(b": heartbeat\r\n\r\n")),
             }
@@ -218,7 +224,7 @@ impl Drop for Follower {
         }
         let (server, run) = (self.server.clone(), self.run.clone());
         tokio::spawn(async move {
-            if let Err(failure) = server.executor.cancel(&run, Cancel::Interrupt).await {
+            if let Err(failure) = server.executor.cancel(&run, Cancel::Interrupt, &run.body.by).await {
                 tracing::warn!(run = run.id, code = failure.code, "{failure}");
             }
         });

@@ -43,13 +43,14 @@ pub use conformance::{Harness, StoreViolation, store_conformance};
 pub use floor::Floor;
 pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
-pub use past::{Place, Spoken, Went};
+pub use past::{Mark, Place, Spoken, Went};
 pub use people::{AuditedRow, HookRow, KeyRow, NewKey, NewVote, Settle, Voted};
 pub use prune::{Prune, Pruned, RETENTION};
+pub use readers::Watch;
 pub use repair::{RepairError, Repaired, repair};
 pub use salvage::{Salvaged, salvage};
 pub use served::{
-    Accepted, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun, ServedStatus,
-    ServedThread, SortKey, ThreadSearch,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun,
+    ServedStatus, ServedThread, SortKey, ThreadSearch,
 };
 pub use sqlite::SqliteStore;

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::checkpoints::{Stored, line_id, of_row, read_id, rows_of};
 use super::fault::{Done, nanos};
+use super::readers::Watch;
 use super::{SqliteStore, events};
 use crate::graph::{Checkpoint, EventRow, Name, StoreError, ThreadId};
 
@@ -17,6 +18,15 @@ pub struct Spoken {
     pub step: i64,
     /// When the event was.
     pub by: DateTime<Utc>,
+}
+
+/// How a thread stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    thread: i64,
+    status: String,
+    signals: i64,
+    event: i64,
 }
 
 /// A place in a line: the checkpoint there, and its row.
@@ -82,6 +92,31 @@ impl SqliteStore {
                 None => Ok(Vec::new()),
             })
             .await
+    }
+
+    /// How threads stand: two marks of one differ when something of it was written that somebody may wait for. Those that are not there
+    /// are left out.
+    pub async fn marks(&self, threads: Vec<ThreadId>) -> Result<Vec<(ThreadId, Mark)>, StoreError> {
+        let marks = move |conn: &Connection| {
+            let mut all = Vec::with_capacity(threads.len());
+            for id in threads {
+                let sql = "SELECT n, status, (SELECT coalesce(max(seq), 0) FROM signals s WHERE s.thread = t.n)
+                           FROM threads t WHERE id = ?1";
+                let found = conn
+                    .prepare_cached(sql)?
+                    .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+                if let Some((thread, status, signals)) = found.optional()? {
+                    all.push((id, Mark { thread, status, signals, event: events::last(conn, thread)? }));
+                }
+            }
+            Ok(all)
+        };
+        self.readers.read(marks).await
+    }
+
+    /// A connection of its own that looks whether the file was written.
+    pub fn watch(&self) -> Watch {
+        self.readers.watch()
     }
 
     /// Events up to a commit's newest one: commits, newest first, until some `limit` events were read; each commit's in their order.

@@ -30,7 +30,7 @@ pub struct SqliteStore {
     pub(super) readers: Readers,
     pub(super) writer: Writer,
     hints: Hints,
-    liveness: Arc<dyn Liveness>,
+    pub(super) liveness: Arc<dyn Liveness>,
 }
 
 impl SqliteStore {

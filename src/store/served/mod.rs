@@ -9,11 +9,11 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 pub use assistants::{AssistantFilter, AssistantText, ServedAssistant};
-pub use runs::{Accepted, NewRun, RunBody, RunStatus, ServedRun};
+pub use runs::{Accepted, AskedCancel, NewRun, RunBody, RunStatus, ServedRun};
 pub use threads::{ServedStatus, ServedThread, SortKey, ThreadSearch};
 
 use super::SqliteStore;
-use crate::graph::{StoreError, ThreadId};
+use crate::graph::{Owner, StoreError, ThreadId};
 
 impl SqliteStore {
     /// Adds a thread, or gives the one of that id; true: it is new.
@@ -34,8 +34,17 @@ impl SqliteStore {
         if found.is_some() {
             return Ok(found);
         }
+        let wanted = id.clone();
+        // Whoever asks for what is not there writes nothing.
+        if !self.readers.read(move |conn| threads::has_begun(conn, &wanted)).await? {
+            return Ok(None);
+        }
         let id = id.clone();
-        self.writer.run(move |tx| threads::take_in(tx.conn, &id)).await
+        self.writer
+            .run(move |tx| {
+                threads::one(tx.conn, &id)?.map_or_else(|| threads::take_in(tx.conn, &id), |found| Ok(Some(found)))
+            })
+            .await
     }
 
     /// Adds keys to a thread's metadata.
@@ -56,11 +65,14 @@ impl SqliteStore {
     }
 
     /// Removes a thread with its runs and all that the engine has of it; the audit stays. False: there is none.
-    pub async fn delete_api_thread(&self, id: &ThreadId) -> Result<bool, StoreError> {
-        let id = id.clone();
+    ///
+    /// # Errors
+    /// [`StoreError::Held`]: somebody but `own` is at work on it.
+    pub async fn delete_api_thread(&self, id: &ThreadId, own: &Owner) -> Result<bool, StoreError> {
+        let (id, own, liveness) = (id.clone(), own.clone(), self.liveness.clone());
         self.writer
             .run(move |tx| {
-                let gone = threads::delete(tx.conn, &id)?;
+                let gone = threads::delete(tx.conn, &id, &own, &*liveness)?;
                 tx.lines.foreign_write();
                 Ok(gone)
             })
@@ -140,17 +152,23 @@ impl SqliteStore {
         self.writer.run(move |tx| runs::begin(tx.conn, &id, first, at)).await
     }
 
-    /// The run has ended; the first end counts.
+    /// The run has ended; the first end counts. `cancel`: what its end knows of a stop. False: somebody has stopped it otherwise since.
     pub async fn end_run(
         &self,
         id: &str,
-        status: RunStatus,
-        last: u64,
+        (status, last): (RunStatus, u64),
         outcome: Value,
+        cancel: Option<AskedCancel>,
         at: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let id = id.to_owned();
-        self.writer.run(move |tx| runs::end(tx.conn, &id, status, last, &outcome, at)).await
+        self.writer.run(move |tx| runs::end(tx.conn, &id, status, last, &outcome, cancel.as_ref(), at)).await
+    }
+
+    /// Stops a run: when this returns it is durable that somebody has. The run as it was; `None`: it is over, or gone.
+    pub async fn cancel_run(&self, id: &str, asked: AskedCancel) -> Result<Option<ServedRun>, StoreError> {
+        let id = id.to_owned();
+        self.writer.run(move |tx| runs::cancel(tx.conn, &id, &asked)).await
     }
 
     /// Removes a run from its thread's list.

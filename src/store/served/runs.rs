@@ -66,6 +66,21 @@ pub struct RunBody {
     pub strategy: String,
     /// Who asked for it.
     pub by: String,
+    /// The id of the key by which they were known: what it may do is looked at again when the run begins. `None`: by a token, or as the
+    /// user of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// That somebody has stopped a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedCancel {
+    /// What it did is taken back.
+    pub rollback: bool,
+    /// Who stops it.
+    pub by: String,
+    /// When they asked.
+    pub at: DateTime<Utc>,
 }
 
 /// A run.
@@ -87,6 +102,8 @@ pub struct ServedRun {
     pub last: Option<u64>,
     /// How it ended.
     pub outcome: Value,
+    /// Somebody has stopped it.
+    pub cancel: Option<AskedCancel>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// When it changed last.
@@ -133,8 +150,8 @@ pub enum Accepted {
 }
 
 const COLUMNS: &str =
-    "r.id, a.id, r.status, r.body, r.due_at, r.first, r.last, r.outcome, r.created_at, r.updated_at FROM api_runs r
-     JOIN api_threads a ON a.n = r.thread";
+    "r.id, a.id, r.status, r.body, r.due_at, r.first, r.last, r.outcome, r.created_at, r.updated_at, r.cancel
+     FROM api_runs r JOIN api_threads a ON a.n = r.thread";
 
 struct Stored {
     id: String,
@@ -144,6 +161,7 @@ struct Stored {
     times: [i64; 3],
     span: [Option<i64>; 2],
     outcome: Option<String>,
+    cancel: Option<String>,
 }
 
 impl Stored {
@@ -156,6 +174,7 @@ impl Stored {
             times: [row.get(4)?, row.get(8)?, row.get(9)?],
             span: [row.get(5)?, row.get(6)?],
             outcome: row.get(7)?,
+            cancel: row.get(10)?,
         })
     }
 
@@ -172,6 +191,7 @@ impl Stored {
             first: first.map(uncount).transpose()?,
             last: last.map(uncount).transpose()?,
             outcome: decode_opt(self.outcome, "a run's outcome")?.unwrap_or_default(),
+            cancel: decode_opt(self.cancel, "a run's cancel")?,
             created_at,
             updated_at,
             id: self.id,
@@ -288,8 +308,12 @@ pub(super) fn end(
     status: RunStatus,
     last: u64,
     outcome: &Value,
+    cancel: Option<&AskedCancel>,
     at: DateTime<Utc>,
-) -> Done<()> {
+) -> Done<bool> {
+    if one(conn, id)?.is_some_and(|run| !run.status.is_over() && run.cancel.as_ref() != cancel) {
+        return Ok(false);
+    }
     let sql = "UPDATE api_runs SET status = ?2, last = ?3, outcome = ?4, updated_at = ?5
                WHERE id = ?1 AND status IN ('pending', 'running')";
     let values = params![id, status.word(), count(last)?, encode(outcome)?, nanos(at)?];
@@ -298,7 +322,26 @@ pub(super) fn end(
                    WHERE n = (SELECT thread FROM api_runs WHERE id = ?1)";
         conn.prepare_cached(sql)?.execute(params![id, nanos(at)?])?;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Stops a run: one that waits at once, one that is under way by a note of it. That it is to be taken back is not taken back. The run as it
+/// was; `None`: it is over.
+pub(super) fn cancel(conn: &Connection, id: &str, asked: &AskedCancel) -> Done<Option<ServedRun>> {
+    let Some(run) = one(conn, id)?.filter(|run| !run.status.is_over()) else { return Ok(None) };
+    match (run.status, asked.rollback) {
+        (RunStatus::Pending, true) => delete(conn, id)?,
+        (RunStatus::Pending, false) => {
+            let outcome = json!({"stands": false, "interrupts": [], "error": null});
+            end(conn, id, RunStatus::Interrupted, 0, &outcome, run.cancel.as_ref(), asked.at)?;
+        }
+        _ if run.cancel.as_ref().is_some_and(|before| before.rollback || !asked.rollback) => {}
+        _ => {
+            let sql = "UPDATE api_runs SET cancel = ?2 WHERE id = ?1";
+            conn.prepare_cached(sql)?.execute(params![id, encode(asked)?])?;
+        }
+    }
+    Ok(Some(run))
 }
 
 pub(super) fn delete(conn: &Connection, id: &str) -> Done<()> {
