@@ -93,6 +93,8 @@ struct Server {
     mcp: mcp::Http,
     /// What the page's forms are known by.
     session: page::Session,
+    /// What its pages have read of runs.
+    seen: page::Seen,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -143,6 +145,7 @@ pub async fn serve(
         origins,
         mcp,
         session,
+        seen: page::Seen::default(),
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));

@@ -210,12 +210,16 @@ impl Stored {
 
     /// Turns the checkpoint before into this one.
     pub fn apply(self, to: &mut Checkpoint) -> Done<()> {
+        self.apply_as(to, |body| body)
+    }
+
+    fn apply_as(self, to: &mut Checkpoint, edit: fn(Body) -> Body) -> Done<()> {
         let ns = std::mem::take(&mut to.ns);
         if self.base {
             *to = empty();
         }
         let body: Body = decode(&self.body, &format!("checkpoint {}", self.id))?;
-        body.apply(to);
+        edit(body).apply(to);
         to.ns = ns;
         to.id = self.id;
         to.step = self.step;
@@ -308,6 +312,19 @@ pub(super) fn history(conn: &Connection, thread: i64, ns: &str) -> Done<Vec<Chec
     let mut checkpoint = Checkpoint { ns: ns.into(), ..empty() };
     for stored in select.query_map([rows.start, rows.end], Stored::read)? {
         stored?.apply(&mut checkpoint)?;
+        all.push(checkpoint.clone());
+    }
+    Ok(all)
+}
+
+/// The same of the root, without the states.
+pub(super) fn outline(conn: &Connection, thread: i64) -> Done<Vec<Checkpoint>> {
+    let Some(line) = line_id(conn, thread, "")? else { return Ok(Vec::new()) };
+    let rows = rows_of(line);
+    let mut select = conn.prepare_cached(Stored::OF_LINE)?;
+    let (mut all, mut checkpoint) = (Vec::new(), empty());
+    for stored in select.query_map([rows.start, rows.end], Stored::read)? {
+        stored?.apply_as(&mut checkpoint, Body::without_state)?;
         all.push(checkpoint.clone());
     }
     Ok(all)

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::checkpoints::{Stored, line_id, of_row, read_id, rows_of};
+use super::checkpoints::{Stored, line_id, of_row, outline, read_id, rows_of};
 use super::fault::{Done, nanos};
 use super::readers::Watch;
 use super::{SqliteStore, events};
@@ -72,6 +72,17 @@ impl SqliteStore {
                 let values = params![rows.start, rows.end, nanos(by)?];
                 let row: Option<i64> = conn.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?;
                 row.map_or(Ok(None), |row| of_row(conn, line, "", row))
+            })
+            .await
+    }
+
+    /// The root's checkpoints without their states, oldest first: how the line went.
+    pub async fn outline(&self, thread: &ThreadId) -> Result<Vec<Checkpoint>, StoreError> {
+        let id = thread.clone();
+        self.readers
+            .read(move |conn| match known(conn, &id)? {
+                Some(thread) => outline(conn, thread),
+                None => Ok(Vec::new()),
             })
             .await
     }
@@ -191,4 +202,115 @@ fn find(conn: &Connection, line: i64, spoken: &Spoken) -> Done<Option<Place>> {
     let row: Option<i64> = conn.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?;
     let Some(row) = row else { return Ok(None) };
     Ok(of_row(conn, line, &spoken.ns, row)?.map(|checkpoint| Place { row, checkpoint }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::graph::{Event, Record, Source, State, Store, Transaction};
+    use crate::store::conformance::{at, begun, checkpoint};
+
+    const STEPS: i64 = 200;
+
+    /// A thread whose list grows by an item in each step; the text of the whole weighs far more than its rows.
+    async fn grown(dir: &std::path::Path) -> (SqliteStore, ThreadId) {
+        let (store, id) = (SqliteStore::open(dir.join("t.db")).unwrap(), ThreadId::from("t"));
+        begun(&store, "t").await.unwrap();
+        for step in 1..=STEPS {
+            let values: State =
+                [(Name::from("log"), json!((0..step).map(|n| format!("item {n}")).collect::<Vec<_>>()))]
+                    .into_iter()
+                    .collect();
+            let parent = format!("t-{}", step - 1);
+            let next = checkpoint(&format!("t-{step}"), Some(&parent), "", step, values);
+            let told = Event::Checkpointed { ns: "".into(), step, source: Source::Loop, next: Vec::new() };
+            let records = vec![Record::Checkpoint(Arc::new(next)), Record::Event(told)];
+            store.commit(Transaction { thread: id.clone(), epoch: 1, at: at(step), records }).await.unwrap();
+        }
+        (store, id)
+    }
+
+    fn spoken(of: &Checkpoint) -> Spoken {
+        Spoken { ns: of.ns.clone(), step: of.step, by: of.at }
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_reads_each_row_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, id) = grown(dir.path()).await;
+        let history = store.history(&id, "").await.unwrap();
+        let (mut place, mut read) = (None, 0);
+        for wanted in &history {
+            let (from, to, thread) = (place.take(), spoken(wanted), id.clone());
+            let gone = move |conn: &Connection| go_on(conn, known(conn, &thread)?.unwrap_or(0), from, &to);
+            let (went, rows) = store.readers.read(gone).await.unwrap();
+            let Went::To(there) = went else { panic!("step {} is not found", wanted.step) };
+            assert_eq!(there.checkpoint, *wanted);
+            (place, read) = (Some(there), read + rows);
+        }
+        assert!(read <= 3 * history.len(), "{read} rows for {} checkpoints", history.len());
+    }
+
+    #[tokio::test]
+    async fn a_place_is_found_from_nowhere_and_what_is_gone_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, id) = grown(dir.path()).await;
+        let history = store.history(&id, "").await.unwrap();
+        let middle = &history[120];
+        let Went::To(place) = store.go_on(&id, None, spoken(middle)).await.unwrap() else { panic!("it is there") };
+        assert_eq!(place.checkpoint, *middle);
+        // Over some that nobody speaks of.
+        let Went::To(further) = store.go_on(&id, Some(place.clone()), spoken(&history[150])).await.unwrap() else {
+            panic!("it is there")
+        };
+        assert_eq!(further.checkpoint, history[150]);
+        let nowhere = Spoken { step: 9_999, ..spoken(middle) };
+        assert_eq!(store.go_on(&id, Some(place.clone()), nowhere).await.unwrap(), Went::Nowhere(Some(place.clone())));
+        assert_eq!(store.checkpoint_by(&id, middle.at).await.unwrap().as_ref(), Some(middle));
+
+        let outline = store.outline(&id).await.unwrap();
+        let heads =
+            |all: &[Checkpoint]| all.iter().map(|c| (c.id.clone(), c.parent.clone(), c.step)).collect::<Vec<_>>();
+        assert_eq!(heads(&outline), heads(&history));
+        assert!(outline.iter().all(|c| c.frontier == history[0].frontier && c.values == State::new()));
+        // A line that was cut begins elsewhere: a place in what is gone is none.
+        store.release(&id, 1).await.unwrap();
+        let cut = crate::store::Prune {
+            thread: Some(id.clone()),
+            keep: Some(20),
+            ended_before: None,
+            retention: None,
+            most: None,
+            dry_run: false,
+        };
+        assert!(store.prune(&cut).await.unwrap().checkpoints > 100);
+        let newest = &history[195];
+        let Went::To(found) = store.go_on(&id, Some(place), spoken(newest)).await.unwrap() else {
+            panic!("it is there")
+        };
+        assert_eq!(found.checkpoint, *newest);
+    }
+
+    #[tokio::test]
+    async fn events_come_in_portions_forward_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, id) = grown(dir.path()).await;
+        let all = store.events(&id, 0, usize::MAX).await.unwrap();
+        let (mut read, mut heard) = (Vec::new(), 0);
+        loop {
+            let some = store.some_events(&id, heard, 50, 500).await.unwrap();
+            let Some(last) = some.last() else { break };
+            assert!(some.len() < 20, "bounded by bytes: {}", some.len());
+            heard = last.seq;
+            read.extend(some);
+        }
+        assert_eq!(read, all);
+        let back = store.events_back(&id, 100, 10).await.unwrap();
+        assert_eq!((back.len(), back[0].last(), back[9].last()), (10, Some(&all[99]), Some(&all[90])));
+        assert!(store.some_events(&ThreadId::from("none"), 0, 9, 9).await.unwrap().is_empty());
+    }
 }

@@ -16,6 +16,7 @@ pub(super) mod models;
 pub(super) mod rollback;
 pub(super) mod run;
 pub(super) mod runs;
+mod seen;
 mod session;
 mod steps;
 mod verdicts;
@@ -29,6 +30,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::Value;
 
 use error::PageError;
+pub(super) use seen::Seen;
 pub(super) use session::Session;
 
 /// What may be loaded: what this server itself serves. Nothing in the page is inline.
