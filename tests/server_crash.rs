@@ -84,3 +84,36 @@ async fn what_is_asked_to_end_ends_at_a_step_and_goes_on_later() {
     let server = Serve::start_in(server.home.clone(), &workflows(), "127.0.0.1:0");
     assert_eq!(server.get(&format!("/threads/{thread}/runs/{run}/join")).await["n"], 30);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_stopped_stays_stopped_after_a_kill() {
+    let home = std::sync::Arc::new(tempfile::Builder::new().prefix("tidegate-serve-").tempdir().unwrap());
+    let (folder, go) = (home.path().join("flows"), home.path().join("go"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("waits.yaml"), server_support::waiting(&go)).unwrap();
+    for action in ["interrupt", "rollback"] {
+        let begun = go.with_extension("begun");
+        let _ = (std::fs::remove_file(&go), std::fs::remove_file(&begun));
+        let mut server = Serve::start_in(home.clone(), &folder, "127.0.0.1:0");
+        let thread = server.thread().await;
+        let runs = format!("/threads/{thread}/runs");
+        let run = server.post(&runs, json!({"assistant_id": "waits", "input": {}})).await;
+        let path = format!("{runs}/{}", run["run_id"].as_str().unwrap());
+        server_support::until_there(&begun).await;
+        let answer = server.request("POST", &format!("{path}/cancel?action={action}"), None).await;
+        assert_eq!(answer.status(), 202, "{action}");
+        // Its node has not ended: the run is under way until it does.
+        server.kill();
+        std::fs::write(&go, "").unwrap();
+
+        let server = Serve::start_in(home.clone(), &folder, "127.0.0.1:0");
+        server.until(&format!("/threads/{thread}"), |thread| thread["status"] != "busy").await;
+        let state = server.get(&format!("/threads/{thread}/state")).await;
+        assert!(state["values"]["n"].is_null(), "{action}: it did not go on: {state}");
+        if action == "rollback" {
+            assert_eq!(server.request("GET", &path, None).await.status(), 404, "it is taken back");
+        } else {
+            assert_eq!(server.get(&path).await["status"], "interrupted");
+        }
+    }
+}

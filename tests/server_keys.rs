@@ -344,3 +344,34 @@ async fn tokens_of_an_identity_provider() {
     let (_, admin) = key(&home, "root", "admin");
     assert_eq!(status(&url, Some(&admin), "GET", "/approvals", Value::Null).await, 200);
 }
+
+#[tokio::test]
+async fn a_run_that_waits_does_not_outlive_its_callers_key() {
+    let home = home();
+    let (_, admin) = key(&home, "root", "admin");
+    let (id, deployer) = key(&home, "agent", "deployer");
+    let server = Serve::start_in(home.clone(), &workflows(), "127.0.0.1:0");
+    let url = server.url.clone();
+    let begin = async |key: &str, after: u64| {
+        let thread = ask(&url, Some(key), "POST", "/threads", json!({})).await.body["thread_id"].clone();
+        let runs = format!("/threads/{}/runs", thread.as_str().unwrap());
+        let body = json!({
+            "assistant_id": "trivial", "input": {"x": 1}, "after_seconds": after, "stream_resumable": true,
+        });
+        let run = ask(&url, Some(key), "POST", &runs, body).await.body["run_id"].clone();
+        format!("{runs}/{}", run.as_str().unwrap())
+    };
+    let (at_once, others) = (begin(&deployer, 0).await, begin(&admin, 2).await);
+    let waits = begin(&deployer, 2).await;
+    assert_eq!(ask(&url, Some(&admin), "GET", &format!("{at_once}/join"), Value::Null).await.body, json!({"x": 2}));
+    keys(&home, &["revoke", &id]);
+
+    let refused = ask(&url, Some(&admin), "GET", &format!("{waits}/join"), Value::Null).await.body;
+    assert_eq!(refused["__error__"]["error"], "caller_refused", "{refused}");
+    assert_eq!(ask(&url, Some(&admin), "GET", &waits, Value::Null).await.body["status"], "error");
+    let request = reqwest::Client::new().get(format!("{url}{waits}/stream")).header("x-api-key", &admin);
+    let told = request.send().await.unwrap().text().await.unwrap();
+    assert!(told.contains("event: error") && told.contains("was revoked"), "{told}");
+    let of_others = ask(&url, Some(&admin), "GET", &format!("{others}/join"), Value::Null).await.body;
+    assert_eq!(of_others, json!({"x": 2}));
+}

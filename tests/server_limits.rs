@@ -231,3 +231,55 @@ async fn a_thread_of_the_terminal_is_answered_through_the_api() {
     let told = events(&server.request("POST", &path, Some(body)).await.text().await.unwrap());
     assert_eq!(told.last().unwrap().data, json!({"deploy": {"log": ["deploy"]}}));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_that_the_terminal_works_on_is_not_torn_away() {
+    let server = Serve::start();
+    let id = "01a1fa0e-efc7-7601-9874-c93f283a60f3";
+    let go = server.home.path().join("go");
+    let file = server.home.path().join("waits.yaml");
+    std::fs::write(&file, server_support::waiting(&go)).unwrap();
+    let mut started = tidegate(server.home.path());
+    started.args(["run", "start"]).arg(&file).args(["--thread", id, "--json"]);
+    started.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut started = started.spawn().unwrap();
+    server_support::until_there(&go.with_extension("begun")).await;
+    let refused = server.request("DELETE", &format!("/threads/{id}"), None).await;
+    assert_eq!(refused.status(), 409);
+    assert!(refused.text().await.unwrap().contains("lease_held"));
+    std::fs::write(&go, "").unwrap();
+    assert!(started.wait().unwrap().success(), "it came to its end");
+    server.until(&format!("/threads/{id}"), |thread| thread["status"] == "idle").await;
+    assert_eq!(server.request("DELETE", &format!("/threads/{id}"), None).await.status(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_what_is_not_there_waits_for_no_writer() {
+    let server = Serve::start();
+    let begun = server.thread().await;
+    server.post(&format!("/threads/{begun}/runs/wait"), json!({"assistant_id": "trivial", "input": {"x": 1}})).await;
+    let file = rusqlite::Connection::open(server.home.path().join("tidegate.db")).unwrap();
+    file.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let nowhere = "00000000-0000-4000-8000-000000000000";
+    for path in [format!("/threads/{nowhere}"), format!("/threads/{nowhere}/state"), format!("/threads/{nowhere}/runs")]
+    {
+        assert_eq!(server.request("GET", &path, None).await.status(), 404, "{path}");
+    }
+    for path in [format!("/threads/{begun}"), format!("/threads/{begun}/state")] {
+        assert_eq!(server.request("GET", &path, None).await.status(), 200, "{path}");
+    }
+    file.execute_batch("ROLLBACK").unwrap();
+}
+
+#[test]
+fn a_path_that_is_no_text_is_refused_like_anything_else() {
+    let server = Serve::start();
+    for path in ["/threads/%ff", "/threads/%ff/runs/%fe", "/assistants/%ff", "/releases/%ff"] {
+        let said = raw(&server, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400") && head.contains("application/json"), "{path}: {said}");
+        assert!(serde_json::from_str::<Value>(body).unwrap()["detail"].is_string(), "{path}: {said}");
+    }
+    let page = raw(&server, "GET /ui/runs/%ff HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    assert!(page.starts_with("HTTP/1.1 400") && page.contains("text/html"), "{page}");
+}

@@ -110,6 +110,12 @@ impl App {
         }))
     }
 
+    /// Whose key has this id. `None`: nobody's, or not any more.
+    pub async fn holder_of_key(&self, id: &str) -> Result<Option<Person>, Failure> {
+        let row = self.sqlite.key(id).await.map_err(|e| e.failure())?;
+        Ok(row.filter(|row| counts(row, Utc::now())).map(|row| person(&row)))
+    }
+
     /// Who shows this key, or this token of the identity provider. `None`: nobody's, or not any more.
     pub async fn person_of(&self, shown: &str) -> Result<Option<Person>, Failure> {
         match &self.oidc {
@@ -129,6 +135,11 @@ pub fn counts(row: &KeyRow, now: DateTime<Utc>) -> bool {
 /// Id and secret of a text that begins with `prefix`.
 pub(super) fn parts<'t>(prefix: &str, text: &'t str) -> Option<(&'t str, &'t str)> {
     text.trim().strip_prefix(prefix)?.split_once('_')
+}
+
+/// The id of a key's text, which is no secret; `None`: it is no key.
+pub fn key_id(shown: &str) -> Option<String> {
+    parts(PREFIX, shown).map(|(id, _)| id.to_owned())
 }
 
 /// Compares digests, so that the time it takes tells nothing of the secret.

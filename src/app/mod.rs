@@ -36,7 +36,7 @@ pub use audit::{AUDIT_FORMAT, AuditExport, AuditHead, verify_audit_export};
 pub use database::{Checkup, Repaired, Salvaged, TableState, examine_database, repair_database, salvage_database};
 pub use decide::{Decide, Decided, Said, is_refusal, missing_words};
 pub use home::Home;
-pub use keys::{KeyRow, KeyWanted, counts as key_counts};
+pub use keys::{KeyRow, KeyWanted, counts as key_counts, key_id};
 pub use levels::deploy;
 pub use links::{LINK_PATH, LINK_TTL_MS, LinkRow, LinkWanted, Linked, link_url};
 pub use manager::{EndpointHealth, FindRequest, RealWorld, WorkflowDeployer};
@@ -45,8 +45,9 @@ pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{
-    Accepted, AssistantFilter, AssistantText, Catalogue, Entry, NewRun, NewRunWebhook, RunBody, RunStatus,
-    ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, ThreadSearch,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, Catalogue, Entry, Mark, NewRun, NewRunWebhook, Place,
+    RunBody, RunEnded, RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, Spoken,
+    ThreadSearch, Went, run_stopped,
 };
 pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};
 pub use settings::Settings;

@@ -14,8 +14,9 @@ use crate::graph::{CompiledGraph, Failure, ThreadId};
 use crate::nodes::RollbackRequest;
 use crate::release::{DeployRequest, ModelName};
 pub use crate::store::{
-    Accepted, AssistantFilter, AssistantText, NewRun, NewRunWebhook, RunBody, RunStatus, ServedAssistant, ServedRun,
-    ServedStatus, ServedThread, SortKey, ThreadSearch,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, Mark, NewRun, NewRunWebhook, Place, RunBody, RunEnded,
+    RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, Spoken, ThreadSearch, Went,
+    run_stopped,
 };
 use crate::workflow::ResolvedWorkflow;
 

@@ -22,6 +22,11 @@ impl Found {
         Self { events }
     }
 
+    /// Whether nothing has been done.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     fn checkpointed(&self, wanted: Source) -> Option<u64> {
         let is = |event: &Event| matches!(event, Event::Checkpointed { ns, source, .. } if ns.is_empty() && *source == wanted);
         self.events.iter().rev().find(|row| is(&row.event)).map(|row| row.seq)
@@ -124,11 +129,11 @@ impl Executor {
     }
 
     /// Takes a stopped run's work back: its effects are undone, and its thread stands where it stood before the run.
-    pub(super) async fn take_back(&self, run: &ServedRun) -> Result<(), Failure> {
+    pub(super) async fn take_back(&self, run: &ServedRun, by: &str) -> Result<(), Failure> {
         let Some(thread) = self.app.store().thread(&run.thread).await.map_err(|e| e.failure())? else { return Ok(()) };
         // One that has ended has undone what it did, or had nothing to undo.
         if !thread.status.is_terminal() {
-            let why = Failure::new("cancelled", format!("run {} was rolled back by {}", run.id, run.body.by));
+            let why = Failure::new("cancelled", format!("run {} was rolled back by {by}", run.id));
             self.app.cancel(&run.thread, true, why).await?;
         }
         if self.app.is_release(&run.thread).await? {

@@ -8,22 +8,35 @@ use crate::release::{Person, Role};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Caller(Person);
+pub(super) struct Caller {
+    person: Person,
+    key: Option<String>,
+}
 
 impl Caller {
     /// This person.
     pub fn of(person: Person) -> Self {
-        Self(person)
+        Self { person, key: None }
+    }
+
+    /// The same, known by the key of this id.
+    pub fn with_key(self, key: Option<String>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// The id of the key by which they are known.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// The name that records get.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.person.name
     }
 
     /// All that is known of them.
     pub fn person(&self) -> &Person {
-        &self.0
+        &self.person
     }
 }
 
@@ -57,10 +70,10 @@ pub(super) enum Subject {
 
 /// Whether `caller` may do `action` to `subject`. Who may decide on one release is the gate's rule, held where a decision is recorded.
 pub(super) fn authorise(caller: &Caller, action: Action, subject: &Subject) -> Result<(), ApiError> {
-    let has = |role| caller.0.roles.contains(&role);
+    let has = |role| caller.person.roles.contains(&role);
     let may = match action {
         Action::Greet => true,
-        Action::Look => !caller.0.roles.is_empty(),
+        Action::Look => !caller.person.roles.is_empty(),
         Action::Keep | Action::Run => has(Role::Deployer) || has(Role::Admin),
         Action::Decide => has(Role::Approver) || has(Role::Admin),
         Action::Hand => has(Role::Admin),

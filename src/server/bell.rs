@@ -30,6 +30,13 @@ impl Bell {
         }
     }
 
+    /// The threads that somebody follows.
+    pub fn heard(&self) -> Vec<ThreadId> {
+        let mut bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bells.retain(|_, bell| bell.receiver_count() > 0);
+        bells.keys().cloned().collect()
+    }
+
     /// Whether anybody follows the thread.
     pub fn is_heard(&self, thread: &ThreadId) -> bool {
         let bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
+use super::activity::TooSlow;
 use super::error::{Answer, ApiError};
 
 /// Largest body, in bytes: an input is kept in the database with every run.
@@ -42,7 +43,7 @@ fn is_deeper(value: &Value, most: usize) -> bool {
 pub(super) async fn read(body: Body) -> Answer<Vec<u8>> {
     let (mut stream, mut bytes, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "the body broke off"))?;
+        let chunk = chunk.map_err(broken)?;
         length += chunk.len();
         if length > MOST_DISCARDED {
             break;
@@ -56,6 +57,13 @@ pub(super) async fn read(body: Body) -> Answer<Vec<u8>> {
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
     Ok(bytes)
+}
+
+fn broken(error: axum::Error) -> ApiError {
+    match error.into_inner().downcast_ref::<TooSlow>() {
+        Some(slow) => ApiError::new(StatusCode::REQUEST_TIMEOUT, slow.to_string()),
+        None => ApiError::new(StatusCode::BAD_REQUEST, "the body broke off"),
+    }
 }
 
 /// A body that is an object; none at all is an empty one.

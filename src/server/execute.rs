@@ -19,25 +19,16 @@ use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
 /// Runs that are advanced at once: enough for those that wait for programs and services, few enough for the memory that each takes. Runs
 /// that sleep or wait for a person hold no place.
 const MOST_AT_ONCE: usize = 256;
-/// How often a run looks that waits for a timer, a signal, or another process: nobody tells it of those.
+/// How often a run looks that waits for another process: nobody tells it when that dies.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often somebody looks who is told by a bell: should one be lost, nobody waits for ever.
+const LOOK_SELDOM: Duration = Duration::from_secs(5);
 /// How long the thread of a run without one stays for those who still read its stream.
 const LINGER_AT_MOST: Duration = Duration::from_secs(600);
-
-/// How a run that is under way is to end early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cancel {
-    /// It stays as far as it came.
-    Interrupt,
-    /// It is taken back.
-    Rollback,
-}
 
 struct Hand {
     /// What the engine looks at.
     stop: watch::Sender<Stop>,
-    /// The runs that are to end early, and how.
-    cancel: HashMap<String, Cancel>,
     /// The run that is under way.
     current: Option<String>,
     /// Somebody has changed the queue.
@@ -48,7 +39,7 @@ struct Hand {
 pub(super) struct Executor {
     pub(super) app: Arc<App>,
     pub(super) graphs: Arc<Catalogue>,
-    bell: Arc<Bell>,
+    pub(super) bell: Arc<Bell>,
     hands: Mutex<HashMap<ThreadId, Hand>>,
     turns: Mutex<HashMap<ThreadId, Arc<tokio::sync::Mutex<()>>>>,
     places: Arc<Semaphore>,
@@ -96,7 +87,7 @@ impl Executor {
         if self.app.is_release(thread).await? || !self.app.database().open_runs(thread).await.map_err(of)?.is_empty() {
             return Ok(false);
         }
-        self.app.database().delete_api_thread(thread).await.map_err(of)?;
+        self.app.database().delete_api_thread(thread, self.app.owner()).await.map_err(of)?;
         Ok(true)
     }
 
@@ -119,8 +110,7 @@ impl Executor {
             return;
         }
         let again = Arc::new(Notify::new());
-        let hand =
-            Hand { stop: watch::channel(Stop::No).0, cancel: HashMap::new(), current: None, again: again.clone() };
+        let hand = Hand { stop: watch::channel(Stop::No).0, current: None, again: again.clone() };
         hands.insert(thread.clone(), hand);
         let (this, thread) = (self.clone(), thread.clone());
         tokio::spawn(async move { this.work(thread, again).await });
@@ -192,8 +182,17 @@ impl Executor {
             (run.first, run.updated_at) = (Some(first), at);
             Found::new(Vec::new())
         };
-        let mut stop = self.take_up(&run);
+        let mut stop = self.take_up(&run).await?;
         self.bell.ring(&run.thread);
+        if found.is_empty()
+            && let Some(failure) = self.refused(&run).await?
+        {
+            return self.ended(&run, ThreadStatus::Failed, Some(failure)).await;
+        }
+        if *stop.borrow() == Stop::Hold && !known {
+            // Stopped before anything was done.
+            return self.ended(&run, ThreadStatus::Interrupted, None).await;
+        }
         let ended = match self.apply(&run, &found).await {
             Ok(()) => self.advance(&run, &found, &mut stop).await,
             Err(failure) if is_passing(&failure) => return Err(failure),
@@ -208,23 +207,37 @@ impl Executor {
     }
 
     /// The hand's stop, free of what was meant for the run before.
-    fn take_up(&self, run: &ServedRun) -> watch::Receiver<Stop> {
-        let mut hands = self.hands();
-        let hand = hands.entry(run.thread.clone()).or_insert_with(|| Hand {
-            stop: watch::channel(Stop::No).0,
-            cancel: HashMap::new(),
-            current: None,
-            again: Arc::new(Notify::new()),
-        });
-        hand.current = Some(run.id.clone());
-        let meant = hand.cancel.contains_key(&run.id);
-        let wanted = match (*self.draining.borrow(), meant) {
-            (true, _) => Stop::Drain,
-            (false, true) => Stop::Hold,
-            (false, false) => Stop::No,
+    async fn take_up(&self, run: &ServedRun) -> Result<watch::Receiver<Stop>, Failure> {
+        let stop = {
+            let mut hands = self.hands();
+            let hand = hands.entry(run.thread.clone()).or_insert_with(|| Hand {
+                stop: watch::channel(Stop::No).0,
+                current: None,
+                again: Arc::new(Notify::new()),
+            });
+            hand.current = Some(run.id.clone());
+            hand.stop.send_replace(if *self.draining.borrow() { Stop::Drain } else { Stop::No });
+            hand.stop.subscribe()
         };
-        hand.stop.send_replace(wanted);
-        hand.stop.subscribe()
+        // Behind the hand's word: who stops it from now on finds whose turn it is.
+        if self.asked_cancel(run).await?.is_some() {
+            self.hold(run);
+        }
+        Ok(stop)
+    }
+
+    /// Lets the run that is under way come to the end of its superstep.
+    pub(super) fn hold(&self, run: &ServedRun) {
+        let mut hands = self.hands();
+        let Some(hand) = hands.get_mut(&run.thread) else { return };
+        if hand.current.as_ref() == Some(&run.id) {
+            hand.stop.send_if_modified(|stop| {
+                let holds = *stop == Stop::No;
+                *stop = if holds { Stop::Hold } else { *stop };
+                holds
+            });
+        }
+        hand.again.notify_one();
     }
 
     /// Lets the engine take the thread on until it rests. `None`: the server ends, the run goes on with the next one.
@@ -259,7 +272,8 @@ impl Executor {
                 } else {
                     rested = true;
                     let wake = thread.wake.as_ref().and_then(|alarm| (alarm.at - Utc::now()).to_std().ok());
-                    let pause = wake.unwrap_or(LOOK_EVERY).clamp(Duration::from_millis(1), LOOK_EVERY);
+                    let most = if elsewhere { LOOK_EVERY } else { LOOK_SELDOM };
+                    let pause = wake.unwrap_or(LOOK_EVERY).clamp(Duration::from_millis(1), most);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         _ = bell.changed() => {}
@@ -297,22 +311,31 @@ impl Executor {
     async fn ended(
         self: &Arc<Self>,
         run: &ServedRun,
+        status: ThreadStatus,
+        failure: Option<Failure>,
+    ) -> Result<(), Failure> {
+        // Somebody may stop it just then: its end knows of that.
+        while !self.settled(run, status, failure.clone()).await? {}
+        self.bell.ring(&run.thread);
+        Ok(())
+    }
+
+    /// False: somebody has stopped it meanwhile.
+    async fn settled(
+        self: &Arc<Self>,
+        run: &ServedRun,
         mut status: ThreadStatus,
         mut failure: Option<Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
-        let cancel = self.hands().get(&run.thread).and_then(|hand| hand.cancel.get(&run.id).copied());
+        let cancel = self.asked_cancel(run).await?;
         let known = self.app.store().thread(&run.thread).await.map_err(of)?;
         let stopped = cancel.is_some() && status == ThreadStatus::Interrupted;
-        if let Some(Cancel::Rollback) = cancel
+        if let Some(cancel) = cancel.as_ref().filter(|cancel| cancel.rollback)
             && status != ThreadStatus::Succeeded
         {
-            match self.take_back(run).await {
-                Ok(()) => {
-                    self.app.database().delete_run(&run.id).await.map_err(of)?;
-                    self.bell.ring(&run.thread);
-                    return Ok(());
-                }
+            match self.take_back(run, &cancel.by).await {
+                Ok(()) => return self.app.database().delete_run(&run.id).await.map(|()| true).map_err(of),
                 Err(failure) if is_passing(&failure) => return Err(failure),
                 // It stays, with what could not be taken back.
                 Err(refused) => (status, failure) = (ThreadStatus::Failed, Some(refused)),
@@ -334,16 +357,17 @@ impl Executor {
             "error": error.as_ref().map(shapes::error),
         });
         let last = if known.is_some() { self.last_event(&run.thread).await? } else { 0 };
-        if status == ThreadStatus::Interrupted {
+        if status == ThreadStatus::Interrupted && known.is_some() {
             // An answer from elsewhere, or the end of a question's time, is anybody's to go on with.
             self.app.leave(&run.thread).await?;
         }
-        run_webhook::end(&self.app, run, word, last, outcome).await?;
-        self.bell.ring(&run.thread);
+        if !run_webhook::end(&self.app, run, (word, last), outcome, cancel).await? {
+            return Ok(false);
+        }
         if run.body.kwargs["temporary"] == Value::Bool(true) {
             self.clear_later(run.thread.clone());
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A thread that was made for one run goes when nobody reads of it any more.
@@ -363,34 +387,6 @@ impl Executor {
         });
     }
 
-    /// Asks a run to end early. True: it was under way, and its end is to be waited for.
-    pub async fn cancel(self: &Arc<Self>, run: &ServedRun, how: Cancel) -> Result<bool, Failure> {
-        let of = |e: crate::graph::StoreError| e.failure();
-        let now = self.app.database().api_run(&run.id).await.map_err(of)?;
-        let Some(now) = now.filter(|run| !run.status.is_over()) else { return Ok(false) };
-        if now.status == RunStatus::Pending {
-            let outcome = json!({"stands": false, "interrupts": [], "error": null});
-            match how {
-                Cancel::Rollback => self.app.database().delete_run(&run.id).await.map_err(of)?,
-                Cancel::Interrupt => {
-                    run_webhook::end(&self.app, &now, RunStatus::Interrupted, 0, outcome).await?;
-                }
-            }
-        }
-        {
-            let mut hands = self.hands();
-            if let Some(hand) = hands.get_mut(&run.thread) {
-                hand.cancel.insert(run.id.clone(), how);
-                if hand.current.as_ref() == Some(&run.id) {
-                    hand.stop.send_replace(Stop::Hold);
-                }
-                hand.again.notify_one();
-            }
-        }
-        self.bell.ring(&run.thread);
-        Ok(true)
-    }
-
     /// Waits until a run has ended or is gone.
     pub async fn over(&self, run: &ServedRun) -> Result<Option<ServedRun>, Failure> {
         let mut bell = self.bell.listen(&run.thread);
@@ -401,7 +397,7 @@ impl Executor {
             }
             tokio::select! {
                 _ = bell.changed() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(LOOK_SELDOM) => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use super::authorise::Caller;
 use super::error::{Answer, ApiError};
 use super::limits::Buckets;
-use crate::app::App;
+use crate::app::{App, key_id};
 use crate::release::Person;
 
 /// The header of the LangGraph clients.
@@ -78,7 +78,9 @@ impl Identities {
         match (shown(headers), login) {
             (Some(shown), _) => self.shows(shown, peer).await.map(Some),
             // A login whose key counts no more is none.
-            (None, Some(login)) => Ok(self.known(login).await?.map(Caller::of)),
+            (None, Some(login)) => {
+                Ok(self.known(login).await?.map(|person| Caller::of(person).with_key(key_id(login))))
+            }
             (None, None) => Ok(None),
         }
     }
@@ -89,7 +91,7 @@ impl Identities {
     /// 401: it does not count; 429: too many that do not came from there.
     pub async fn shows(&self, shown: &str, peer: Option<Peer>) -> Answer<Caller> {
         if let Some(person) = self.known(shown).await? {
-            return Ok(Caller::of(person));
+            return Ok(Caller::of(person).with_key(key_id(shown)));
         }
         self.was_wrong(peer)?;
         Err(ApiError::new(StatusCode::UNAUTHORIZED, "this key does not count: it is unknown, revoked or over"))

@@ -4,6 +4,7 @@
 //! Handlers keep nothing: a run is a row that `execute` takes from its thread's queue, a stream is read from the thread's record
 //! (`project`), at the reader's pace.
 
+mod activity;
 mod apply;
 mod approvals;
 mod assistants;
@@ -18,12 +19,14 @@ mod export;
 mod identity;
 mod ids;
 mod limits;
+mod lookout;
 mod mcp;
 mod names;
 mod openapi;
 mod origin;
 mod page;
 mod project;
+mod record;
 mod releases;
 mod resume;
 mod routes;
@@ -32,6 +35,7 @@ mod run_webhook;
 mod runs;
 mod shapes;
 mod state;
+mod stops;
 mod stream;
 mod threads;
 mod wait;
@@ -92,6 +96,8 @@ struct Server {
     session: page::Session,
     /// Where people reach it, for links.
     base: String,
+    /// What its pages have read of runs.
+    seen: page::Seen,
     /// Ends streams when the server ends.
     stop: watch::Receiver<Stop>,
 }
@@ -128,6 +134,7 @@ pub async fn serve(
     let executor = Executor::new(app.clone(), graphs.clone(), bell.clone());
     executor.recover().await?;
     let session = page::Session::new()?;
+    let (watched, rung) = (app.clone(), bell.clone());
     let (told, mcp) = (app.clone(), mcp::Http::new(app.clone(), stop.clone()));
     let identities = Identities::new(app.clone(), executor.user().to_owned());
     let rate = f64::from(options.rate_limit);
@@ -144,12 +151,14 @@ pub async fn serve(
         mcp,
         session,
         base,
+        seen: page::Seen::default(),
         stop: stopping,
     });
     let runner = tokio::spawn(keep_running(runner, stop.clone()));
     let telling = tokio::spawn(keep_telling(told, links_at, stop.clone()));
+    tokio::spawn(lookout::keep_looking(watched, rung, stop.clone()));
     ready(address);
-    connections::accept(listener, routes::router(server), stop).await;
+    connections::accept(listener, routes::router(server), connections::Bounds::default(), stop).await;
     executor.drain(DRAIN_WITHIN).await;
     // It lets go of its threads at the same word; whoever does not within the time is found by the next server.
     let _ = tokio::time::timeout(DRAIN_WITHIN, runner).await;

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{ids, shapes};
-use crate::app::ServedRun;
+use crate::app::{Place, ServedRun, Spoken};
 use crate::graph::{Checkpoint, Event, EventRow, Failure, Interrupt, MESSAGE, Name, Task, TaskPath, Write};
 
 /// A part's id: the number of its event in the thread, then its own number within.
@@ -31,14 +31,6 @@ pub(super) struct Wanted {
     pub subgraphs: bool,
 }
 
-/// A checkpoint that an event speaks of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spoken {
-    pub ns: Name,
-    pub step: i64,
-    pub by: DateTime<Utc>,
-}
-
 /// The checkpoint that an event speaks of.
 pub(super) fn speaks_of(row: &EventRow) -> Option<Spoken> {
     match &row.event {
@@ -47,19 +39,14 @@ pub(super) fn speaks_of(row: &EventRow) -> Option<Spoken> {
     }
 }
 
-impl Spoken {
-    /// Among checkpoints of its namespace, oldest first.
-    pub fn find(&self, line: &[Checkpoint]) -> Option<Checkpoint> {
-        line.iter().rev().find(|c| c.ns == self.ns && c.step == self.step && c.at <= self.by).cloned()
-    }
-}
-
 /// The story of one run, as far as it was told.
 pub(super) struct Projection {
     run: ServedRun,
     wanted: Wanted,
+    /// Only what comes behind this part is told.
+    after: Option<PartId>,
     /// Where each namespace stands.
-    at: BTreeMap<Name, Checkpoint>,
+    at: BTreeMap<Name, Place>,
     /// Tasks that have begun.
     begun: BTreeSet<String>,
     /// What tasks saw, until they end.
@@ -72,10 +59,29 @@ pub(super) struct Projection {
 
 impl Projection {
     /// Of a run, from its beginning. `standing`: the checkpoints before it, of the root and inside the tasks that were due.
-    pub fn new(run: ServedRun, wanted: Wanted, standing: Vec<Checkpoint>) -> Self {
-        let at = standing.into_iter().map(|c| (c.ns.clone(), c)).collect();
+    pub fn new(run: ServedRun, wanted: Wanted, after: Option<PartId>, standing: Vec<Place>) -> Self {
+        let at = standing.into_iter().map(|place| (place.checkpoint.ns.clone(), place)).collect();
         let (begun, seen) = (BTreeSet::new(), BTreeMap::new());
-        Self { run, wanted, at, begun, seen, stands: false, parts: Vec::new(), id: (0, 0) }
+        Self { run, wanted, after, at, begun, seen, stands: false, parts: Vec::new(), id: (0, 0) }
+    }
+
+    fn stand_at(&self, ns: &str) -> Option<&Checkpoint> {
+        self.at.get(ns).map(|place| &place.checkpoint)
+    }
+
+    /// Where a namespace stands, taken out: the next state is made of it, without a copy. To be put back, or followed by the next one.
+    pub fn lend(&mut self, ns: &str) -> Option<Place> {
+        self.at.remove(ns)
+    }
+
+    /// Puts back what was lent.
+    pub fn put_back(&mut self, place: Option<Place>) {
+        self.at.extend(place.map(|place| (place.checkpoint.ns.clone(), place)));
+    }
+
+    /// Whether the next event is told with the thread's questions.
+    pub fn needs_questions(&self, row: &EventRow) -> bool {
+        matches!(row.event, Event::Advancing { .. }) && !self.stands
     }
 
     /// The first part of each stream.
@@ -93,7 +99,11 @@ impl Projection {
         if !self.wanted.modes.contains(mode) || !(ns.is_empty() || self.wanted.subgraphs) {
             return;
         }
-        let fork = self.at.get("").map_or(0, |root| root.fork);
+        if self.after.is_some_and(|after| self.id <= after) {
+            self.id.1 += 1;
+            return;
+        }
+        let fork = self.stand_at("").map_or(0, |root| root.fork);
         let event = match ns.is_empty() {
             true => mode.to_owned(),
             false => format!("{mode}|{}", ids::namespace(&self.run.thread, fork, ns)),
@@ -109,7 +119,7 @@ impl Projection {
     }
 
     /// The next event of the thread, with the checkpoint that it speaks of, and the questions of the thread.
-    pub fn hear(&mut self, row: &EventRow, checkpoint: Option<Checkpoint>, asked: &[Interrupt]) {
+    pub fn hear(&mut self, row: &EventRow, checkpoint: Option<Place>, asked: &[Interrupt]) {
         self.id = (row.seq, 0);
         match &row.event {
             Event::Checkpointed { ns, .. } => {
@@ -185,7 +195,7 @@ impl Projection {
 
     /// Where a namespace stands now.
     fn checkpoint(&mut self, ns: &str, at: DateTime<Utc>, open: &[&Interrupt]) {
-        let Some(of) = self.at.get(ns).cloned() else { return };
+        let Some(of) = self.stand_at(ns).cloned() else { return };
         self.tell("values", ns, |_| json!(of.values));
         let row = |this: &Self| {
             let tasks: Vec<Value> = of
@@ -200,7 +210,7 @@ impl Projection {
                 .collect();
             let parents = match ns.is_empty() {
                 true => json!({}),
-                false => json!({"": this.at.get("").map(|root| root.id.clone())}),
+                false => json!({"": this.stand_at("").map(|root| root.id.clone())}),
             };
             json!({
                 "config": this.config(&of, of.id.as_str()),
@@ -222,13 +232,23 @@ impl Projection {
 
     /// The task of a node that has begun: the first one of this name that has not been told of.
     fn started(&mut self, ns: &str, node: &str, at: DateTime<Utc>) {
-        let Some(of) = self.at.get(ns) else { return };
+        let Some(of) = self.stand_at(ns) else { return };
         let told = |task: &&Task| task.node == *node && !self.begun.contains(&ids::task(&self.run.thread, of, task));
         let Some(task) = of.frontier.iter().find(told).cloned() else { return };
         let (id, step) = (ids::task(&self.run.thread, of, &task), of.step + 1);
-        let input = task.input.clone().unwrap_or_else(|| json!(of.values));
+        // What it sees is a copy of the whole state.
+        let is_told = ["tasks", "debug", "events"].iter().any(|mode| self.wanted.modes.contains(*mode));
+        let input = match is_told {
+            true => task.input.clone().unwrap_or_else(|| json!(of.values)),
+            false => Value::Null,
+        };
         self.begun.insert(id.clone());
-        self.seen.insert(id.clone(), input.clone());
+        if !is_told {
+            return;
+        }
+        if self.wanted.modes.contains("events") {
+            self.seen.insert(id.clone(), input.clone());
+        }
         let payload = |this: &Self| {
             let body = &this.run.body;
             let metadata = json!({
@@ -246,7 +266,7 @@ impl Projection {
     fn chain(&mut self, ns: &str, task: &Task, step: i64, id: &str, what: &str, data: Value) {
         // One stream of events tells of all graphs.
         self.tell("events", "", |this| {
-            let fork = this.at.get("").map_or(0, |root| root.fork);
+            let fork = this.stand_at("").map_or(0, |root| root.fork);
             let outer = ids::namespace(&this.run.thread, fork, ns);
             let own = format!("{}:{id}", task.node);
             let inside = if outer.is_empty() { own } else { format!("{outer}|{own}") };
@@ -264,7 +284,7 @@ impl Projection {
     }
 
     fn wrote(&mut self, ns: &str, node: &str, path: &TaskPath, writes: &[Write], at: DateTime<Utc>) {
-        let Some(of) = self.at.get(ns) else { return };
+        let Some(of) = self.stand_at(ns) else { return };
         let Some(task) = of.frontier.iter().find(|task| task.node == *node && task.path == *path).cloned() else {
             return;
         };
@@ -280,7 +300,7 @@ impl Projection {
     }
 
     fn failed(&mut self, ns: &str, node: &str, failure: &Failure, at: DateTime<Utc>) {
-        let Some(of) = self.at.get(ns) else { return };
+        let Some(of) = self.stand_at(ns) else { return };
         let step = of.step + 1;
         let begun = |task: &&Task| task.node == *node && self.begun.contains(&ids::task(&self.run.thread, of, task));
         let Some(id) = of.frontier.iter().find(begun).map(|task| ids::task(&self.run.thread, of, task)) else { return };
@@ -302,7 +322,7 @@ impl Projection {
             return;
         }
         let (name, id) = (run.body.graph.clone(), run.id.clone());
-        let output = self.at.get("").map(|root| json!(root.values)).unwrap_or_default();
+        let output = self.stand_at("").map(|root| json!(root.values)).unwrap_or_default();
         self.tell("events", "", |this| {
             json!({
                 "event": "on_chain_end", "data": {"output": output}, "run_id": id, "name": name, "tags": [],
@@ -330,7 +350,7 @@ impl Projection {
             let told: Vec<Value> = asked.iter().filter(inside).map(super::resume::told).collect();
             self.tell("updates", &ns, |_| json!({"__interrupt__": told}));
             if !told.is_empty() {
-                let values = self.at.get(&*ns).map(|c| json!(c.values)).unwrap_or_else(|| json!({}));
+                let values = self.stand_at(&ns).map(|c| json!(c.values)).unwrap_or_else(|| json!({}));
                 self.tell("values", &ns, |_| with_interrupts(values, &told));
             }
         }
@@ -340,7 +360,7 @@ impl Projection {
             by_task.entry(place).or_default().push(super::resume::told(asked));
         }
         for ((ns, id, node), told) in by_task {
-            let step = self.at.get(&*ns).map_or(0, |c| c.step + 1);
+            let step = self.stand_at(&ns).map_or(0, |c| c.step + 1);
             let result = json!({"id": id, "name": node, "error": null, "result": {}, "interrupts": told});
             self.tell("tasks", &ns, |_| result.clone());
             self.debug(&ns, step, at, "task_result", |_| result.clone());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::handler::Handler;
 use axum::http::StatusCode;
@@ -270,6 +271,9 @@ async fn allowed(action: Action, request: Request, next: Next) -> Answer {
     let (mut parts, body) = request.into_parts();
     let subject = match parts.extract::<RawPathParams>().await {
         Ok(params) => subject(&params),
+        Err(RawPathParamsRejection::InvalidUtf8InPathParam(_)) => {
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "the path is not UTF-8"));
+        }
         Err(_) => Subject::Server,
     };
     match parts.extensions.get::<Caller>() {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Duration, Utc};
 use serde_json::{Map, Value, json};
 
+use super::authorise::Caller;
 use super::body::Fields;
 use super::error::{Answer, ApiError};
 use super::{Server, ids, names};
@@ -45,7 +46,7 @@ impl Asked {
 }
 
 /// Reads a run's body. `thread`: its thread; `None`: one of its own that ends with it.
-pub(super) async fn asked(server: &Server, fields: &Fields, thread: Option<ThreadId>, by: &str) -> Answer<Asked> {
+pub(super) async fn asked(server: &Server, fields: &Fields, thread: Option<ThreadId>, by: &Caller) -> Answer<Asked> {
     let (assistant, graph) = assistant(server, fields).await?;
     let temporary = thread.is_none();
     let (id, thread) = (ids::fresh(), thread.unwrap_or_else(ThreadId::new));
@@ -70,7 +71,8 @@ pub(super) async fn asked(server: &Server, fields: &Fields, thread: Option<Threa
         metadata,
         kwargs,
         strategy: strategy.unwrap_or("enqueue").to_owned(),
-        by: by.to_owned(),
+        by: by.name().to_owned(),
+        key: by.key().map(str::to_owned),
     };
     let due_at: DateTime<Utc> = at + Duration::seconds(i64::try_from(after).unwrap_or(0));
     let create = create.then(Map::new);

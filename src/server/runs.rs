@@ -14,9 +14,9 @@ use super::apply::via;
 use super::authorise::{Action, Caller, Subject, authorise};
 use super::body::{Fields, json as body_json, object};
 use super::error::{Answer, ApiError};
-use super::execute::Cancel;
 use super::project::Wanted;
 use super::run_body::{Asked, asked, known_modes, modes};
+use super::stops::Cancel;
 use super::stream::{Told, follow, located, seen};
 use super::wait::{Of, wait as wait_for};
 use super::{Server, ids, resume, shapes, threads};
@@ -40,7 +40,7 @@ struct Begun {
 
 /// Accepts a run: when this returns it is durable.
 async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: Option<ThreadId>) -> Answer<Begun> {
-    let asked = asked(server, fields, thread, caller.name()).await?;
+    let asked = asked(server, fields, thread, caller).await?;
     let thread = asked.new.thread.clone();
     if asked.resume().is_some() || asked.goes_past() {
         authorise(caller, Action::Decide, &Subject::Thread(thread.to_string()))?;
@@ -126,7 +126,7 @@ async fn make_way(server: &Arc<Server>, run: &ServedRun, before: &[ServedRun]) -
         _ => return Ok(()),
     };
     for earlier in before.iter().rev() {
-        server.executor.cancel(earlier, how).await?;
+        server.executor.cancel(earlier, how, &run.body.by).await?;
     }
     Ok(())
 }
@@ -269,9 +269,13 @@ pub(super) async fn get(State(server): State<Arc<Server>>, Path((thread, run)): 
 }
 
 /// Removes a run; one that is under way is stopped first, so that its thread is free.
-pub(super) async fn delete(State(server): State<Arc<Server>>, Path((thread, run)): Path<(String, String)>) -> Answer {
+pub(super) async fn delete(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path((thread, run)): Path<(String, String)>,
+) -> Answer {
     let run = known(&server, &thread, &run, "Not Found").await?;
-    if server.executor.cancel(&run, Cancel::Interrupt).await? {
+    if server.executor.cancel(&run, Cancel::Interrupt, caller.name()).await? {
         server.executor.over(&run).await?;
     }
     server.app.database().delete_run(&run.id).await?;
@@ -326,6 +330,7 @@ pub(super) async fn rejoin(
 
 pub(super) async fn cancel(
     State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
     Path((thread, run)): Path<(String, String)>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Answer {
@@ -336,7 +341,7 @@ pub(super) async fn cancel(
         Some("rollback") => Cancel::Rollback,
         Some(other) => return Err(ApiError::invalid(format!("`action` is interrupt or rollback, not \"{other}\""))),
     };
-    if !server.executor.cancel(&run, how).await? {
+    if !server.executor.cancel(&run, how, caller.name()).await? {
         return Err(ApiError::not_found(NONE));
     }
     if !query.get("wait").is_some_and(|wait| ["1", "true"].contains(&wait.as_str())) {

@@ -16,8 +16,8 @@ use super::error::{Answer, ApiError};
 use super::{Server, ids, names, shapes, threads};
 use crate::app::{App, ServedRun, ServedThread};
 use crate::graph::{
-    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, Source, StateUpdate, StoreError,
-    Task, Thread, ThreadId, Write,
+    Body as NodeBody, Checkpoint, CompiledGraph, Event, EventRow, Failure, Interrupt, StateUpdate, StoreError, Task,
+    Thread, ThreadId, Write,
 };
 
 /// Most of a history at once.
@@ -395,8 +395,7 @@ pub(super) async fn values_left(app: &App, run: &ServedRun) -> Result<Value, Sto
     match latest {
         Some(latest) if latest.at <= run.updated_at => Ok(json!(latest.values)),
         Some(_) => {
-            let history = store.history(&run.thread, "").await?;
-            let then = history.iter().rev().find(|c| c.at <= run.updated_at && c.source != Source::Fork);
+            let then = app.database().checkpoint_by(&run.thread, run.updated_at).await?;
             Ok(then.map_or_else(|| json!({}), |then| json!(then.values)))
         }
         None => Ok(json!({})),

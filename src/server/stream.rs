@@ -1,6 +1,6 @@
 //! Streams of server-sent events: read from the record at the reader's pace, woken by the thread's bell. Nothing of a run waits for them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +13,16 @@ use tokio::time::Instant;
 
 use super::Server;
 use super::error::{Answer, ApiError};
-use super::execute::Cancel;
-use super::project::{Part, PartId, Projection, Spoken, Wanted, speaks_of};
+use super::project::{Part, PartId, Projection, Wanted, speaks_of};
+use super::record::Record;
+use super::stops::Cancel;
 use crate::app::ServedRun;
-use crate::graph::{Checkpoint, EventRow, Interrupt, Name, Stop, StoreError};
+use crate::graph::{EventRow, Stop};
 
-/// Events that are read at once: what a slow reader makes this process hold is the parts of these.
-const BATCH: usize = 64;
 /// So often a quiet stream says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often the record is looked at beside the bell: another process may have written it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the record is looked at though no bell rang: should one be lost, nobody waits for ever.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// How a stream is told.
 pub(super) struct Told {
@@ -52,10 +51,9 @@ pub(super) async fn follow(server: &Arc<Server>, run: ServedRun, told: Told, loc
     let follower = Follower {
         server: server.clone(),
         stop: server.stop.clone(),
-        cursor: None,
-        projection: None,
-        lines: HashMap::new(),
+        story: None,
         ready: VecDeque::new(),
+        idle_until: None,
         done: false,
         broken: false,
         bell,
@@ -94,12 +92,11 @@ struct Follower {
     told: Told,
     bell: watch::Receiver<u64>,
     stop: watch::Receiver<Stop>,
-    /// The newest event that was heard; `None`: the run has not begun.
-    cursor: Option<u64>,
-    projection: Option<Projection>,
-    /// Checkpoints that were read already.
-    lines: HashMap<Name, Vec<Checkpoint>>,
+    /// The run's record and what was told of it; `None`: the run has not begun.
+    story: Option<(Record, Projection)>,
     ready: VecDeque<Bytes>,
+    /// Nothing is new until a bell rings, or until then.
+    idle_until: Option<Instant>,
     done: bool,
     /// It ends before its run does.
     broken: bool,
@@ -115,27 +112,35 @@ impl Follower {
             if self.done {
                 return None;
             }
-            match self.read().await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => {
-                    // The reader comes again with the id that it has seen last.
-                    tracing::warn!(run = self.run.id, "a stream breaks off: {}", error.detail);
-                    (self.done, self.broken) = (true, true);
-                    return None;
+            let Some(until) = self.idle_until else {
+                match self.read().await {
+                    Ok(true) => {}
+                    Ok(false) => self.idle_until = Some(Instant::now() + LOOK_EVERY),
+                    Err(error) => {
+                        // The reader comes again with the id that it has seen last.
+                        tracing::warn!(run = self.run.id, "a stream breaks off: {}", error.detail);
+                        (self.done, self.broken) = (true, true);
+                        return None;
+                    }
                 }
-            }
+                continue;
+            };
             tokio::select! {
-                changed = self.bell.changed() => drop(changed),
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = self.bell.changed() => self.idle_until = None,
+                () = tokio::time::sleep_until(until) => self.idle_until = None,
                 _ = self.stop.wait_for(|stop| *stop != Stop::No) => (self.done, self.broken) = (true, true),
                 () = tokio::time::sleep_until(quiet) => return Some(Bytes::from_static(b": heartbeat\r\n\r\n")),
             }
         }
     }
 
-    /// Reads on in the record. False: there is nothing new.
+    /// Tells the next event, or reads on in the record. False: there is nothing new.
     async fn read(&mut self) -> Answer<bool> {
+        if let Some((record, _)) = &mut self.story
+            && let Some(row) = record.next()
+        {
+            return self.hear(&row).await.map(|()| true);
+        }
         // Before the events: then everything up to its end is there.
         let Some(now) = self.server.app.database().api_run(&self.run.id).await? else {
             self.done = true;
@@ -144,110 +149,60 @@ impl Follower {
         let Some(first) = now.first else {
             // It waits in its queue; one that was stopped there says nothing.
             self.done = now.status.is_over();
-            if self.done && self.cursor.is_none() {
-                self.begin(&now).await?;
+            if self.done && self.story.is_none() {
+                self.begin(&now, 0).await?;
             }
             return Ok(self.done);
         };
-        let news = self.cursor.is_none();
-        if news {
-            self.begin(&now).await?;
+        if self.story.is_none() {
+            self.begin(&now, first).await?;
+            return Ok(true);
         }
-        let cursor = self.cursor.unwrap_or(first);
-        let store = self.server.app.store().clone();
-        let mut events = match store.events(&now.thread, cursor, BATCH).await {
-            Err(StoreError::NoThread(_)) => Vec::new(),
-            events => events?,
-        };
-        events.retain(|row| now.last.is_none_or(|last| row.seq <= last));
-        let heard = events.last().map_or(cursor, |row| row.seq);
-        let asked = if events.is_empty() { Vec::new() } else { store.interrupts(Some(&now.thread), false).await? };
-        self.hear(&events, &asked).await?;
-        self.cursor = Some(heard);
-        if now.status.is_over() && now.last.is_none_or(|last| heard >= last || events.is_empty()) {
-            if let Some(projection) = &mut self.projection {
-                projection.end(&now);
-            }
+        let Some((record, projection)) = &mut self.story else { return Ok(false) };
+        let is_new = record.read(now.last).await?;
+        if now.status.is_over() && !is_new {
+            projection.end(&now);
             self.show();
             self.done = true;
         }
-        Ok(news || !events.is_empty() || self.done)
+        Ok(is_new || self.done)
     }
 
-    async fn begin(&mut self, run: &ServedRun) -> Answer<()> {
-        let first = run.first.unwrap_or(0);
-        let standing = if first == 0 { Vec::new() } else { self.standing(run, first).await? };
-        let projection = Projection::new(run.clone(), self.told.wanted.clone(), standing);
+    async fn begin(&mut self, run: &ServedRun, first: u64) -> Answer<()> {
+        let record = Record::behind(self.server.clone(), run.thread.clone(), first);
+        let standing = record.standing().await?;
+        let projection = Projection::new(run.clone(), self.told.wanted.clone(), self.told.after, standing);
         if self.told.after.is_none() {
             let beginning = self.text(&projection.beginning());
             self.ready.push_back(beginning);
         }
-        self.projection = Some(projection);
-        self.cursor = Some(first);
+        self.story = Some((record, projection));
         Ok(())
     }
 
-    /// Where the root stood when the run began, and the graphs inside the tasks that were due there.
-    async fn standing(&self, run: &ServedRun, first: u64) -> Answer<Vec<Checkpoint>> {
-        let store = self.server.app.store();
-        let events = match store.events(&run.thread, 0, usize::try_from(first).unwrap_or(usize::MAX)).await {
-            Err(StoreError::NoThread(_)) => return Ok(Vec::new()),
-            events => events?,
+    async fn hear(&mut self, row: &EventRow) -> Answer<()> {
+        let Some((record, projection)) = &mut self.story else { return Ok(()) };
+        let checkpoint = match speaks_of(row) {
+            Some(spoken) => {
+                let from = projection.lend(&spoken.ns);
+                let (found, back) = record.go_on(from, spoken).await?;
+                projection.put_back(back);
+                found
+            }
+            None => None,
         };
-        let mut newest: BTreeMap<Name, Spoken> = BTreeMap::new();
-        for spoken in events.iter().filter(|row| row.seq <= first).filter_map(speaks_of) {
-            newest.insert(spoken.ns.clone(), spoken);
-        }
-        let mut standing: Vec<Checkpoint> = Vec::new();
-        // The root's name is empty: it comes first.
-        for (ns, spoken) in newest {
-            let due = |root: &Checkpoint| root.frontier.iter().any(|task| ns.starts_with(&format!("{}:", task.node)));
-            if !ns.is_empty() && !standing.first().is_some_and(due) {
-                continue;
-            }
-            let latest = store.latest(&run.thread, &ns).await?;
-            let found = match latest.as_ref().and_then(|latest| spoken.find(std::slice::from_ref(latest))) {
-                Some(found) => Some(found),
-                None => spoken.find(&store.history(&run.thread, &ns).await?),
-            };
-            standing.extend(found);
-        }
-        Ok(standing)
-    }
-
-    async fn hear(&mut self, events: &[EventRow], asked: &[Interrupt]) -> Answer<()> {
-        for row in events {
-            let checkpoint = match speaks_of(row) {
-                Some(spoken) => self.checkpoint(&spoken).await?,
-                None => None,
-            };
-            if let Some(projection) = &mut self.projection {
-                projection.hear(row, checkpoint, asked);
-            }
-        }
-        self.lines.clear();
+        let asked = match projection.needs_questions(row) {
+            true => self.server.app.store().interrupts(Some(&self.run.thread), false).await?,
+            false => Vec::new(),
+        };
+        projection.hear(row, checkpoint, &asked);
         self.show();
         Ok(())
     }
 
-    async fn checkpoint(&mut self, spoken: &Spoken) -> Answer<Option<Checkpoint>> {
-        if let Some(found) = self.lines.get(&spoken.ns).and_then(|line| spoken.find(line)) {
-            return Ok(Some(found));
-        }
-        let store = self.server.app.store();
-        let latest = store.latest(&self.run.thread, &spoken.ns).await?;
-        if let Some(found) = latest.as_ref().and_then(|latest| spoken.find(std::slice::from_ref(latest))) {
-            return Ok(Some(found));
-        }
-        let line = store.history(&self.run.thread, &spoken.ns).await?;
-        let found = spoken.find(&line);
-        self.lines.insert(spoken.ns.clone(), line);
-        Ok(found)
-    }
-
     /// Makes what was told ready to be sent.
     fn show(&mut self) {
-        let Some(projection) = &mut self.projection else { return };
+        let Some((_, projection)) = &mut self.story else { return };
         for part in projection.take() {
             if self.told.after.is_none_or(|after| part.id > after) {
                 let text = self.text(&part);
@@ -269,7 +224,7 @@ impl Drop for Follower {
         }
         let (server, run) = (self.server.clone(), self.run.clone());
         tokio::spawn(async move {
-            if let Err(failure) = server.executor.cancel(&run, Cancel::Interrupt).await {
+            if let Err(failure) = server.executor.cancel(&run, Cancel::Interrupt, &run.body.by).await {
                 tracing::warn!(run = run.id, code = failure.code, "{failure}");
             }
         });

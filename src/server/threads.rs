@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -9,10 +10,11 @@ use axum::response::IntoResponse;
 use chrono::Utc;
 use serde_json::{Value, json};
 
+use super::authorise::Caller;
 use super::body::{Fields, object};
 use super::error::{Answer, ApiError};
-use super::execute::Cancel;
 use super::shapes::Progress;
+use super::stops::Cancel;
 use super::{Server, ids, shapes, state};
 use crate::app::{ServedStatus, ServedThread, SortKey, ThreadSearch};
 use crate::graph::ThreadId;
@@ -66,7 +68,11 @@ pub(super) async fn patch(State(server): State<Arc<Server>>, Path(thread): Path<
 }
 
 /// Removes a thread; its runs are stopped first. A release stays, also one that has ended: it is the record of what serves.
-pub(super) async fn delete(State(server): State<Arc<Server>>, Path(thread): Path<String>) -> Answer {
+pub(super) async fn delete(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    Path(thread): Path<String>,
+) -> Answer {
     let id = ids::thread(&thread)?;
     known(&server, &id).await?;
     let turn = server.executor.turn(&id);
@@ -78,7 +84,7 @@ pub(super) async fn delete(State(server): State<Arc<Server>>, Path(thread): Path
     let mut open = server.app.database().open_runs(&id).await?;
     open.reverse();
     for run in &open {
-        if server.executor.cancel(run, Cancel::Interrupt).await? {
+        if server.executor.cancel(run, Cancel::Interrupt, caller.name()).await? {
             server.executor.over(run).await?;
         }
     }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::Server;
 use super::error::Answer;
-use super::execute::Cancel;
 use super::project::with_interrupts;
 use super::state::values_after;
+use super::stops::Cancel;
 use super::stream::located;
 use crate::app::{RunStatus, ServedRun};
 use crate::graph::{Interrupt, Stop};
@@ -98,7 +98,7 @@ impl Drop for Waiter {
         }
         let (server, run) = (self.server.clone(), self.run.clone());
         tokio::spawn(async move {
-            if let Err(failure) = server.executor.cancel(&run, Cancel::Interrupt).await {
+            if let Err(failure) = server.executor.cancel(&run, Cancel::Interrupt, &run.body.by).await {
                 tracing::warn!(run = run.id, code = failure.code, "{failure}");
             }
         });

@@ -138,7 +138,7 @@ pub(super) fn root(conn: &Connection, thread: i64) -> Done<Option<Line>> {
 }
 
 /// The numbers that a line's rows can have; the first one stays free.
-fn rows_of(line: i64) -> Range<i64> {
+pub(super) fn rows_of(line: i64) -> Range<i64> {
     line << 32..(line + 1) << 32
 }
 
@@ -156,7 +156,7 @@ impl ToSql for StoredId<'_> {
     }
 }
 
-fn read_id(row: &Row<'_>, column: usize) -> rusqlite::Result<CheckpointId> {
+pub(super) fn read_id(row: &Row<'_>, column: usize) -> rusqlite::Result<CheckpointId> {
     match row.get_ref(column)? {
         ValueRef::Blob(bytes) => {
             let uuid = Uuid::from_slice(bytes).map_err(|e| FromSqlError::Other(Box::new(e)))?;
@@ -172,17 +172,18 @@ fn newest_id(conn: &Connection, line: i64) -> Done<Option<CheckpointId>> {
     Ok(conn.prepare_cached(sql)?.query_row([rows.start, rows.end], |row| read_id(row, 0)).optional()?)
 }
 
-fn line_id(conn: &Connection, thread: i64, ns: &str) -> Done<Option<i64>> {
+pub(super) fn line_id(conn: &Connection, thread: i64, ns: &str) -> Done<Option<i64>> {
     let mut select = conn.prepare_cached("SELECT line FROM lines WHERE thread = ?1 AND ns = ?2")?;
     Ok(select.query_row(params![thread, ns], |row| row.get(0)).optional()?)
 }
 
-struct Stored {
-    n: i64,
+/// A row.
+pub(super) struct Stored {
+    pub n: i64,
     id: CheckpointId,
-    step: i64,
+    pub step: i64,
     source: String,
-    at: i64,
+    pub at: i64,
     base: bool,
     body: String,
 }
@@ -191,10 +192,11 @@ impl Stored {
     const ID: usize = 1;
     const BASE: usize = 5;
     const BODY: usize = 6;
-    const OF_LINE: &str =
+    /// Those between two numbers.
+    pub const OF_LINE: &str =
         "SELECT n, id, step, source, at, base, body FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             n: row.get(0)?,
             id: read_id(row, Self::ID)?,
@@ -207,13 +209,17 @@ impl Stored {
     }
 
     /// Turns the checkpoint before into this one.
-    fn apply(self, to: &mut Checkpoint) -> Done<()> {
+    pub fn apply(self, to: &mut Checkpoint) -> Done<()> {
+        self.apply_as(to, |body| body)
+    }
+
+    fn apply_as(self, to: &mut Checkpoint, edit: fn(Body) -> Body) -> Done<()> {
         let ns = std::mem::take(&mut to.ns);
         if self.base {
             *to = empty();
         }
         let body: Body = decode(&self.body, &format!("checkpoint {}", self.id))?;
-        body.apply(to);
+        edit(body).apply(to);
         to.ns = ns;
         to.id = self.id;
         to.step = self.step;
@@ -223,6 +229,7 @@ impl Stored {
     }
 }
 
+/// What a snapshot's changes are applied to.
 fn empty() -> Checkpoint {
     Checkpoint {
         id: CheckpointId::from(""),
@@ -253,9 +260,18 @@ struct Newest {
 }
 
 fn newest(conn: &Connection, line: i64, ns: &str) -> Done<Option<Newest>> {
+    newest_before(conn, line, ns, rows_of(line).end)
+}
+
+/// The checkpoint of a row.
+pub(super) fn of_row(conn: &Connection, line: i64, ns: &str, row: i64) -> Done<Option<Checkpoint>> {
+    Ok(newest_before(conn, line, ns, row + 1)?.map(|newest| newest.checkpoint))
+}
+
+fn newest_before(conn: &Connection, line: i64, ns: &str, end: i64) -> Done<Option<Newest>> {
     let rows = rows_of(line);
     let mut select = conn.prepare_cached(&format!("{} DESC", Stored::OF_LINE))?;
-    let mut found = select.query([rows.start, rows.end])?;
+    let mut found = select.query([rows.start, end])?;
     let Some(row) = found.next()? else { return Ok(None) };
     let last = Stored::read(row)?;
     let (number, mut sizes, mut base) = (last.n - rows.start, vec![last.body.len()], last.base);
@@ -296,6 +312,19 @@ pub(super) fn history(conn: &Connection, thread: i64, ns: &str) -> Done<Vec<Chec
     let mut checkpoint = Checkpoint { ns: ns.into(), ..empty() };
     for stored in select.query_map([rows.start, rows.end], Stored::read)? {
         stored?.apply(&mut checkpoint)?;
+        all.push(checkpoint.clone());
+    }
+    Ok(all)
+}
+
+/// The same of the root, without the states.
+pub(super) fn outline(conn: &Connection, thread: i64) -> Done<Vec<Checkpoint>> {
+    let Some(line) = line_id(conn, thread, "")? else { return Ok(Vec::new()) };
+    let rows = rows_of(line);
+    let mut select = conn.prepare_cached(Stored::OF_LINE)?;
+    let (mut all, mut checkpoint) = (Vec::new(), empty());
+    for stored in select.query_map([rows.start, rows.end], Stored::read)? {
+        stored?.apply_as(&mut checkpoint, Body::without_state)?;
         all.push(checkpoint.clone());
     }
     Ok(all)

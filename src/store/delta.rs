@@ -276,6 +276,12 @@ fn apply_to_both(to: &mut Checkpoint, change: Change) {
 }
 
 impl Body {
+    /// The same, of a line whose states do not matter.
+    pub fn without_state(mut self) -> Self {
+        (self.both, self.values, self.written) = (Vec::new(), Vec::new(), Vec::new());
+        self
+    }
+
     /// Turns the checkpoint before (for a snapshot: an empty one) into this row's.
     pub fn apply(mut self, to: &mut Checkpoint) {
         // The parent first: `to.id` is still the row before.

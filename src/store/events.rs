@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
@@ -58,24 +58,54 @@ fn rows_of(thread: i64) -> Range<i64> {
     thread << 32..(thread + 1) << 32
 }
 
-/// Events of a thread after a number.
-pub(super) fn after(conn: &Connection, thread: i64, after: u64, limit: usize) -> Done<Vec<EventRow>> {
+/// Events of a thread after a number: at most `limit`, and no further commit once those that were read have `most_bytes` as text.
+pub(super) fn after(
+    conn: &Connection,
+    thread: i64,
+    after: u64,
+    limit: usize,
+    most_bytes: usize,
+) -> Done<Vec<EventRow>> {
     let mut select = conn.prepare_cached("SELECT n - ?1, at, body FROM events WHERE n > ?2 AND n < ?3 ORDER BY n")?;
     let numbers = rows_of(thread);
     let after_row = numbers.start.saturating_add(i64::try_from(after).unwrap_or(i64::MAX));
     let mut rows = select.query([numbers.start, after_row, numbers.end])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()?
-        && found.len() < limit
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while found.len() < limit
+        && bytes < most_bytes
+        && let Some(row) = rows.next()?
     {
-        let (last, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let events: Vec<Long> = decode(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?, "events")?;
-        let first = uncount(last + 1 - count(events.len() as u64)?)?;
-        let numbered = (first..).zip(events).filter(|(seq, _)| *seq > after);
-        found.extend(numbered.map(|(seq, event)| EventRow { seq, at: time(at), event: event.0 }));
+        bytes += row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?.len();
+        found.extend(commit(row)?.filter(|row| row.seq > after));
     }
     found.truncate(limit);
     Ok(found)
+}
+
+/// The events of a thread up to a commit's newest one, newest commit first, until some `limit` were read; each commit's in their order.
+pub(super) fn back(conn: &Connection, thread: i64, upto: u64, limit: usize) -> Done<Vec<Vec<EventRow>>> {
+    let sql = "SELECT n - ?1, at, body FROM events WHERE n > ?1 AND n <= ?2 ORDER BY n DESC";
+    let numbers = rows_of(thread);
+    let newest = numbers.start.saturating_add(i64::try_from(upto).unwrap_or(i64::MAX)).min(numbers.end - 1);
+    let mut select = conn.prepare_cached(sql)?;
+    let mut rows = select.query([numbers.start, newest])?;
+    let (mut found, mut many) = (Vec::new(), 0);
+    while many < limit
+        && let Some(row) = rows.next()?
+    {
+        let events: Vec<EventRow> = commit(row)?.collect();
+        many += events.len();
+        found.push(events);
+    }
+    Ok(found)
+}
+
+/// The events of a row: number of the newest one, time, body.
+fn commit(row: &Row<'_>) -> Done<impl Iterator<Item = EventRow> + use<>> {
+    let (last, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+    let events: Vec<Long> = decode(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?, "events")?;
+    let first = uncount(last + 1 - count(events.len() as u64)?)?;
+    Ok((first..).zip(events).map(move |(seq, event)| EventRow { seq, at: time(at), event: event.0 }))
 }
 
 /// An event as it is stored: in short `["start", node, attempt, ns]`, `["end", node, ms, ns]` or `["step", step, next, ns]`, where

@@ -55,6 +55,6 @@ fn kept(conn: &Connection, n: i64, id: &ThreadId) -> Done<Export> {
         all.extend(checkpoints::history(conn, n, &ns)?);
     }
     let (journal, asked) = (journal::all(conn, n)?, interrupts::list(conn, Some(id), false)?);
-    let events = events::after(conn, n, 0, usize::MAX)?;
+    let events = events::after(conn, n, 0, usize::MAX, usize::MAX)?;
     Ok(Export::made_of(thread, all, journal, asked, events))
 }

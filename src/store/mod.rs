@@ -24,6 +24,7 @@ mod lines;
 mod liveness;
 mod migrate;
 mod open;
+mod past;
 mod people;
 mod prune;
 mod readers;
@@ -42,15 +43,17 @@ pub use conformance::{Harness, StoreViolation, store_conformance};
 pub use floor::Floor;
 pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
+pub use past::{Mark, Place, Spoken, Went};
 pub use people::{
     AuditedRow, HookRow, KeyRow, LinkBounds, LinkRow, LinkUse, NewKey, NewLink, NewRunWebhook, NewVote, RunWebhookDue,
     RunWebhookRow, Settle, Voted,
 };
 pub use prune::{Prune, Pruned, RETENTION};
+pub use readers::Watch;
 pub use repair::{RepairError, Repaired, repair};
 pub use salvage::{Salvaged, salvage};
 pub use served::{
-    Accepted, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedAssistant, ServedRun, ServedStatus,
-    ServedThread, SortKey, ThreadSearch,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, NewRun, RunBody, RunEnded, RunStatus, ServedAssistant,
+    ServedRun, ServedStatus, ServedThread, SortKey, ThreadSearch, stopped as run_stopped,
 };
 pub use sqlite::SqliteStore;

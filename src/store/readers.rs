@@ -40,6 +40,11 @@ impl Readers {
         }
     }
 
+    /// A connection of its own that looks whether the file was written.
+    pub fn watch(&self) -> Watch {
+        Watch { shared: self.shared.clone(), conn: None, seen: None }
+    }
+
     /// Reads off the runtime's threads; everything that `read` sees is of one moment.
     pub async fn read<T: Send + 'static>(
         &self,
@@ -53,6 +58,30 @@ impl Readers {
             shared.read(read)
         });
         task.await.map_err(|e| stopped(&e))?
+    }
+}
+
+/// Looks whether the file was written since the look before, by whomever: one number, no row is read.
+pub struct Watch {
+    shared: Arc<Shared>,
+    conn: Option<Connection>,
+    seen: Option<i64>,
+}
+
+impl Watch {
+    /// Whether it was; the first look says yes.
+    pub async fn has_changed(&mut self) -> Result<bool, StoreError> {
+        let (shared, conn) = (self.shared.clone(), self.conn.take());
+        let look = move || {
+            let conn = conn.map_or_else(|| open::reader(&shared.path, &shared.options), Ok)?;
+            let version: i64 = conn.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+            Ok((conn, version))
+        };
+        let path = self.shared.path.clone();
+        let looked = tokio::task::spawn_blocking(move || look().map_err(|fault: Fault| fault.at(&path))).await;
+        let (conn, version) = looked.map_err(|e| StoreError::Failed(format!("a read did not end: {e}")))??;
+        self.conn = Some(conn);
+        Ok(self.seen.replace(version) != Some(version))
     }
 }
 

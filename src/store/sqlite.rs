@@ -30,7 +30,7 @@ pub struct SqliteStore {
     pub(super) readers: Readers,
     pub(super) writer: Writer,
     hints: Hints,
-    liveness: Arc<dyn Liveness>,
+    pub(super) liveness: Arc<dyn Liveness>,
 }
 
 impl SqliteStore {
@@ -227,7 +227,7 @@ impl Store for SqliteStore {
 
     async fn events(&self, id: &ThreadId, after: u64, limit: usize) -> Result<Vec<EventRow>, StoreError> {
         let id = id.clone();
-        self.readers.read(move |conn| events::after(conn, threads::number(conn, &id)?, after, limit)).await
+        self.readers.read(move |conn| events::after(conn, threads::number(conn, &id)?, after, limit, usize::MAX)).await
     }
 }
 

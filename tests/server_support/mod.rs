@@ -35,6 +35,11 @@ impl Serve {
     pub fn start_in(home: std::sync::Arc<tempfile::TempDir>, workflows: &Path, listen: &str) -> Self {
         let mut command = tidegate(home.path());
         command.args(["--json", "serve", "--listen", listen, "--workflows"]).arg(workflows);
+        Self::start_as(home, command)
+    }
+
+    /// Starts the one that a command is, in its home.
+    pub fn start_as(home: std::sync::Arc<tempfile::TempDir>, mut command: Command) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(home.path().join("serve.log")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let log = || std::fs::read_to_string(home.path().join("serve.log")).unwrap();
@@ -42,14 +47,14 @@ impl Serve {
         Self { child: Some(child), home, url, http: reqwest::Client::new() }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
     }
 
     /// Kills it where it stands.
@@ -164,4 +169,34 @@ pub fn events(text: &str) -> Vec<Sent> {
         }
     }
     all
+}
+
+/// A workflow `waits` whose first node waits for a file, and says by others that it has begun and ended.
+pub fn waiting(go: &Path) -> String {
+    let (begun, ended) = (go.with_extension("begun"), go.with_extension("ended"));
+    let (go, begun, ended) = (go.display(), begun.display(), ended.display());
+    format!(
+        "name: waits
+channels:
+  out: {{ type: any }}
+  n:   {{ type: integer }}
+nodes:
+  wait:
+    type: command
+    with: {{ run: [sh, -c, 'touch {begun}; until [ -e {go} ]; do sleep 0.05; done; touch {ended}; echo 1'], into: out, repeat: true }}
+  after: {{ type: expr, set: {{ n: \"1\" }} }}
+edges:
+  - {{ from: START, to: wait }}
+  - {{ from: wait, to: after }}
+"
+    )
+}
+
+/// Waits until a file is there.
+pub async fn until_there(path: &Path) {
+    let began = Instant::now();
+    while !path.exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} is not there", path.display());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 use tidegate::graph::{Store, ThreadId};
 use tidegate::store::{
-    Accepted, AssistantFilter, AssistantText, NewRun, RunBody, RunStatus, ServedStatus, SqliteStore, ThreadSearch,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, NewRun, RunBody, RunEnded, RunStatus, ServedStatus,
+    SqliteStore, ThreadSearch,
 };
 
 use super::{Tested, at, normal, place};
@@ -44,8 +45,18 @@ async fn runs_are_accepted_in_the_order_of_their_thread() -> Tested {
     assert_eq!(store.accept_run(run(&thread, "4", "g", "enqueue")).await?, Accepted::Full);
 
     assert!(store.begin_run("1", 7, at(2)).await? && !store.begin_run("1", 8, at(3)).await?, "once");
-    store.end_run("1", RunStatus::Success, 9, json!({"x": 1}), at(4)).await?;
-    store.end_run("1", RunStatus::Error, 10, json!({}), at(5)).await?;
+    let asked = |rollback, by: &str| AskedCancel { rollback, by: by.to_owned(), at: at(3) };
+    for (rollback, by) in [(false, "ann"), (true, "bob"), (false, "eve")] {
+        assert!(store.cancel_run("1", asked(rollback, by), None).await?.is_some());
+    }
+    let stopped = store.api_run("1").await?.and_then(|run| run.cancel);
+    assert_eq!(stopped, Some(asked(true, "bob")), "that it is taken back is not taken back");
+    let end =
+        RunEnded { status: RunStatus::Success, last: 9, outcome: json!({"x": 1}), cancel: None, at: at(4), told: None };
+    assert!(!store.end_run("1", end.clone()).await?, "its end must know that it was stopped");
+    assert!(store.end_run("1", RunEnded { cancel: stopped, ..end.clone() }).await?);
+    store.end_run("1", RunEnded { status: RunStatus::Error, last: 10, at: at(5), ..end }).await?;
+    assert_eq!(store.cancel_run("1", asked(true, "ann"), None).await?, None, "it is over");
     let ended = store.api_run("1").await?.ok_or("it is there")?;
     assert_eq!(
         (ended.status, ended.first, ended.last, &ended.outcome),
@@ -62,7 +73,8 @@ async fn runs_are_accepted_in_the_order_of_their_thread() -> Tested {
     let found = store.api_thread(&thread).await?.ok_or("it is there")?;
     assert_eq!((found.status, found.graph.as_deref()), (ServedStatus::Busy, Some("g")));
     assert_eq!(json!(found.metadata), json!({"a": 1, "graph_id": "g", "assistant_id": "g-assistant"}));
-    assert!(store.delete_api_thread(&thread).await? && !store.delete_api_thread(&thread).await?);
+    let own = tidegate::store::this_process("test");
+    assert!(store.delete_api_thread(&thread, &own).await? && !store.delete_api_thread(&thread, &own).await?);
     assert!(store.api_run("2").await?.is_none() && store.thread(&thread).await?.is_none());
     Ok(())
 }

@@ -24,6 +24,8 @@ use crate::graph::Stop;
 
 /// Most sessions at once; clients of 2026-07-28 and later have none. Each is a task with two small queues.
 const MOST_SESSIONS: usize = 1_000;
+/// Most of one caller.
+const MOST_OF_ONE: usize = 250;
 /// A session whose client is silent for so long is over; the client begins another one.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 const SESSION: &str = "mcp-session-id";
@@ -75,7 +77,16 @@ impl Http {
             };
         }
         let has_sessions = text(VERSION).is_none_or(|version| version < ProtocolVersion::V_2026_07_28.as_str());
-        if method == Method::POST && has_sessions && self.sessions.sessions.read().await.len() >= MOST_SESSIONS {
+        if method != Method::POST || !has_sessions {
+            return Ok(());
+        }
+        let alive = self.sessions.sessions.read().await;
+        let own = |(id, owner): &(&String, &String)| *owner == caller.name() && alive.contains_key(id.as_str());
+        if self.owners().iter().filter(own).count() >= MOST_OF_ONE {
+            let detail = format!("you have {MOST_OF_ONE} sessions already: end one, or try again later");
+            return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail));
+        }
+        if alive.len() >= MOST_SESSIONS {
             let detail = format!("there are {MOST_SESSIONS} sessions already; try again later");
             return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail));
         }
@@ -141,6 +152,25 @@ mod tests {
         )
         .await;
         assert_eq!(http.owners().keys().collect::<Vec<_>>(), ["next"], "those that are over are forgotten");
+    }
+
+    #[tokio::test]
+    async fn one_caller_does_not_take_all_sessions() {
+        let dir = tempfile::tempdir().unwrap();
+        let http = http(dir.path()).await;
+        let mut held = Vec::new();
+        for _ in 0..MOST_OF_ONE {
+            assert!(http.admit(&Method::POST, &HeaderMap::new(), &caller("ada")).await.is_ok());
+            let (id, transport) = http.sessions.create_session().await.unwrap();
+            let headers = HeaderMap::from_iter([(SESSION.parse().unwrap(), HeaderValue::from_str(&id).unwrap())]);
+            http.note(&headers, &caller("ada")).await;
+            held.push((id, transport));
+        }
+        let refused = http.admit(&Method::POST, &HeaderMap::new(), &caller("ada")).await;
+        assert_eq!(refused.map_err(|e| e.status), Err(StatusCode::TOO_MANY_REQUESTS));
+        assert!(http.admit(&Method::POST, &HeaderMap::new(), &caller("bob")).await.is_ok());
+        http.sessions.close_session(&held[0].0).await.unwrap();
+        assert!(http.admit(&Method::POST, &HeaderMap::new(), &caller("ada")).await.is_ok(), "one of theirs has ended");
     }
 
     #[tokio::test]

@@ -19,8 +19,8 @@ use crate::server::Server;
 
 /// So often a quiet stream says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often the record is looked at beside the bell: another process may have written it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the record is looked at though no bell rang.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Least time between two words: a page is not fetched faster than it can be read.
 const PAUSE: Duration = Duration::from_millis(250);
 

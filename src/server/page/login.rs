@@ -61,7 +61,10 @@ pub(in crate::server) async fn take(
     let key = form.get("key").unwrap_or_default().to_owned();
     let known = server.identities.shows(&key, peer.map(|peer| peer.0)).await;
     match known {
-        Ok(_) => Ok(with_cookie(Redirect::to(&to).into_response(), &server.session.login(&key)?)),
+        Ok(caller) => {
+            let cookie = server.session.login(&key, caller.name(), &headers)?;
+            Ok(with_cookie(Redirect::to(&to).into_response(), &cookie))
+        }
         Err(ApiError { status, detail, .. }) => page(status, &to, Some(detail)),
     }
 }

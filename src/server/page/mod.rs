@@ -17,6 +17,7 @@ pub(super) mod models;
 pub(super) mod rollback;
 pub(super) mod run;
 pub(super) mod runs;
+mod seen;
 mod session;
 mod steps;
 mod verdicts;
@@ -31,6 +32,7 @@ use serde_json::Value;
 
 use crate::app::LINK_PATH;
 use error::PageError;
+pub(super) use seen::Seen;
 pub(super) use session::Session;
 
 /// What may be loaded: what this server itself serves. Nothing in the page is inline.

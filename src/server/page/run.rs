@@ -75,10 +75,12 @@ pub(in crate::server) async fn show(visitor: Visitor, Path(id): Path<String>) ->
     let thread = known(&visitor, &id).await?;
     let (app, now) = (&visitor.server.app, visitor.now);
     let store = app.store();
-    let roots = store.history(&thread.id, "").await?;
+    let (roots, latest) = (app.database().outline(&thread.id).await?, store.latest(&thread.id, "").await?);
     let asked = store.interrupts(Some(&thread.id), false).await?;
-    let events = store.events(&thread.id, 0, usize::MAX).await?;
-    let way = path(&thread, &roots, &asked, &events, now);
+    let (way, verdicts) = {
+        let told = visitor.server.seen.of(app, &thread).await?;
+        (path(&thread, &roots, &asked, &told.events, now), verdicts::of(&told.events, now))
+    };
     let title = what(&thread);
     let drawn = app.graph_of(&thread).map(|graph| {
         let traced = Traced::of(&graph, &way);
@@ -98,7 +100,7 @@ pub(in crate::server) async fn show(visitor: Visitor, Path(id): Path<String>) ->
         true => format!("{title}: {}", status.word),
         false => format!("{title}: {}, at {}", status.word, at.join(", ")),
     };
-    let latest = roots.last();
+    let latest = latest.as_ref();
     let (steps, left_out) = steps::lines(&way, now);
     let page = RunPage {
         frame,
@@ -117,7 +119,7 @@ pub(in crate::server) async fn show(visitor: Visitor, Path(id): Path<String>) ->
         left_out,
         questions: asked.iter().map(|asked| question(asked, now)).collect(),
         reasons: reasons(latest),
-        verdicts: verdicts::of(&events, now),
+        verdicts,
         output: output(latest),
         state: state(latest),
         thread: thread.id.to_string(),

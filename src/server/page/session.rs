@@ -25,6 +25,8 @@ const LOGIN: &str = "tidegate_login";
 const LOGIN_COUNTS: Duration = Duration::from_secs(12 * 3_600);
 /// Most logins at once.
 const MOST_LOGINS: usize = 1_000;
+/// Most of one person: browsers and private windows. Another login of theirs ends their oldest.
+const MOST_OF_ONE: usize = 20;
 
 /// What a server process knows its pages' visitors by. Nothing of it outlives the process.
 pub(in crate::server) struct Session {
@@ -35,6 +37,8 @@ pub(in crate::server) struct Session {
 
 struct Login {
     shown: String,
+    /// Whose it is.
+    name: String,
     at: Instant,
 }
 
@@ -57,17 +61,14 @@ impl Session {
     }
 
     /// Remembers who has shown a key that counts; gives the browser's cookie.
-    pub(super) fn login(&self, shown: &str) -> Result<String, Failure> {
+    pub(super) fn login(&self, shown: &str, name: &str, headers: &HeaderMap) -> Result<String, Failure> {
         let number = hex(&random::<16>()?);
         let mut logins = self.logins();
         logins.retain(|_, login| login.at.elapsed() < LOGIN_COUNTS);
-        if logins.len() >= MOST_LOGINS
-            && let Some(oldest) = logins.iter().max_by_key(|(_, login)| login.at.elapsed()).map(|(id, _)| id.clone())
-        {
-            logins.remove(&oldest);
-        }
-        logins.insert(number.clone(), Login { shown: shown.to_owned(), at: Instant::now() });
-        Ok(format!("{LOGIN}={number}; Path=/ui; HttpOnly; SameSite=Strict; Max-Age={}", LOGIN_COUNTS.as_secs()))
+        make_room(&mut logins, name);
+        logins.insert(number.clone(), Login { shown: shown.to_owned(), name: name.to_owned(), at: Instant::now() });
+        let (age, secure) = (LOGIN_COUNTS.as_secs(), secure(headers));
+        Ok(format!("{LOGIN}={number}; Path=/ui; HttpOnly; SameSite=Strict; Max-Age={age}{secure}"))
     }
 
     /// Forgets them; gives the cookie that takes the other one back.
@@ -88,7 +89,7 @@ impl Session {
         let mut said = format!("{}:{nonce}{}:", nonce.len(), name.len()).into_bytes();
         said.extend_from_slice(name.as_bytes());
         let key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&self.key, &said).as_ref());
-        Ok(Visit { key, nonce, fresh })
+        Ok(Visit { key, nonce, fresh, secure: secure(headers) })
     }
 }
 
@@ -98,6 +99,7 @@ pub(super) struct Visit {
     key: hmac::Key,
     nonce: String,
     fresh: bool,
+    secure: &'static str,
 }
 
 impl Visit {
@@ -122,9 +124,44 @@ impl Visit {
         if !self.fresh {
             return;
         }
-        let cookie = format!("{COOKIE}={}; Path=/ui; HttpOnly; SameSite=Strict", self.nonce);
+        let cookie = format!("{COOKIE}={}; Path=/ui; HttpOnly; SameSite=Strict{}", self.nonce, self.secure);
         response.headers_mut().extend(HeaderValue::from_str(&cookie).ok().map(|value| (header::SET_COOKIE, value)));
     }
+}
+
+/// One more of `name` fits: where they have too many, their oldest goes; where all together have, the oldest of whoever has most.
+fn make_room(logins: &mut HashMap<String, Login>, name: &str) {
+    let mut many: HashMap<&str, usize> = HashMap::new();
+    for login in logins.values() {
+        *many.entry(&login.name).or_default() += 1;
+    }
+    let whose = match many.get(name).copied().unwrap_or(0) {
+        own if own >= MOST_OF_ONE => Some(name),
+        _ if logins.len() >= MOST_LOGINS => many.iter().max_by_key(|(_, many)| **many).map(|(name, _)| *name),
+        _ => None,
+    };
+    let Some(whose) = whose else { return };
+    let of_them = logins.iter().filter(|(_, login)| login.name == whose);
+    let oldest = of_them.max_by_key(|(_, login)| login.at.elapsed()).map(|(number, _)| number.clone());
+    oldest.and_then(|oldest| logins.remove(&oldest));
+}
+
+/// A cookie's end where the browser came by TLS, which ends before us: then it sends the cookie by nothing else. Whoever says so falsely
+/// locks only themselves out, so it is believed from anywhere.
+fn secure(headers: &HeaderMap) -> &'static str {
+    let says = |name: &str, fits: fn(&str) -> bool| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| fits(&value.to_ascii_lowercase()))
+    };
+    let tls = says("x-forwarded-proto", |value| value.split(',').any(|proto| proto.trim() == "https"))
+        || says("forwarded", |value| {
+            value.split([',', ';']).any(|part| ["proto=https", "proto=\"https\""].contains(&part.trim()))
+        })
+        || says("origin", |value| value.starts_with("https://"));
+    if tls { "; Secure" } else { "" }
 }
 
 /// The browser's number, if it sent one that could be ours.
@@ -187,11 +224,56 @@ mod tests {
     #[test]
     fn a_login_counts_until_it_is_taken_back() {
         let session = Session::new().unwrap();
-        let set = session.login("tgk_a_b").unwrap();
+        let set = session.login("tgk_a_b", "ann", &HeaderMap::new()).unwrap();
         let came = headers(set.split(';').next().unwrap());
         assert_eq!(session.shown(&came).as_deref(), Some("tgk_a_b"));
         assert!(session.shown(&headers("tidegate_login=0123456789abcdef0123456789abcdef")).is_none());
         assert!(session.logout(&came).contains("Max-Age=0") && session.shown(&came).is_none());
+    }
+
+    #[test]
+    fn who_logs_in_often_ends_only_their_own() {
+        let session = Session::new().unwrap();
+        let login = |name: &str| {
+            let set = session.login(&format!("tgk_{name}_b"), name, &HeaderMap::new()).unwrap();
+            headers(set.split(';').next().unwrap())
+        };
+        let ann = login("ann");
+        let first = login("bob");
+        for _ in 0..MOST_LOGINS {
+            login("bob");
+        }
+        assert!(session.shown(&ann).is_some() && session.shown(&first).is_none());
+        assert_eq!(session.logins().len(), 1 + MOST_OF_ONE);
+        for n in 0..MOST_LOGINS {
+            login(&format!("person {n}"));
+        }
+        assert_eq!(session.logins().len(), MOST_LOGINS);
+        assert!(session.shown(&ann).is_some(), "whoever has most makes room");
+    }
+
+    #[test]
+    fn a_browser_that_came_by_tls_keeps_its_cookies_for_it() {
+        let with = |name: &'static str, value: &str| {
+            HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_str(value).unwrap())])
+        };
+        let secure = [
+            with("x-forwarded-proto", "https"),
+            with("x-forwarded-proto", "http, HTTPS"),
+            with("forwarded", "for=192.0.2.1;proto=https;by=203.0.113.43"),
+            with("origin", "https://tidegate.example.org"),
+        ];
+        let session = Session::new().unwrap();
+        for headers in secure {
+            assert!(session.login("tgk_a_b", "ann", &headers).unwrap().ends_with("; Secure"), "{headers:?}");
+            let visit = session.visit(&headers, &Caller::of(Person::local("ann"))).unwrap();
+            let mut response = Response::default();
+            visit.keep(&mut response);
+            assert!(response.headers()[header::SET_COOKIE].to_str().unwrap().ends_with("; Secure"));
+        }
+        for headers in [HeaderMap::new(), with("x-forwarded-proto", "http"), with("origin", "http://localhost:7310")] {
+            assert!(!session.login("tgk_a_b", "ann", &headers).unwrap().contains("Secure"), "{headers:?}");
+        }
     }
 
     #[test]

@@ -9,13 +9,12 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 pub use assistants::{AssistantFilter, AssistantText, ServedAssistant};
-pub use runs::{Accepted, NewRun, RunBody, RunStatus, ServedRun};
+pub use runs::{Accepted, AskedCancel, NewRun, RunBody, RunEnded, RunStatus, ServedRun, stopped};
 pub use threads::{ServedStatus, ServedThread, SortKey, ThreadSearch};
 
 use super::SqliteStore;
-use super::batch::Tx;
-use super::people::{NewRunWebhook, run_webhooks};
-use crate::graph::{StoreError, ThreadId};
+use super::people::NewRunWebhook;
+use crate::graph::{Owner, StoreError, ThreadId};
 
 impl SqliteStore {
     /// Adds a thread, or gives the one of that id; true: it is new.
@@ -36,8 +35,17 @@ impl SqliteStore {
         if found.is_some() {
             return Ok(found);
         }
+        let wanted = id.clone();
+        // Whoever asks for what is not there writes nothing.
+        if !self.readers.read(move |conn| threads::has_begun(conn, &wanted)).await? {
+            return Ok(None);
+        }
         let id = id.clone();
-        self.writer.run(move |tx| threads::take_in(tx.conn, &id)).await
+        self.writer
+            .run(move |tx| {
+                threads::one(tx.conn, &id)?.map_or_else(|| threads::take_in(tx.conn, &id), |found| Ok(Some(found)))
+            })
+            .await
     }
 
     /// Adds keys to a thread's metadata.
@@ -58,11 +66,14 @@ impl SqliteStore {
     }
 
     /// Removes a thread with its runs and all that the engine has of it; the audit stays. False: there is none.
-    pub async fn delete_api_thread(&self, id: &ThreadId) -> Result<bool, StoreError> {
-        let id = id.clone();
+    ///
+    /// # Errors
+    /// [`StoreError::Held`]: somebody but `own` is at work on it.
+    pub async fn delete_api_thread(&self, id: &ThreadId, own: &Owner) -> Result<bool, StoreError> {
+        let (id, own, liveness) = (id.clone(), own.clone(), self.liveness.clone());
         self.writer
             .run(move |tx| {
-                let gone = threads::delete(tx.conn, &id)?;
+                let gone = threads::delete(tx.conn, &id, &own, &*liveness)?;
                 tx.lines.foreign_write();
                 Ok(gone)
             })
@@ -142,34 +153,22 @@ impl SqliteStore {
         self.writer.run(move |tx| runs::begin(tx.conn, &id, first, at)).await
     }
 
-    /// The run has ended; the first end counts.
-    pub async fn end_run(
-        &self,
-        id: &str,
-        status: RunStatus,
-        last: u64,
-        outcome: Value,
-        at: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
+    /// The run has ended; the first end counts. What its webhook is to be told is kept with it. False: somebody has stopped it otherwise since.
+    pub async fn end_run(&self, id: &str, ended: RunEnded) -> Result<bool, StoreError> {
         let id = id.to_owned();
-        self.writer.run(move |tx| runs::end(tx.conn, &id, status, last, &outcome, at).map(drop)).await
+        self.writer.run(move |tx| runs::end(tx.conn, &id, &ended)).await
     }
 
-    /// The same, with what is to be told of it.
-    pub async fn end_run_and_tell(
+    /// Stops a run: when this returns it is durable that somebody has. `told`: what its webhook is told should it never have begun. The run as it
+    /// was; `None`: it is over, or gone.
+    pub async fn cancel_run(
         &self,
         id: &str,
-        (status, last): (RunStatus, u64),
-        outcome: Value,
-        at: DateTime<Utc>,
-        told: NewRunWebhook,
-    ) -> Result<(), StoreError> {
+        asked: AskedCancel,
+        told: Option<NewRunWebhook>,
+    ) -> Result<Option<ServedRun>, StoreError> {
         let id = id.to_owned();
-        let end = move |tx: &mut Tx<'_>| match runs::end(tx.conn, &id, status, last, &outcome, at)? {
-            true => run_webhooks::add(tx.conn, &id, &told, at),
-            false => Ok(()),
-        };
-        self.writer.run(end).await
+        self.writer.run(move |tx| runs::cancel(tx.conn, &id, &asked, told.as_ref())).await
     }
 
     /// Removes a run from its thread's list.

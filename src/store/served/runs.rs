@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::threads;
 use crate::graph::{StoreError, ThreadId};
 use crate::store::fault::{Done, count, decode, decode_opt, encode, nanos, time, uncount};
+use crate::store::people::{NewRunWebhook, run_webhooks};
 
 /// LangGraph's words for what a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,21 @@ pub struct RunBody {
     pub strategy: String,
     /// Who asked for it.
     pub by: String,
+    /// The id of the key by which they were known: what it may do is looked at again when the run begins. `None`: by a token, or as the
+    /// user of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// That somebody has stopped a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedCancel {
+    /// What it did is taken back.
+    pub rollback: bool,
+    /// Who stops it.
+    pub by: String,
+    /// When they asked.
+    pub at: DateTime<Utc>,
 }
 
 /// A run.
@@ -87,6 +103,8 @@ pub struct ServedRun {
     pub last: Option<u64>,
     /// How it ended.
     pub outcome: Value,
+    /// Somebody has stopped it.
+    pub cancel: Option<AskedCancel>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// When it changed last.
@@ -133,8 +151,8 @@ pub enum Accepted {
 }
 
 const COLUMNS: &str =
-    "r.id, a.id, r.status, r.body, r.due_at, r.first, r.last, r.outcome, r.created_at, r.updated_at FROM api_runs r
-     JOIN api_threads a ON a.n = r.thread";
+    "r.id, a.id, r.status, r.body, r.due_at, r.first, r.last, r.outcome, r.created_at, r.updated_at, r.cancel
+     FROM api_runs r JOIN api_threads a ON a.n = r.thread";
 
 struct Stored {
     id: String,
@@ -144,6 +162,7 @@ struct Stored {
     times: [i64; 3],
     span: [Option<i64>; 2],
     outcome: Option<String>,
+    cancel: Option<String>,
 }
 
 impl Stored {
@@ -156,6 +175,7 @@ impl Stored {
             times: [row.get(4)?, row.get(8)?, row.get(9)?],
             span: [row.get(5)?, row.get(6)?],
             outcome: row.get(7)?,
+            cancel: row.get(10)?,
         })
     }
 
@@ -172,6 +192,7 @@ impl Stored {
             first: first.map(uncount).transpose()?,
             last: last.map(uncount).transpose()?,
             outcome: decode_opt(self.outcome, "a run's outcome")?.unwrap_or_default(),
+            cancel: decode_opt(self.cancel, "a run's cancel")?,
             created_at,
             updated_at,
             id: self.id,
@@ -282,24 +303,72 @@ pub(super) fn begin(conn: &Connection, id: &str, first: u64, at: DateTime<Utc>) 
     Ok(conn.prepare_cached(sql)?.execute(params![id, count(first)?, nanos(at)?])? > 0)
 }
 
-pub(super) fn end(
-    conn: &Connection,
-    id: &str,
-    status: RunStatus,
-    last: u64,
-    outcome: &Value,
-    at: DateTime<Utc>,
-) -> Done<bool> {
-    let sql = "UPDATE api_runs SET status = ?2, last = ?3, outcome = ?4, updated_at = ?5
-               WHERE id = ?1 AND status IN ('pending', 'running')";
-    let values = params![id, status.word(), count(last)?, encode(outcome)?, nanos(at)?];
-    if conn.prepare_cached(sql)?.execute(values)? == 0 {
+/// How a run ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunEnded {
+    /// As what.
+    pub status: RunStatus,
+    /// Its thread's newest event.
+    pub last: u64,
+    /// How.
+    pub outcome: Value,
+    /// What its end knows of a stop.
+    pub cancel: Option<AskedCancel>,
+    /// Now.
+    pub at: DateTime<Utc>,
+    /// What its webhook is to be told.
+    pub told: Option<NewRunWebhook>,
+}
+
+/// False: somebody has stopped it otherwise since.
+pub(super) fn end(conn: &Connection, id: &str, ended: &RunEnded) -> Done<bool> {
+    if one(conn, id)?.is_some_and(|run| !run.status.is_over() && run.cancel != ended.cancel) {
         return Ok(false);
     }
-    let sql = "UPDATE api_threads SET updated_at = ?2, state_at = ?2
-               WHERE n = (SELECT thread FROM api_runs WHERE id = ?1)";
-    conn.prepare_cached(sql)?.execute(params![id, nanos(at)?])?;
+    let sql = "UPDATE api_runs SET status = ?2, last = ?3, outcome = ?4, updated_at = ?5
+               WHERE id = ?1 AND status IN ('pending', 'running')";
+    let at = nanos(ended.at)?;
+    let values = params![id, ended.status.word(), count(ended.last)?, encode(&ended.outcome)?, at];
+    if conn.prepare_cached(sql)?.execute(values)? > 0 {
+        let sql = "UPDATE api_threads SET updated_at = ?2, state_at = ?2
+                   WHERE n = (SELECT thread FROM api_runs WHERE id = ?1)";
+        conn.prepare_cached(sql)?.execute(params![id, at])?;
+        if let Some(told) = &ended.told {
+            run_webhooks::add(conn, id, told, ended.at)?;
+        }
+    }
     Ok(true)
+}
+
+/// Stops a run: one that waits at once, one that is under way by a note of it. That it is to be taken back is not taken back. `told`: what its
+/// webhook is told should it never have begun. The run as it was; `None`: it is over.
+pub(super) fn cancel(
+    conn: &Connection,
+    id: &str,
+    asked: &AskedCancel,
+    told: Option<&NewRunWebhook>,
+) -> Done<Option<ServedRun>> {
+    let Some(run) = one(conn, id)?.filter(|run| !run.status.is_over()) else { return Ok(None) };
+    match (run.status, asked.rollback) {
+        (RunStatus::Pending, true) => delete(conn, id)?,
+        (RunStatus::Pending, false) => {
+            let (cancel, told) = (run.cancel.clone(), told.cloned());
+            let ended =
+                RunEnded { status: RunStatus::Interrupted, last: 0, outcome: stopped(), cancel, at: asked.at, told };
+            end(conn, id, &ended)?;
+        }
+        _ if run.cancel.as_ref().is_some_and(|before| before.rollback || !asked.rollback) => {}
+        _ => {
+            let sql = "UPDATE api_runs SET cancel = ?2 WHERE id = ?1";
+            conn.prepare_cached(sql)?.execute(params![id, encode(asked)?])?;
+        }
+    }
+    Ok(Some(run))
+}
+
+/// How a run ends that was stopped before it began.
+pub fn stopped() -> Value {
+    json!({"stands": false, "interrupts": [], "error": null})
 }
 
 pub(super) fn delete(conn: &Connection, id: &str) -> Done<()> {

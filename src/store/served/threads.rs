@@ -5,8 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Map, Value};
 
 use super::contains;
-use crate::graph::ThreadId;
+use crate::graph::{Liveness, Owner, StoreError, ThreadId};
 use crate::store::fault::{Done, decode, encode, nanos, time};
+use crate::store::threads as rows;
 
 /// A thread as clients see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -200,7 +201,8 @@ pub(super) fn patch(
     metadata: &Map<String, Value>,
     at: DateTime<Utc>,
 ) -> Done<Option<ServedThread>> {
-    let Some(mut there) = one(conn, id)? else { return Ok(None) };
+    let there = one(conn, id)?.map_or_else(|| take_in(conn, id), |there| Ok(Some(there)))?;
+    let Some(mut there) = there else { return Ok(None) };
     there.metadata.extend(metadata.clone());
     let sql = "UPDATE api_threads SET metadata = ?2, updated_at = ?3 WHERE id = ?1";
     conn.prepare_cached(sql)?.execute(params![id.as_str(), encode(&there.metadata)?, nanos(at)?])?;
@@ -213,7 +215,18 @@ pub(super) fn touch(conn: &Connection, id: &ThreadId, at: DateTime<Utc>) -> Done
     Ok(())
 }
 
-pub(super) fn delete(conn: &Connection, id: &ThreadId) -> Done<bool> {
+/// Whether the engine has anything of a thread.
+pub(super) fn has_begun(conn: &Connection, id: &ThreadId) -> Done<bool> {
+    let mut select = conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM threads WHERE id = ?1)")?;
+    Ok(select.query_row([id.as_str()], |row| row.get(0))?)
+}
+
+/// Removes a thread, unless somebody else who lives is at work on it.
+pub(super) fn delete(conn: &Connection, id: &ThreadId, own: &Owner, liveness: &dyn Liveness) -> Done<bool> {
+    let owner = rows::one(conn, id)?.and_then(|thread| thread.owner);
+    if let Some(owner) = owner.filter(|owner| owner != own && liveness.alive(owner)) {
+        return Err(StoreError::Held { thread: id.clone(), owner: Box::new(owner) }.into());
+    }
     conn.prepare_cached("DELETE FROM threads WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(conn.prepare_cached("DELETE FROM api_threads WHERE id = ?1")?.execute([id.as_str()])? > 0)
 }
