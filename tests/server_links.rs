@@ -266,6 +266,11 @@ async fn a_link_may_what_its_person_may() {
             .unwrap();
     let second = keys.as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
 
+    // Whoever asked for a release sends others no links for it, which they could use themselves.
+    let (_, of_root) = gate.asks("root", Value::Null).await;
+    let own = gate.api(&gate.root, "POST", &format!("/approvals/{of_root}/links"), json!({"for": "ann"})).await;
+    assert!(own.status == 403 && own.body.contains("own_request"), "{} {}", own.status, own.body);
+
     // Nobody approves what they asked for, by a link neither; a no is theirs.
     let of_eve = gate.url(&id, "eve");
     let refused = gate.say(&of_eve, "approve", "").await;

@@ -134,6 +134,12 @@ pub(super) async fn link(
     let for_others = authorise(&caller, Action::Hand, &Subject::Thread(question.interrupt.thread.to_string()));
     if holder != caller.name() {
         for_others.clone()?;
+        let asked_by = question.approval.as_ref().and_then(|about| about.evidence.requested_by.as_deref());
+        if asked_by == Some(caller.name()) {
+            // They would hold what approves their own request in another's name.
+            let own = Failure::new("own_request", format!("{} asked for this release", caller.name()));
+            return Err(own.hint("let somebody else send links for it, or a webhook's `links_for`").into());
+        }
     }
     let within = for_others.is_err().then(|| caller.person().clone());
     let ttl_ms = match fields.text("ttl")? {
