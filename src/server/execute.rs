@@ -166,7 +166,7 @@ impl Executor {
     async fn run(self: &Arc<Self>, mut run: ServedRun) -> Result<(), Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
         let database = self.app.database();
-        let known = self.app.store().thread(&run.thread).await.map_err(of)?.is_some();
+        let known = database.has_begun(&run.thread).await.map_err(of)?;
         let found = if run.status == RunStatus::Running {
             let events = match known {
                 true => self.app.store().events(&run.thread, run.first.unwrap_or(0), usize::MAX).await.map_err(of)?,
@@ -329,7 +329,7 @@ impl Executor {
     ) -> Result<bool, Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
         let cancel = self.asked_cancel(run).await?;
-        let known = self.app.store().thread(&run.thread).await.map_err(of)?;
+        let known = self.app.database().has_begun(&run.thread).await.map_err(of)?;
         let stopped = cancel.is_some() && status == ThreadStatus::Interrupted;
         if let Some(cancel) = cancel.as_ref().filter(|cancel| cancel.rollback)
             && status != ThreadStatus::Succeeded
@@ -356,8 +356,8 @@ impl Executor {
             "interrupts": if stopped { Vec::new() } else { open },
             "error": error.as_ref().map(shapes::error),
         });
-        let last = if known.is_some() { self.last_event(&run.thread).await? } else { 0 };
-        if status == ThreadStatus::Interrupted && known.is_some() {
+        let last = if known { self.last_event(&run.thread).await? } else { 0 };
+        if status == ThreadStatus::Interrupted && known {
             // An answer from elsewhere, or the end of a question's time, is anybody's to go on with.
             self.app.leave(&run.thread).await?;
         }

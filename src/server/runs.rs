@@ -140,7 +140,12 @@ fn location(run: &ServedRun) -> String {
 
 fn created(begun: &Begun) -> Response {
     let location = location(&begun.run);
-    ([(header::CONTENT_LOCATION, location)], Json(shapes::run(&begun.run))).into_response()
+    ([(header::CONTENT_LOCATION, location)], Json(accepted(&begun.run))).into_response()
+}
+
+/// A run as it was accepted: that it is under way already is nothing that a client may rely on.
+fn accepted(run: &ServedRun) -> Value {
+    shapes::run(&ServedRun { status: RunStatus::Pending, ..run.clone() })
 }
 
 async fn streamed(server: &Arc<Server>, begun: Begun) -> Answer {
@@ -227,7 +232,7 @@ pub(super) async fn batch(
     let mut runs = Vec::with_capacity(all.len());
     for one in all {
         let Value::Object(map) = one else { return Err(ApiError::invalid("a run is an object")) };
-        runs.push(shapes::run(&accept(&server, &caller, &Fields(map), None).await?.run));
+        runs.push(accepted(&accept(&server, &caller, &Fields(map), None).await?.run));
     }
     Ok(Json(runs).into_response())
 }

@@ -388,9 +388,9 @@ pub(super) async fn values_after(server: &Server, run: &ServedRun) -> Answer<Val
 /// The same, wherever it is asked for.
 pub(super) async fn values_left(app: &App, run: &ServedRun) -> Result<Value, StoreError> {
     let store = app.store();
-    let latest = match store.thread(&run.thread).await? {
-        Some(_) => store.latest(&run.thread, "").await?,
-        None => None,
+    let latest = match app.database().has_begun(&run.thread).await? {
+        true => store.latest(&run.thread, "").await?,
+        false => None,
     };
     match latest {
         Some(latest) if latest.at <= run.updated_at => Ok(json!(latest.values)),

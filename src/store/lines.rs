@@ -82,6 +82,13 @@ impl Lines {
         self.generation += 1;
     }
 
+    /// A thread was removed: another one may get its number.
+    pub fn forget(&mut self, id: &ThreadId, n: i64) {
+        self.lines.forget(|(of, _)| *of == n, |line| line.base_bytes + line.delta_bytes);
+        self.heads.forget(|of| of == id, |_| 0);
+        self.hints.lines().retain(|(of, _), _| *of != n);
+    }
+
     /// The current generation.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -160,6 +167,17 @@ impl<K: Hash + Eq + Clone, V> Layers<K, V> {
 
     fn keep_request(&mut self) {
         self.batch.extend(self.request.drain());
+    }
+
+    fn forget(&mut self, is: impl Fn(&K) -> bool, weight: fn(&V) -> usize) {
+        self.request.retain(|key, _| !is(key));
+        self.batch.retain(|key, _| !is(key));
+        let bytes = &mut self.bytes;
+        self.committed.retain(|key, (value, _)| {
+            let stays = !is(key);
+            *bytes -= if stays { 0 } else { weight(value) };
+            stays
+        });
     }
 
     /// Forgets what was used longest ago where it is too much.

@@ -21,7 +21,7 @@ fn run(thread: &ThreadId, id: &str, graph: &str, strategy: &str) -> NewRun {
         kwargs: json!({"temporary": false}),
         ..RunBody::default()
     };
-    NewRun { id: id.to_owned(), thread: thread.clone(), create: None, body, due_at: at(1), most_waiting: 3, at: at(1) }
+    NewRun { id: id.to_owned(), thread: thread.clone(), create: None, body, due_at: at(2), most_waiting: 3, at: at(1) }
 }
 
 #[tokio::test]
@@ -43,6 +43,13 @@ async fn runs_are_accepted_in_the_order_of_their_thread() -> Tested {
     assert_eq!(store.accept_run(run(&thread, "3", "h", "enqueue")).await?, Accepted::OtherGraph("g".to_owned()));
     store.accept_run(run(&thread, "3", "g", "enqueue")).await?;
     assert_eq!(store.accept_run(run(&thread, "4", "g", "enqueue")).await?, Accepted::Full);
+
+    let alone = ThreadId::from("alone");
+    let at_once = NewRun { create: Some(Map::new()), due_at: at(1), ..run(&alone, "5", "g", "enqueue") };
+    store.accept_run(at_once).await?;
+    let begun = store.api_run("5").await?.ok_or("it is there")?;
+    assert_eq!((begun.status, begun.first), (RunStatus::Running, Some(0)), "what need not wait has begun");
+    store.delete_run("5").await?;
 
     assert!(store.begin_run("1", 7, at(2)).await? && !store.begin_run("1", 8, at(3)).await?, "once");
     let asked = |rollback, by: &str| AskedCancel { rollback, by: by.to_owned(), at: at(3) };

@@ -37,7 +37,7 @@ impl SqliteStore {
         }
         let wanted = id.clone();
         // Whoever asks for what is not there writes nothing.
-        if !self.readers.read(move |conn| threads::has_begun(conn, &wanted)).await? {
+        if !self.has_begun(&wanted).await? {
             return Ok(None);
         }
         let id = id.clone();
@@ -46,6 +46,12 @@ impl SqliteStore {
                 threads::one(tx.conn, &id)?.map_or_else(|| threads::take_in(tx.conn, &id), |found| Ok(Some(found)))
             })
             .await
+    }
+
+    /// Whether the engine has anything of a thread.
+    pub async fn has_begun(&self, id: &ThreadId) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.readers.read_few(move |conn| Ok(threads::number(conn, &id)?.is_some())).await
     }
 
     /// Adds keys to a thread's metadata.
@@ -73,8 +79,9 @@ impl SqliteStore {
         let (id, own, liveness) = (id.clone(), own.clone(), self.liveness.clone());
         self.writer
             .run(move |tx| {
+                let n = threads::number(tx.conn, &id)?;
                 let gone = threads::delete(tx.conn, &id, &own, &*liveness)?;
-                tx.lines.foreign_write();
+                n.into_iter().for_each(|n| tx.lines.forget(&id, n));
                 Ok(gone)
             })
             .await
@@ -85,8 +92,9 @@ impl SqliteStore {
         let id = id.clone();
         self.writer
             .run(move |tx| {
+                let n = threads::number(tx.conn, &id)?;
                 threads::forget_progress(tx.conn, &id, at)?;
-                tx.lines.foreign_write();
+                n.into_iter().for_each(|n| tx.lines.forget(&id, n));
                 Ok(())
             })
             .await

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::threads;
 use crate::graph::{StoreError, ThreadId};
+use crate::store::events;
 use crate::store::fault::{Done, count, decode, decode_opt, encode, nanos, time, uncount};
 use crate::store::people::{NewRunWebhook, run_webhooks};
 
@@ -282,9 +283,17 @@ pub(super) fn accept(conn: &Connection, new: &NewRun) -> Done<Accepted> {
     let config = if thread.config == json!({}) { json!({"configurable": {}}) } else { thread.config };
     let values = params![new.thread.as_str(), new.body.graph, encode(&metadata)?, encode(&config)?, nanos(new.at)?];
     conn.prepare_cached(sql)?.execute(values)?;
-    let sql = "INSERT INTO api_runs (id, thread, status, body, due_at, created_at, updated_at)
-               SELECT ?1, n, 'pending', ?3, ?4, ?5, ?5 FROM api_threads WHERE id = ?2";
-    let values = params![new.id, new.thread.as_str(), encode(&body)?, nanos(new.due_at)?, nanos(new.at)?];
+    // One that need not wait begins with its acceptance: that is one transaction less until its end.
+    let begins = before.is_empty() && new.due_at <= new.at;
+    let first = match threads::number(conn, &new.thread)?.filter(|_| begins) {
+        Some(n) => events::last(conn, n)?,
+        None => 0,
+    };
+    let sql = "INSERT INTO api_runs (id, thread, status, body, due_at, created_at, updated_at, first)
+               SELECT ?1, n, ?6, ?3, ?4, ?5, ?5, ?7 FROM api_threads WHERE id = ?2";
+    let status = if begins { RunStatus::Running } else { RunStatus::Pending };
+    let (due_at, at, first) = (nanos(new.due_at)?, nanos(new.at)?, begins.then_some(first));
+    let values = params![new.id, new.thread.as_str(), encode(&body)?, due_at, at, status.word(), first];
     conn.prepare_cached(sql)?.execute(values)?;
     let run = one(conn, &new.id)?.ok_or_else(|| StoreError::Failed(format!("run {} was not kept", new.id)))?;
     Ok(Accepted::Queued { run: Box::new(run), before })
