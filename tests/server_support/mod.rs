@@ -171,7 +171,7 @@ pub fn events(text: &str) -> Vec<Sent> {
     all
 }
 
-/// A workflow `waits` whose first node waits for a file, and says by others that it has begun and ended.
+/// A workflow `waits` whose first node waits for a file, and says by others that it has begun and ended. It outlives no test: it ends with its folder, too.
 pub fn waiting(go: &Path) -> String {
     let (begun, ended) = (go.with_extension("begun"), go.with_extension("ended"));
     let (go, begun, ended) = (go.display(), begun.display(), ended.display());
@@ -183,7 +183,7 @@ channels:
 nodes:
   wait:
     type: command
-    with: {{ run: [sh, -c, 'touch {begun}; until [ -e {go} ]; do sleep 0.05; done; touch {ended}; echo 1'], into: out, repeat: true }}
+    with: {{ run: [sh, -c, 'touch {begun}; until [ -e {go} ] || [ ! -e {begun} ]; do sleep 0.05; done; touch {ended}; echo 1'], into: out, repeat: true }}
   after: {{ type: expr, set: {{ n: \"1\" }} }}
 edges:
   - {{ from: START, to: wait }}
