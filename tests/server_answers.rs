@@ -142,3 +142,25 @@ async fn parts_of_a_release_are_no_graphs_of_their_own() {
     assert_eq!(server.request("PATCH", &own, Some(json!({"graph_id": "trivial"}))).await.status(), 409);
     assert_eq!(server.request("DELETE", &own, None).await.status(), 409);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_is_told_to_programs_and_to_people() {
+    let server = Serve::start();
+    let document = server.get("/openapi.json").await;
+    let shown = server.request("GET", "/docs", None).await;
+    assert_eq!(shown.status(), 200);
+    assert_eq!(shown.headers()["content-type"], "text/html; charset=utf-8");
+    assert!(shown.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'self'"));
+    let text = shown.text().await.unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 30, "{}", paths.len());
+    for (path, methods) in paths {
+        for method in methods.as_object().unwrap().keys() {
+            let request = format!("<code>{} {path}</code>", method.to_uppercase());
+            assert!(text.contains(&request), "{request}");
+        }
+    }
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(text.contains(&format!("id=\"schema-{name}\"")), "{name}");
+    }
+}

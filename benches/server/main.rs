@@ -58,17 +58,19 @@ fn trivial() -> Value {
 fn runs(runtime: &Runtime, rounds: usize) -> Vec<Figure> {
     let ours = Serve::start();
     let patched = rival::start(true);
+    let shipped = rival::start(false);
     let mut figures = Vec::new();
     for clients in [1, 16, 64] {
-        let mut seen = [Vec::new(), Vec::new()];
+        let mut seen = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..rounds {
-            let urls = [Some(&ours.url), patched.as_ref().map(|rival| &rival.url)];
+            let of = |rival: &'_ Option<rival::Rival>| rival.as_ref().map(|rival| rival.url.clone());
+            let urls = [Some(ours.url.clone()), of(&patched), of(&shipped)];
             for (url, seen) in urls.into_iter().zip(&mut seen).filter_map(|(url, seen)| Some((url?, seen))) {
-                seen.push(runtime.block_on(ask_for(url, "/runs/wait", &trivial(), clients, ROUND)));
+                seen.push(runtime.block_on(ask_for(&url, "/runs/wait", &trivial(), clients, ROUND)));
             }
         }
-        let [ours, theirs] = seen.map(|rounds| Asked::middle(&rounds));
-        for asked in [&ours, &theirs].into_iter().flatten() {
+        let [ours, theirs, shipped] = seen.map(|rounds| Asked::middle(&rounds));
+        for asked in [&ours, &theirs, &shipped].into_iter().flatten() {
             assert_eq!(asked.failed, 0, "every run ends well");
         }
         let ours = ours.expect("a round");
@@ -78,13 +80,13 @@ fn runs(runtime: &Runtime, rounds: usize) -> Vec<Figure> {
         };
         let per_second = Figure::new(format!("runs/s, {clients} client(s)"), ours.per_second, "1/s");
         figures.push(beside(per_second, |asked| asked.per_second).target(Limit::AtLeast(20.0)));
+        if let Some(shipped) = shipped {
+            let name = format!("the same beside it as shipped, {clients} client(s)");
+            figures
+                .push(Figure::new(name, ours.per_second, "1/s").floor(shipped.per_second).target(Limit::AtLeast(20.0)));
+        }
         figures.push(beside(Figure::new(format!("p50, {clients} client(s)"), ours.p50_ms, "ms"), |asked| asked.p50_ms));
         figures.push(beside(Figure::new(format!("p99, {clients} client(s)"), ours.p99_ms, "ms"), |asked| asked.p99_ms));
-    }
-    drop(patched);
-    if let Some(shipped) = rival::start(false) {
-        let theirs = runtime.block_on(ask_for(&shipped.url, "/runs/wait", &trivial(), 1, ROUND * 2));
-        figures.push(Figure::new("langgraph dev as shipped, 1 client", theirs.per_second, "1/s"));
     }
     figures
 }

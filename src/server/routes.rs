@@ -71,13 +71,13 @@ pub(super) fn router(server: Arc<Server>) -> Router {
     );
     let Table { router, document } = pages(mcp(releases(approvals(runs(one_thread(threads(assistants(table))))))));
     let document = Arc::new(document.told());
-    let told = move || {
-        let document = document.clone();
-        async move { Json((*document).clone()) }
-    };
+    let shown = document.clone();
+    let docs = move || async move { page::docs::docs(&shown) };
+    let told = move || async move { Json((*document).clone()) };
     let asks = from_fn(|request: Request, next: Next| allowed(Action::Greet, request, next));
     router
-        .route("/openapi.json", on(MethodFilter::GET, told).layer(asks))
+        .route("/openapi.json", on(MethodFilter::GET, told).layer(asks.clone()))
+        .route("/docs", on(MethodFilter::GET, docs).layer(asks))
         .fallback(|| async { ApiError::not_found("Not Found") })
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(from_fn_with_state(server.clone(), identify))

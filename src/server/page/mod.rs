@@ -5,6 +5,7 @@ pub(super) mod approval;
 pub(super) mod approvals;
 pub(super) mod assets;
 mod chart;
+pub(super) mod docs;
 mod error;
 mod evidence;
 mod form;
@@ -50,7 +51,7 @@ pub(super) async fn home() -> Redirect {
 pub(super) async fn dress(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_link = path.starts_with(LINK_PATH);
-    if path != "/" && path != "/ui" && !path.starts_with("/ui/") && !is_link {
+    if !["/", "/ui", "/docs"].contains(&path) && !path.starts_with("/ui/") && !is_link {
         return next.run(request).await;
     }
     let reads = request.method() == Method::GET;
