@@ -239,6 +239,8 @@ fn before_work_none_of_the_projects_code_runs_and_only_what_was_shown_is_built()
     assert!(shown.stdout.contains("hello to be built"), "{shown:?}");
     home.ok(&["approve", &thread]);
     home.until("it is complete", || (home.history("hello")[0]["status"] == "COMPLETED").then_some(()));
+    let copies = fs::read_dir(home.path().join("sources")).unwrap().count();
+    assert_eq!(copies, 0, "what was built from was a copy, which is gone");
     let record = home.beside("cleared.json");
     fs::write(&record, home.json(&["run", "export", &thread]).to_string()).unwrap();
 

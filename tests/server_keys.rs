@@ -375,3 +375,51 @@ async fn a_run_that_waits_does_not_outlive_its_callers_key() {
     let of_others = ask(&url, Some(&admin), "GET", &format!("{others}/join"), Value::Null).await.body;
     assert_eq!(of_others, json!({"x": 2}));
 }
+
+#[tokio::test]
+async fn a_key_that_is_revoked_while_its_request_comes_in_decides_nothing() {
+    use std::io::{Read, Write};
+    let home = home();
+    let server = Serve::start_in(home.clone(), &workflows(), "127.0.0.1:0");
+    let (_, admin) = key(&home, "eve", "admin");
+    let made = keys(&home, &["create", "ann", "--role", "approver", "--role", "deployer"]);
+    let [id, ann] = ["id", "key"].map(|part| made[part].as_str().unwrap().to_owned());
+    let url = server.url.clone();
+    until_status(&url, None, "/assistants/approval/schemas", 401).await;
+    let thread = ask(&url, Some(&admin), "POST", "/threads", json!({})).await.body["thread_id"].clone();
+    let thread = thread.as_str().unwrap().to_owned();
+    let run = json!({"assistant_id": "approval", "input": {"model": "m"}});
+    let asked = ask(&url, Some(&admin), "POST", &format!("/threads/{thread}/runs/wait"), run).await;
+    let question = asked.body["__interrupt__"][0]["id"].as_str().unwrap().to_owned();
+    let requests = [
+        (format!("/approvals/{question}"), json!({"verdict": "approve", "digest": "sha256:0"})),
+        (format!("/threads/{thread}/runs"), json!({"assistant_id": "approval", "command": {"resume": "yes"}})),
+    ];
+    // The heads with the key that counts; the bodies when it does not any more.
+    let half: Vec<_> = requests
+        .iter()
+        .map(|(path, body)| {
+            let body = body.to_string();
+            let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {ann}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            let (first, rest) = body.split_at(4);
+            stream.write_all(first.as_bytes()).unwrap();
+            (stream, rest.to_owned())
+        })
+        .collect();
+    assert_eq!(status(&url, Some(&ann), "GET", "/approvals", Value::Null).await, 200);
+    keys(&home, &["revoke", &id]);
+    until_status(&url, Some(&ann), "/approvals", 401).await;
+    for (mut stream, rest) in half {
+        stream.write_all(rest.as_bytes()).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+    }
+    let now = ask(&url, Some(&admin), "GET", &format!("/threads/{thread}/state"), Value::Null).await;
+    assert_eq!(now.body["next"], json!(["approve"]), "nothing was decided");
+}

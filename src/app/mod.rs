@@ -55,6 +55,6 @@ pub use stops::Paused;
 pub use text_file::{Unreadable, read_text};
 pub use traces::flush_traces;
 pub use travel::HistoryFilter;
-pub use webhooks::{RunWebhookSettings, WebhookEvent, WebhookFormat, WebhookSettings, keep_telling};
+pub use webhooks::{RunWebhookSettings, WebhookEvent, WebhookFormat, WebhookSettings, keep_telling, webhook_place};
 pub use wiring::{App, host_failure};
 pub use workflows::{MODEL_DEPLOYER, ROLLBACK};

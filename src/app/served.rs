@@ -94,9 +94,11 @@ impl Catalogue {
 }
 
 /// Node types that change what serves, or say that somebody has approved it.
-const RELEASE_NODES: [&str; 14] = [
+const RELEASE_NODES: [&str; 16] = [
     "deployment_planner",
+    "packager",
     "deployment_executor",
+    "validation",
     "approval_gate",
     "work_gate",
     "traffic_shift",

@@ -77,7 +77,6 @@ struct Looked {
     #[serde(flatten)]
     situation: Situation,
     /// The operator's rules of that moment.
-    #[serde(default)]
     policy: Policy,
 }
 

@@ -1,6 +1,6 @@
 //! Builds the package: environment, build, record.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -42,27 +42,19 @@ impl Node for PackagerNode {
     type Writes = Writes;
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
+        let mut plan = reads.plan;
+        let from = PathBuf::from(plan.build.source.path());
         if let Some(cleared) = &reads.cleared {
-            cleared.holds(cx, &self.0, &reads.plan).await?;
+            let copy = cleared.copy(cx, &self.0, &plan).await?;
+            plan.build.source.move_to(&copy.display().to_string());
         }
-        let project = project(&self.0, cx, &reads.plan).await?;
-        let request = EnvRequest {
-            project: project.project.clone(),
-            requirements: project.requirements,
-            python: reads.plan.build.env.python.clone(),
-        };
-        let env = cx.effect("env", EnsureEnv(request)).await?;
-        let secrets = reads.plan.env_file.as_ref().and_then(|file| Path::new(file).strip_prefix(&project.project).ok());
-        let build = BuildModel {
-            keep_out: secrets.map(Path::to_owned).into_iter().collect(),
-            project: project.project,
-            env,
-            train: (!project.train.is_empty()).then_some(project.train),
-            needs_models: project.needs_models,
-            service: (!project.service.is_empty()).then_some(project.service),
-            version: reads.plan.version,
-        };
-        let package: PackagedModel = cx.effect("build", build).await?;
+        let built = self.build(cx, plan, &from).await;
+        if reads.cleared.is_some()
+            && let Err(error) = self.0.packager.drop_copy(&cx.thread().to_string()).await
+        {
+            tracing::warn!(thread = %cx.thread(), code = error.code, "a copy of a project stays: {}", error.message);
+        }
+        let package = built?;
         let at = cx.now().await?;
         let change = ReleaseChange {
             model_version: Some(package.model_version.clone()),
@@ -73,6 +65,44 @@ impl Node for PackagerNode {
         cx.effect("record", UpdateRelease { deployment_id: cx.thread().to_string(), change }).await?;
         Ok(Outcome::update(Writes { package: to_value(&package) }))
     }
+}
+
+impl PackagerNode {
+    /// `from`: where the project lies of which a copy may be what is built.
+    async fn build(&self, cx: &Context, plan: DeploymentPlan, from: &Path) -> Result<PackagedModel, NodeError> {
+        let project = project(&self.0, cx, &plan).await?;
+        let request = EnvRequest {
+            project: project.project.clone(),
+            requirements: project.requirements,
+            python: plan.build.env.python.clone(),
+        };
+        let env = cx.effect("env", EnsureEnv(request)).await?;
+        let secrets = plan.env_file.as_ref().and_then(|file| below(Path::new(file), from));
+        let build = BuildModel {
+            keep_out: secrets.into_iter().collect(),
+            project: project.project,
+            env,
+            train: (!project.train.is_empty()).then_some(project.train),
+            needs_models: project.needs_models,
+            service: (!project.service.is_empty()).then_some(project.service),
+            version: plan.version,
+        };
+        cx.effect("build", build).await
+    }
+}
+
+/// The rest of the path where it is below the folder, wherever it went on the way.
+fn below(path: &Path, folder: &Path) -> Option<PathBuf> {
+    let mut straight = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(straight.pop()),
+            Component::CurDir => {}
+            part => straight.push(part),
+        }
+    }
+    let rest = straight.strip_prefix(folder).ok()?;
+    (!rest.as_os_str().is_empty()).then(|| rest.to_owned())
 }
 
 /// A package as a channel's value.
@@ -96,6 +126,23 @@ async fn project(world: &World, cx: &Context, plan: &DeploymentPlan) -> Result<G
             let name = plan.model.to_string();
             let artifact = ModelArtifact { path: PathBuf::from(path), framework: framework.clone(), name };
             cx.pin("project", async { world.packager.generate(&artifact).await.map_err(port_err) }).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_a_folder_is_so_whatever_way_it_is_named() {
+        let rest = |path: &str| below(Path::new(path), Path::new("/srv/churn")).map(|rest| rest.display().to_string());
+        assert_eq!(rest("/srv/churn/.env").as_deref(), Some(".env"));
+        assert_eq!(rest("/srv/churn/a/../b/./.env").as_deref(), Some("b/.env"));
+        for outside in
+            ["/srv/churn/../../home", "/srv/churn", "/srv/churn/a/..", "/srv/other/.env", "/srv/churn/../../../.."]
+        {
+            assert_eq!(rest(outside), None, "{outside}");
         }
     }
 }

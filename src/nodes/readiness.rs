@@ -131,6 +131,7 @@ mod tests {
     use super::*;
     use crate::ports::{
         GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, PortError, Progress, ServeCommand, SlotRequest,
+        SourceCopy,
     };
 
     /// A slot whose states come one after the other; the last one stays.
@@ -224,6 +225,12 @@ mod tests {
             log.iter().rfind(|line| line.starts_with("Traceback")).cloned()
         }
         async fn digest_of_source(&self, _source: &Path) -> Result<String, PortError> {
+            never()
+        }
+        async fn copy_source(&self, _source: &Path, _of: &str) -> Result<SourceCopy, PortError> {
+            never()
+        }
+        async fn drop_copy(&self, _of: &str) -> Result<(), PortError> {
             never()
         }
         async fn generate(&self, _artifact: &ModelArtifact) -> Result<GeneratedProject, PortError> {

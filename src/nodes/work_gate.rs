@@ -1,6 +1,6 @@
 //! Asks a human before anything is built, where a rule of the operator's wants that: none of the project's code has run by then.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +11,8 @@ use super::World;
 use super::approval_gate::{ask, terms};
 use super::world::port_err;
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::release::{Decision, DeploymentPlan, Evidence, ModelSource};
+use crate::ports::SourceCopy;
+use crate::release::{Decision, DeploymentPlan, EnvSpec, Evidence};
 
 /// Reads the plan, writes the decision.
 pub struct WorkGate(pub Arc<World>);
@@ -32,7 +33,7 @@ pub struct Writes {
 /// A yes to beginning work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cleared {
-    /// What was shown. Its `content_digest` is that of the project's files: nothing else is built.
+    /// What was shown. Its `content_digest` is that of the project's files: a copy of these is what is built.
     pub evidence: Evidence,
     /// Who said yes.
     pub approval: Decision,
@@ -47,10 +48,13 @@ impl Node for WorkGate {
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
         let plan = reads.plan;
-        let source = cx.pin("source", digest(&self.0, &plan.build.source)).await?;
+        let path = Path::new(plan.build.source.path());
+        let digest = async { self.0.packager.digest_of_source(path).await.map_err(port_err) };
+        let source = cx.pin("source", digest).await?;
         let mut evidence = Evidence::before_work(&plan, source);
         evidence.terms = terms(&*self.0.expressions, &plan, &evidence)?;
         let Some(terms) = &evidence.terms else { return Ok(Outcome::update(Writes { cleared: None })) };
+        all_inside(&plan.build.env)?;
         evidence.because = format!("the rule \"{}\" wants one before anything is built", terms.rule);
         let approval = ask(cx, &plan, &evidence).await?;
         Ok(Outcome::update(Writes { cleared: Some(Cleared { evidence, approval }) }))
@@ -58,24 +62,54 @@ impl Node for WorkGate {
 }
 
 impl Cleared {
-    /// Holds the project's files against what somebody said yes to; looked at once, as the build may change them itself.
+    /// A copy of the project's files, held against what somebody said yes to: it is what is built, whatever becomes of the project meanwhile.
+    /// Made anew at each attempt.
     ///
     /// # Errors
     /// `source_changed`.
-    pub(super) async fn holds(&self, cx: &Context, world: &World, plan: &DeploymentPlan) -> Result<(), NodeError> {
-        let now: String = cx.pin("source", digest(world, &plan.build.source)).await?;
+    pub(super) async fn copy(&self, cx: &Context, world: &World, plan: &DeploymentPlan) -> Result<PathBuf, NodeError> {
+        let (path, of) = (plan.build.source.path(), cx.thread().to_string());
+        let copy = async { world.packager.copy_source(Path::new(path), &of).await.map_err(port_err) };
+        let SourceCopy { path: copy, digest: now } = cx.observe("copy", copy).await?;
         let approved = &self.evidence.content_digest;
         if now == *approved {
-            return Ok(());
+            return Ok(copy);
         }
-        let path = plan.build.source.path();
         let changed = Failure::new("source_changed", format!("{path} is not what {} approved", self.approval.by))
             .because(format!("the files approved have the digest {approved}, those there now {now}"))
-            .hint("release again, and leave the files alone from the question to the end of the build");
+            .hint("release again, and leave the files alone from the question to the beginning of the build");
         Err(NodeError::Failed(changed))
     }
 }
 
-async fn digest(world: &World, source: &ModelSource) -> Result<String, NodeError> {
-    world.packager.digest_of_source(Path::new(source.path())).await.map_err(port_err)
+/// Nobody could see on what is shown what lies elsewhere.
+fn all_inside(env: &EnvSpec) -> Result<(), Failure> {
+    let inside = Path::new(&env.requirements).components().all(|part| matches!(part, Component::Normal(_)));
+    let is_of_git = env.requirements == ".git" || env.requirements.starts_with(".git/");
+    let outside = match &env.python {
+        _ if !inside || is_of_git => format!("requirements: {}", env.requirements),
+        Some(python) if python.contains('/') => format!("python: {python}"),
+        _ => return Ok(()),
+    };
+    Err(Failure::new("outside_source", "something that this release runs is not among the project's files")
+        .because(outside)
+        .hint("a rule with `before: work` shows the project's files: keep the requirements among them, and name a Python by its version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_release_runs_is_among_its_files() {
+        let with = |requirements: &str, python: Option<&str>| {
+            let env = EnvSpec { requirements: requirements.to_owned(), python: python.map(str::to_owned) };
+            all_inside(&env).map_err(|failure| failure.code.clone())
+        };
+        assert_eq!((with("requirements.txt", None), with("locks/r.txt", Some("3.11"))), (Ok(()), Ok(())));
+        for requirements in ["/tmp/r.txt", "../r.txt", "a/../../r.txt", ".git/r.txt"] {
+            assert_eq!(with(requirements, None), Err("outside_source".to_owned()), "{requirements}");
+        }
+        assert_eq!(with("r.txt", Some("/tmp/python")), Err("outside_source".to_owned()));
+    }
 }

@@ -31,7 +31,7 @@ pub use http_call::{HttpAnswer, HttpCall, HttpCaller, HttpMethod};
 pub use machine::MachineFacts;
 pub use mirror::{MirrorAnswer, MirrorBody, MirrorPage, MirrorPair};
 pub use packager::{
-    GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute,
+    GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, ServeCommand, ServiceRoute, SourceCopy,
 };
 pub use pool::{first_of, number_of, replica_token};
 pub use progress::{Progress, Quiet};

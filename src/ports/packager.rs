@@ -97,6 +97,11 @@ pub trait Packager: Send + Sync {
     /// `sha256:<hex>` over all files of a project, or of an artifact, absolute: whether it is still what somebody saw. What git keeps
     /// beside them is left out, and what a link leads to.
     async fn digest_of_source(&self, source: &std::path::Path) -> Result<String, PortError>;
+    /// Copies a project, or an artifact, as [`Packager::digest_of_source`] sees it into a place of our own, anew each time, and says where it is and
+    /// what the copy's digest is: what is built from it nobody changes meanwhile. `of`: whose it is, any text.
+    async fn copy_source(&self, source: &std::path::Path, of: &str) -> Result<SourceCopy, PortError>;
+    /// Removes that copy. Fine when there is none.
+    async fn drop_copy(&self, of: &str) -> Result<(), PortError>;
     /// How to serve `model` in a slot: argv, working directory, environment (without the user's secrets).
     /// `{port}` in argv is replaced by the target; `slot_dir` is the slot's own BENTOML_HOME.
     fn serve_command(&self, model: &PackagedModel, slot_dir: &std::path::Path) -> ServeCommand;
@@ -104,6 +109,16 @@ pub trait Packager: Send + Sync {
     fn explain(&self, log: &[String]) -> Option<String>;
     /// A project with a generated service for a model artifact that comes without one. Made again on every call, same place.
     async fn generate(&self, artifact: &ModelArtifact) -> Result<GeneratedProject, PortError>;
+}
+
+/// A copy of a project, or of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceCopy {
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// `sha256:<hex>`.
+    pub digest: String,
 }
 
 /// How a slot's process is started.

@@ -123,6 +123,13 @@ impl ModelSource {
             Self::Project { path } | Self::Artifact { path, .. } => path,
         }
     }
+
+    /// It lies there from now on.
+    pub fn move_to(&mut self, place: &str) {
+        match self {
+            Self::Project { path } | Self::Artifact { path, .. } => place.clone_into(path),
+        }
+    }
 }
 
 /// A Python environment.

@@ -63,6 +63,8 @@ pub(super) async fn decide(
     body: Body,
 ) -> Answer<Response> {
     let fields = object(body).await?;
+    let caller = caller.still(&server.app).await?;
+    authorise(&caller, Action::Decide, &Subject::Server)?;
     let word = fields.word("verdict", &["approve", "reject"])?;
     let word = word.ok_or_else(|| ApiError::invalid("`verdict` is required: approve or reject"))?;
     let digest = fields.text("digest")?.map(str::to_owned);

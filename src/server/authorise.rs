@@ -4,6 +4,7 @@
 use axum::http::StatusCode;
 
 use super::error::ApiError;
+use crate::app::App;
 use crate::release::{Person, Role};
 
 /// Who asks.
@@ -27,6 +28,18 @@ impl Caller {
     /// The id of the key by which they are known.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// What they may do now: between a request's head and the end of its body a key can be revoked.
+    ///
+    /// # Errors
+    /// Their key counts no more.
+    pub async fn still(&self, app: &App) -> Result<Self, ApiError> {
+        let Some(key) = &self.key else { return Ok(self.clone()) };
+        match app.holder_of_key(key).await? {
+            Some(person) => Ok(Self { person, key: self.key.clone() }),
+            None => Err(ApiError::new(StatusCode::UNAUTHORIZED, "this key does not count: it is revoked or over")),
+        }
     }
 
     /// The name that records get.

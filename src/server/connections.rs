@@ -100,7 +100,8 @@ impl Drop for Counted {
 /// Accepts until the server is to stop, then lets those under way come to their end.
 pub(super) async fn accept(listener: TcpListener, router: Router, bounds: Bounds, mut stop: watch::Receiver<Stop>) {
     let (places, addresses) = (Arc::new(Semaphore::new(bounds.most)), Arc::new(Addresses::default()));
-    let mut http = Builder::new(TokioExecutor::new());
+    // One request at a time on a connection: what is bounded for each is bounded.
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(bounds.idle).keep_alive(true);
     let (http, graceful) = (Arc::new(http), GracefulShutdown::new());
     loop {

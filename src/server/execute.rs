@@ -84,7 +84,7 @@ impl Executor {
     /// or because a run of it is not over.
     pub async fn remove(&self, thread: &ThreadId) -> Result<bool, Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
-        if self.app.is_release(thread).await? || !self.app.database().open_runs(thread).await.map_err(of)?.is_empty() {
+        if self.app.is_release(thread).await? || self.app.database().has_open_runs(thread).await.map_err(of)? {
             return Ok(false);
         }
         self.app.database().delete_api_thread(thread, self.app.owner()).await.map_err(of)?;
@@ -145,9 +145,8 @@ impl Executor {
     async fn work_off(self: &Arc<Self>, thread: &ThreadId, again: &Notify) -> Result<(), Failure> {
         let mut draining = self.draining.subscribe();
         while !*draining.borrow() {
-            let open = self.app.database().open_runs(thread).await.map_err(|e| e.failure())?;
-            let running = open.iter().find(|run| run.status == RunStatus::Running);
-            let Some(run) = running.or(open.first()).cloned() else { return Ok(()) };
+            let next = self.app.database().next_run(thread).await.map_err(|e| e.failure())?;
+            let Some(run) = next else { return Ok(()) };
             let ahead = (run.due_at - Utc::now()).to_std().unwrap_or_default();
             if run.status == RunStatus::Pending && !ahead.is_zero() {
                 tokio::select! {
@@ -189,8 +188,9 @@ impl Executor {
         {
             return self.ended(&run, ThreadStatus::Failed, Some(failure)).await;
         }
-        if *stop.borrow() == Stop::Hold && !known {
-            // Stopped before anything was done.
+        let answers = run.body.kwargs["command"].get("resume").is_some();
+        if *stop.borrow() == Stop::Hold && (!known || found.is_empty() && !answers) {
+            // Stopped before anything was done; an answer was recorded when it was accepted.
             return self.ended(&run, ThreadStatus::Interrupted, None).await;
         }
         let ended = match self.apply(&run, &found).await {
@@ -371,7 +371,7 @@ impl Executor {
     }
 
     /// A thread that was made for one run goes when nobody reads of it any more.
-    fn clear_later(self: &Arc<Self>, thread: ThreadId) {
+    pub(super) fn clear_later(self: &Arc<Self>, thread: ThreadId) {
         let this = self.clone();
         tokio::spawn(async move {
             // Whoever asked for the run may just be about to listen.
@@ -391,9 +391,9 @@ impl Executor {
     pub async fn over(&self, run: &ServedRun) -> Result<Option<ServedRun>, Failure> {
         let mut bell = self.bell.listen(&run.thread);
         loop {
-            let now = self.app.database().api_run(&run.id).await.map_err(|e| e.failure())?;
-            if now.as_ref().is_none_or(|run| run.status.is_over()) {
-                return Ok(now);
+            let stands = self.app.database().run_stands(&run.id).await.map_err(|e| e.failure())?;
+            if stands.is_none_or(|(status, _)| status.is_over()) {
+                return self.app.database().api_run(&run.id).await.map_err(|e| e.failure());
             }
             tokio::select! {
                 _ = bell.changed() => {}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::project::with_interrupts;
 use super::state::values_left;
 use super::{resume, shapes};
-use crate::app::{App, AskedCancel, NewRunWebhook, RunEnded, RunStatus, ServedRun};
+use crate::app::{App, AskedCancel, NewRunWebhook, RunEnded, RunStatus, ServedRun, webhook_place};
 use crate::graph::{Failure, Interrupt};
 
 /// The run's end becomes durable, and in the same transaction that its webhook is to be told of it. False: somebody has stopped it otherwise
@@ -46,5 +46,5 @@ pub(super) async fn told(
         let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
         body["error"] = json!(format!("{} [{}]", text("message"), text("error")));
     }
-    Ok(Some(NewRunWebhook { url, body }))
+    Ok(Some(NewRunWebhook { place: webhook_place(&url), url, body }))
 }

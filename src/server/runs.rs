@@ -164,7 +164,8 @@ fn waited(server: &Arc<Server>, begun: Begun) -> Response {
 /// The run that a request is for: in the thread that it names, or in one of its own.
 async fn begin(server: &Arc<Server>, caller: &Caller, thread: Option<&str>, body: Body) -> Answer<Begun> {
     let thread = thread.map(ids::thread).transpose()?;
-    accept(server, caller, &object(body).await?, thread).await
+    let fields = object(body).await?;
+    accept(server, &caller.still(&server.app).await?, &fields, thread).await
 }
 
 pub(super) async fn create(

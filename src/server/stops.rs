@@ -25,8 +25,10 @@ impl Executor {
         let asked = AskedCancel { rollback: how == Cancel::Rollback, by: by.to_owned(), at: Utc::now() };
         let told = run_webhook::told(&self.app, run, RunStatus::Interrupted, &run_stopped(), asked.at).await?;
         let found = self.app.database().cancel_run(&run.id, asked, told).await.map_err(|e| e.failure())?;
-        if found.is_none() {
-            return Ok(false);
+        let Some(found) = found else { return Ok(false) };
+        if found.status == RunStatus::Pending && found.body.kwargs["temporary"] == serde_json::Value::Bool(true) {
+            // It never begins, so nobody else clears its thread away.
+            self.clear_later(found.thread.clone());
         }
         self.hold(run);
         self.bell.ring(&run.thread);
@@ -35,8 +37,8 @@ impl Executor {
 
     /// Who has stopped a run, and how.
     pub(super) async fn asked_cancel(&self, run: &ServedRun) -> Result<Option<AskedCancel>, Failure> {
-        let now = self.app.database().api_run(&run.id).await.map_err(|e| e.failure())?;
-        Ok(now.and_then(|now| now.cancel))
+        let now = self.app.database().run_stands(&run.id).await.map_err(|e| e.failure())?;
+        Ok(now.and_then(|(_, cancel)| cancel))
     }
 
     /// Why a run must not begin: its caller's key counts no more, or may do less than what was accepted. What a run of an answer is for was

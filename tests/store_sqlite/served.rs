@@ -49,6 +49,7 @@ async fn runs_are_accepted_in_the_order_of_their_thread() -> Tested {
     store.accept_run(at_once).await?;
     let begun = store.api_run("5").await?.ok_or("it is there")?;
     assert_eq!((begun.status, begun.first), (RunStatus::Running, Some(0)), "what need not wait has begun");
+    assert!(begun.updated_at > at(1), "when it was accepted, which is not when it was asked for");
     store.delete_run("5").await?;
 
     assert!(store.begin_run("1", 7, at(2)).await? && !store.begin_run("1", 8, at(3)).await?, "once");

@@ -1,7 +1,7 @@
 //! One build, from the project to its result.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use tokio::time::Instant;
 
@@ -107,7 +107,15 @@ impl Build<'_> {
     /// Takes out of what BentoML copied what must not travel with the model. Nothing of it has been digested or archived yet.
     fn keep_out(&self, bento: &Path) -> Result<(), PortError> {
         for file in &self.request.keep_out {
+            if !file.components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(PortError::new("path_escapes", format!("`{}` is not below the project", file.display())));
+            }
             let copy = bento.join("src").join(file);
+            // What lies behind a link is not the copy's.
+            let parents = copy.ancestors().skip(1).take_while(|parent| *parent != bento);
+            if parents.into_iter().any(Path::is_symlink) {
+                continue;
+            }
             files::remove_all(&copy).map_err(|error| io_error("remove", &copy, &error))?;
         }
         Ok(())

@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::super::files::remove_all;
 use super::xz::XzStored;
 
 /// Digest and size of a folder.
@@ -91,6 +92,33 @@ pub(super) fn digest_of_source(source: &Path) -> io::Result<String> {
         whole.update(name);
     }
     Ok(format!("sha256:{}", hex(&whole.finalize())))
+}
+
+/// Copies what [`digest_of_source`] sees of a project or a file into a new folder, for its owner only; gives where the copy is.
+pub(super) fn copy_source(source: &Path, into: &Path) -> io::Result<PathBuf> {
+    remove_all(into)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(into)?;
+    let name = source.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
+    let root = into.join(name);
+    if fs::metadata(source)?.is_file() {
+        fs::copy(source, &root)?;
+        return Ok(root);
+    }
+    fs::create_dir(&root)?;
+    for entry in entries(source)?.into_iter().filter(|entry| !entry.name.starts_with(".git/")) {
+        let to = root.join(entry.path.strip_prefix(source).map_err(io::Error::other)?);
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        if entry.link {
+            std::os::unix::fs::symlink(fs::read_link(&entry.path)?, &to)?;
+        } else if fs::symlink_metadata(&entry.path)?.is_file() {
+            fs::copy(&entry.path, &to)?;
+        } else {
+            return Err(io::Error::other(format!("{} is neither a file nor a folder", entry.path.display())));
+        }
+    }
+    Ok(root)
 }
 
 /// Only the bento's own time, at the top level: a model's time is part of what it is.
@@ -240,7 +268,14 @@ mod tests {
         std::os::unix::fs::symlink("a.py", one.path().join("link")).unwrap();
         assert_ne!(digest(&one), before);
         assert_ne!(digest_of_source(&one.path().join("a.py")).unwrap(), before);
+        let copies = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let copy = copy_source(one.path(), &copies.path().join("of")).unwrap();
+            assert_eq!(digest_of_source(&copy).unwrap(), digest(&one), "a copy is the same, again too");
+            assert!(!copy.join(".git").exists());
+        }
         pipe(&one.path().join("pipe"));
+        assert!(copy_source(one.path(), &copies.path().join("of")).is_err());
         assert!(digest_of_source(one.path()).unwrap_err().to_string().contains("neither a file nor a folder"));
     }
 

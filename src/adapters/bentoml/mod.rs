@@ -24,10 +24,12 @@ mod xz;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 
 use super::files::{self, Lock, io_error};
 use crate::ports::{
     GeneratedProject, ModelArtifact, PackageRequest, PackagedModel, Packager, PortError, Progress, Quiet, ServeCommand,
+    SourceCopy,
 };
 
 pub use failure::last_traceback;
@@ -61,6 +63,12 @@ impl BentomlPackager {
                 .because("a token is 1 to 64 of a-z, 0-9 and -"));
         }
         Ok(build::Paths::new(self.home.join("builds").join(token)))
+    }
+
+    /// Where the copy of what somebody's release is built from is.
+    fn copy_of(&self, of: &str) -> PathBuf {
+        let name: String = Sha256::digest(of).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        self.home.join("sources").join(name)
     }
 
     fn releases(&self) -> release::Releases {
@@ -123,6 +131,24 @@ impl Packager for BentomlPackager {
         let path = source.to_owned();
         let digest = tokio::task::spawn_blocking(move || content::digest_of_source(&path)).await;
         digest.map_err(std::io::Error::other).flatten().map_err(|error| io_error("read", source, &error))
+    }
+
+    async fn copy_source(&self, source: &Path, of: &str) -> Result<SourceCopy, PortError> {
+        let (from, into) = (source.to_owned(), self.copy_of(of));
+        let copied = tokio::task::spawn_blocking(move || {
+            let path = content::copy_source(&from, &into)?;
+            Ok(SourceCopy { digest: content::digest_of_source(&path)?, path })
+        });
+        copied.await.map_err(std::io::Error::other).flatten().map_err(|error| io_error("copy", source, &error))
+    }
+
+    async fn drop_copy(&self, of: &str) -> Result<(), PortError> {
+        let copy = self.copy_of(of);
+        let removed = tokio::task::spawn_blocking(move || files::remove_all(&copy).map_err(|e| (copy, e))).await;
+        match removed {
+            Ok(Err((copy, error))) => Err(io_error("remove", &copy, &error)),
+            _ => Ok(()),
+        }
     }
 
     fn serve_command(&self, model: &PackagedModel, slot_dir: &Path) -> ServeCommand {

@@ -23,7 +23,7 @@ use super::App;
 use crate::graph::{Failure, InterruptId, Stop};
 use crate::ports::SecretSource;
 pub use message::Notice;
-pub use runs::RunWebhookSettings;
+pub use runs::{RunWebhookSettings, webhook_place};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

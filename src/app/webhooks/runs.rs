@@ -22,8 +22,8 @@ use crate::store::{RunWebhookDue, RunWebhookRow};
 /// Most messages under way at once, and most of them to one place: one that does not answer holds up only its own.
 const AT_ONCE: usize = 16;
 const AT_ONE_PLACE: usize = 4;
-/// Most messages that one look finds; they are looked at without their bodies.
-const DUE: usize = 1_000;
+/// Most messages to each place that one look finds: those under way, and those that come next.
+const DUE: usize = 2 * AT_ONE_PLACE;
 /// Most messages that wait for somebody who does not take them. As long as there are so many no run is accepted that wants another one.
 const MOST_WAITING: u64 = 10_000;
 /// Longest address, in bytes.
@@ -86,7 +86,16 @@ fn address(text: &str) -> Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a name or a password".to_owned());
     }
+    let path = url.path().to_ascii_lowercase();
+    if ["%2f", "%5c", "%2e", "%25", "%00", ";"].iter().any(|hidden| path.contains(hidden)) {
+        return Err("has a path that others may read otherwise: an encoded `/`, `\\`, `.` or `%`, or a `;`".to_owned());
+    }
     Ok(url)
+}
+
+/// Scheme, host and port of an address; empty: it is none.
+pub fn webhook_place(url: &str) -> String {
+    Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
 /// Whether `url` is at the same place as `prefix`, and its path the prefix's or one below it.
@@ -158,12 +167,11 @@ pub(super) async fn keep_telling(app: Arc<App>, mut stop: watch::Receiver<Stop>)
             Vec::new()
         });
         for due in due {
-            let place = Url::parse(&due.url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-            let there = busy.values().filter(|other| **other == place).count();
+            let there = busy.values().filter(|other| **other == due.place).count();
             if busy.len() >= AT_ONCE || there >= AT_ONE_PLACE || busy.contains_key(&due.run) {
                 continue;
             }
-            busy.insert(due.run.clone(), place);
+            busy.insert(due.run.clone(), due.place.clone());
             let app = app.clone();
             tasks.spawn(async move {
                 if let Err(failure) = app.tell_of_run(&due).await {
@@ -202,6 +210,10 @@ mod tests {
             "https://ops.example.org/tidegate2",
             "https://ops.example.org/tidegate/../admin",
             "https://ops.example.org/tidegate/%2e%2e/admin",
+            "https://ops.example.org/tidegate/..%2fadmin",
+            "https://ops.example.org/tidegate/..%5Cadmin",
+            "https://ops.example.org/tidegate/..;/admin",
+            "https://ops.example.org/tidegate/%252e%252e/admin",
             "http://ops.example.org/tidegate",
             "https://ops.example.org.evil.example/tidegate",
             "https://ops.example.org@evil.example/tidegate",

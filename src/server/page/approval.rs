@@ -236,8 +236,9 @@ async fn schema(visitor: &Visitor, asked: &Interrupt) -> Option<String> {
 }
 
 /// A decision, or an answer.
-pub(in crate::server) async fn decide(visitor: Visitor, Path(id): Path<String>, body: Body) -> Shown {
+pub(in crate::server) async fn decide(mut visitor: Visitor, Path(id): Path<String>, body: Body) -> Shown {
     let form = Form::read(body).await?;
+    visitor.caller = visitor.caller.still(&visitor.server.app).await?;
     visitor.check(form.get("token"))?;
     let question = known(&visitor, &id).await?;
     authorise(&visitor.caller, Action::Decide, &Subject::Thread(question.interrupt.thread.to_string()))?;

@@ -89,8 +89,10 @@ pub(in crate::server) async fn decide(
     Path(token): Path<String>,
     body: Body,
 ) -> Shown {
-    let about = linked(&server, &from, &token).await?;
+    // First of all it is a link; then, once all that is said is there, it is held against what holds by then.
+    linked(&server, &from, &token).await?;
     let form = Form::read(body).await?;
+    let about = linked(&server, &from, &token).await?;
     match decided(&server, &about, &form).await {
         Ok(()) => Ok(Redirect::to(&format!("{LINK_PATH}{}", token.trim())).into_response()),
         Err(refused) => {

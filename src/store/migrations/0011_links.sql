@@ -19,8 +19,9 @@ CREATE TABLE run_webhooks (
   n        INTEGER PRIMARY KEY,
   run      TEXT    NOT NULL UNIQUE,       -- no reference: it is told also where the run went with its thread
   url      TEXT    NOT NULL,
+  place    TEXT    NOT NULL,              -- scheme, host and port of it: one that does not answer holds up only its own
   body     TEXT    NOT NULL,              -- JSON: what is told
   attempts INTEGER NOT NULL,              -- which have failed
   next_at  INTEGER NOT NULL               -- no attempt before
 ) STRICT;
-CREATE INDEX run_webhooks_due ON run_webhooks (next_at);
+CREATE INDEX run_webhooks_due ON run_webhooks (place, next_at);

@@ -142,7 +142,7 @@ pub(super) fn revoke(conn: &Connection, id: &str, by: &str, at: DateTime<Utc>) -
 /// Marks a link as used. False: it had been before, and nothing may be recorded with it.
 pub(super) fn spend(conn: &Connection, spent: &LinkUse) -> Done<bool> {
     let LinkUse { id, verdict, at } = spent;
-    let sql = "UPDATE links SET used_at = ?2, verdict = ?3 WHERE id = ?1 AND used_at IS NULL
+    let sql = "UPDATE links SET used_at = ?2, verdict = ?3 WHERE id = ?1 AND used_at IS NULL AND expires_at > ?2
                RETURNING question, holder";
     let mut update = conn.prepare_cached(sql)?;
     let of = update

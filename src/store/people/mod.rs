@@ -98,8 +98,8 @@ impl SqliteStore {
     }
 
     /// What is to be told of runs at `now`, the longest due first.
-    pub async fn run_webhooks_due(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<RunWebhookDue>, StoreError> {
-        self.readers.read(move |conn| run_webhooks::due(conn, now, limit)).await
+    pub async fn run_webhooks_due(&self, now: DateTime<Utc>, of_each: usize) -> Result<Vec<RunWebhookDue>, StoreError> {
+        self.readers.read(move |conn| run_webhooks::due(conn, now, of_each)).await
     }
 
     /// What is to be told of one run; `None`: nothing any more.

@@ -11,6 +11,8 @@ use crate::store::fault::{Done, decode, encode, nanos, uncount};
 pub struct NewRunWebhook {
     /// Where to.
     pub url: String,
+    /// Scheme, host and port of that.
+    pub place: String,
     /// What.
     pub body: Value,
 }
@@ -33,23 +35,27 @@ pub struct RunWebhookRow {
 pub struct RunWebhookDue {
     /// Of which run.
     pub run: String,
-    /// Where to.
-    pub url: String,
+    /// See [`NewRunWebhook::place`].
+    pub place: String,
 }
 
 pub(in crate::store) fn add(conn: &Connection, run: &str, new: &NewRunWebhook, at: DateTime<Utc>) -> Done<()> {
-    let sql = "INSERT INTO run_webhooks (run, url, body, attempts, next_at) VALUES (?1, ?2, ?3, 0, ?4)
+    let sql = "INSERT INTO run_webhooks (run, url, body, attempts, next_at, place) VALUES (?1, ?2, ?3, 0, ?4, ?5)
                ON CONFLICT (run) DO NOTHING";
-    conn.prepare_cached(sql)?.execute(params![run, new.url, encode(&new.body)?, nanos(at)?])?;
+    conn.prepare_cached(sql)?.execute(params![run, new.url, encode(&new.body)?, nanos(at)?, new.place])?;
     Ok(())
 }
 
-pub(super) fn due(conn: &Connection, now: DateTime<Utc>, limit: usize) -> Done<Vec<RunWebhookDue>> {
-    let sql = "SELECT run, url FROM run_webhooks WHERE next_at <= ?1 ORDER BY next_at LIMIT ?2";
+/// Of each place those that have been due for longest: one that takes nothing keeps those of others from nobody.
+pub(super) fn due(conn: &Connection, now: DateTime<Utc>, of_each: usize) -> Done<Vec<RunWebhookDue>> {
+    let sql = "SELECT run, place FROM
+                 (SELECT run, place, next_at, row_number() OVER (PARTITION BY place ORDER BY next_at) AS nth
+                  FROM run_webhooks WHERE next_at <= ?1)
+               WHERE nth <= ?2 ORDER BY next_at";
     let mut select = conn.prepare_cached(sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let of_each = i64::try_from(of_each).unwrap_or(i64::MAX);
     let rows = select
-        .query_map(params![nanos(now)?, limit], |row| Ok(RunWebhookDue { run: row.get(0)?, url: row.get(1)? }))?;
+        .query_map(params![nanos(now)?, of_each], |row| Ok(RunWebhookDue { run: row.get(0)?, place: row.get(1)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -111,10 +111,28 @@ impl SqliteStore {
         self.writer.run(move |tx| runs::accept(tx.conn, &new)).await
     }
 
+    /// How a run stands, and who has stopped it: without what its client sent.
+    pub async fn run_stands(&self, id: &str) -> Result<Option<(RunStatus, Option<AskedCancel>)>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read_few(move |conn| runs::stands(conn, &id)).await
+    }
+
+    /// The run of a thread that is under way, else the first that waits.
+    pub async fn next_run(&self, thread: &ThreadId) -> Result<Option<ServedRun>, StoreError> {
+        let thread = thread.clone();
+        self.readers.read_few(move |conn| runs::next(conn, &thread)).await
+    }
+
+    /// Whether a thread has runs that have not ended.
+    pub async fn has_open_runs(&self, thread: &ThreadId) -> Result<bool, StoreError> {
+        let thread = thread.clone();
+        self.readers.read_few(move |conn| runs::any_open(conn, &thread)).await
+    }
+
     /// One run.
     pub async fn api_run(&self, id: &str) -> Result<Option<ServedRun>, StoreError> {
         let id = id.to_owned();
-        self.readers.read_few(move |conn| runs::one(conn, &id)).await
+        self.readers.read(move |conn| runs::one(conn, &id)).await
     }
 
     /// A thread's runs, newest first, of one status or of all.
@@ -132,7 +150,7 @@ impl SqliteStore {
     /// A thread's runs that have not ended, in the order of its queue.
     pub async fn open_runs(&self, thread: &ThreadId) -> Result<Vec<ServedRun>, StoreError> {
         let thread = thread.clone();
-        self.readers.read_few(move |conn| runs::open(conn, &thread)).await
+        self.readers.read(move |conn| runs::open(conn, &thread)).await
     }
 
     /// The threads that have runs which have not ended.

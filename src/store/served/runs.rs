@@ -183,8 +183,7 @@ impl Stored {
     fn run(self) -> Done<ServedRun> {
         let [due_at, created_at, updated_at] = self.times.map(time);
         let [first, last] = self.span;
-        let status = RunStatus::parse(&self.status)
-            .ok_or_else(|| StoreError::Damaged(format!("`{}` is no status of a run", self.status)))?;
+        let status = status_of(&self.status)?;
         Ok(ServedRun {
             thread: self.thread.into(),
             status,
@@ -227,6 +226,32 @@ pub(super) fn open(conn: &Connection, thread: &ThreadId) -> Done<Vec<ServedRun>>
     let mut select = conn.prepare_cached(&sql)?;
     let rows = select.query_map([thread.as_str()], Stored::read)?;
     rows.map(|row| row?.run()).collect()
+}
+
+/// The run of a thread whose turn it is.
+pub(super) fn next(conn: &Connection, thread: &ThreadId) -> Done<Option<ServedRun>> {
+    let sql = format!(
+        "SELECT {COLUMNS} WHERE a.id = ?1 AND r.status IN ('pending', 'running') ORDER BY r.status = 'running' DESC, r.n LIMIT 1"
+    );
+    conn.prepare_cached(&sql)?.query_row([thread.as_str()], Stored::read).optional()?.map(Stored::run).transpose()
+}
+
+pub(super) fn any_open(conn: &Connection, thread: &ThreadId) -> Done<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM api_runs r JOIN api_threads a ON a.n = r.thread
+                WHERE a.id = ?1 AND r.status IN ('pending', 'running'))";
+    Ok(conn.prepare_cached(sql)?.query_row([thread.as_str()], |row| row.get(0))?)
+}
+
+/// How a run stands: what changes of it, without what its client sent, which may be large.
+pub(super) fn stands(conn: &Connection, id: &str) -> Done<Option<(RunStatus, Option<AskedCancel>)>> {
+    let mut select = conn.prepare_cached("SELECT status, cancel FROM api_runs WHERE id = ?1")?;
+    let found = select.query_row([id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?;
+    let Some((status, cancel)) = found else { return Ok(None) };
+    Ok(Some((status_of(&status)?, decode_opt(cancel, "a run's stop")?)))
+}
+
+fn status_of(word: &str) -> Done<RunStatus> {
+    Ok(RunStatus::parse(word).ok_or_else(|| StoreError::Damaged(format!("`{word}` is no status of a run")))?)
 }
 
 pub(super) fn threads_with_open(conn: &Connection) -> Done<Vec<ThreadId>> {
@@ -290,10 +315,13 @@ pub(super) fn accept(conn: &Connection, new: &NewRun) -> Done<Accepted> {
         None => 0,
     };
     let sql = "INSERT INTO api_runs (id, thread, status, body, due_at, created_at, updated_at, first)
-               SELECT ?1, n, ?6, ?3, ?4, ?5, ?5, ?7 FROM api_threads WHERE id = ?2";
+               SELECT ?1, n, ?6, ?3, ?4, ?5, ?8, ?7 FROM api_threads WHERE id = ?2";
     let status = if begins { RunStatus::Running } else { RunStatus::Pending };
-    let (due_at, at, first) = (nanos(new.due_at)?, nanos(new.at)?, begins.then_some(first));
-    let values = params![new.id, new.thread.as_str(), encode(&body)?, due_at, at, status.word(), first];
+    // When it began, which is not when it was asked for: what was there before is not its doing.
+    let changed_at = if begins { Utc::now().max(new.at) } else { new.at };
+    let (due_at, at, changed_at, first) =
+        (nanos(new.due_at)?, nanos(new.at)?, nanos(changed_at)?, begins.then_some(first));
+    let values = params![new.id, new.thread.as_str(), encode(&body)?, due_at, at, status.word(), first, changed_at];
     conn.prepare_cached(sql)?.execute(values)?;
     let run = one(conn, &new.id)?.ok_or_else(|| StoreError::Failed(format!("run {} was not kept", new.id)))?;
     Ok(Accepted::Queued { run: Box::new(run), before })
@@ -331,7 +359,7 @@ pub struct RunEnded {
 
 /// False: somebody has stopped it otherwise since.
 pub(super) fn end(conn: &Connection, id: &str, ended: &RunEnded) -> Done<bool> {
-    if one(conn, id)?.is_some_and(|run| !run.status.is_over() && run.cancel != ended.cancel) {
+    if stands(conn, id)?.is_some_and(|(status, cancel)| !status.is_over() && cancel != ended.cancel) {
         return Ok(false);
     }
     let sql = "UPDATE api_runs SET status = ?2, last = ?3, outcome = ?4, updated_at = ?5
