@@ -42,13 +42,7 @@ impl Node for PackagerNode {
     type Writes = Writes;
 
     async fn run(&self, cx: &Context, reads: Reads) -> Result<Outcome<Writes>, NodeError> {
-        let mut plan = reads.plan;
-        let from = PathBuf::from(plan.build.source.path());
-        if let Some(cleared) = &reads.cleared {
-            let copy = cleared.copy(cx, &self.0, &plan).await?;
-            plan.build.source.move_to(&copy.display().to_string());
-        }
-        let built = self.build(cx, plan, &from).await;
+        let built = self.build(cx, reads.plan, reads.cleared.as_ref()).await;
         if reads.cleared.is_some()
             && let Err(error) = self.0.packager.drop_copy(&cx.thread().to_string()).await
         {
@@ -68,8 +62,17 @@ impl Node for PackagerNode {
 }
 
 impl PackagerNode {
-    /// `from`: where the project lies of which a copy may be what is built.
-    async fn build(&self, cx: &Context, plan: DeploymentPlan, from: &Path) -> Result<PackagedModel, NodeError> {
+    async fn build(
+        &self,
+        cx: &Context,
+        mut plan: DeploymentPlan,
+        cleared: Option<&Cleared>,
+    ) -> Result<PackagedModel, NodeError> {
+        let from = PathBuf::from(plan.build.source.path());
+        if let Some(cleared) = cleared {
+            let copy = cleared.copy(cx, &self.0, &plan).await?;
+            plan.build.source.move_to(&copy.display().to_string());
+        }
         let project = project(&self.0, cx, &plan).await?;
         let request = EnvRequest {
             project: project.project.clone(),
@@ -77,7 +80,7 @@ impl PackagerNode {
             python: plan.build.env.python.clone(),
         };
         let env = cx.effect("env", EnsureEnv(request)).await?;
-        let secrets = plan.env_file.as_ref().and_then(|file| below(Path::new(file), from));
+        let secrets = plan.env_file.as_ref().and_then(|file| below(Path::new(file), &from));
         let build = BuildModel {
             keep_out: secrets.into_iter().collect(),
             project: project.project,
