@@ -8,7 +8,7 @@ use super::{App, Decide, Decided, OpenQuestion};
 use crate::graph::{Answer, Claim, Failure, claim};
 use crate::release::{Person, Role, Verdict, units};
 pub use crate::store::LinkRow;
-use crate::store::{LinkBounds, LinkUse, NewLink};
+use crate::store::{LinkBounds, LinkUse};
 
 /// What every link's text begins with, so that people and scanners of repositories know one.
 const PREFIX: &str = "tgl_";
@@ -107,18 +107,7 @@ impl App {
             expires_at,
             used: None,
         };
-        let new = NewLink {
-            id: row.id.clone(),
-            question: row.question.clone(),
-            shown: row.shown.clone(),
-            holder: row.holder.clone(),
-            within: row.within.clone(),
-            digest: row.digest.clone(),
-            expires_at,
-            at,
-            by: row.created_by.clone(),
-        };
-        if !self.sqlite.add_link(new).await.map_err(|e| e.failure())? {
+        if !self.sqlite.add_link(row.clone()).await.map_err(|e| e.failure())? {
             return Err(invalid("so many links of this question can still be used that no more is made".to_owned()));
         }
         Ok((row, format!("{PREFIX}{id}_{secret}")))

@@ -131,6 +131,7 @@ pub(super) async fn link(
     body: Body,
 ) -> Answer<Response> {
     let fields = object(body).await?;
+    let caller = caller.still(&server.app).await?;
     let holder = fields.text("for")?.unwrap_or(caller.name()).to_owned();
     let question = known(&server, &id).await?;
     let for_others = authorise(&caller, Action::Hand, &Subject::Thread(question.interrupt.thread.to_string()));

@@ -45,7 +45,7 @@ pub use liveness::{MachineClock, ProcLiveness, this_process};
 pub use open::{Options, Synchronous};
 pub use past::{Mark, Place, Spoken, Went};
 pub use people::{
-    AuditedRow, HookRow, KeyRow, LinkBounds, LinkRow, LinkUse, NewKey, NewLink, NewRunWebhook, NewVote, RunWebhookDue,
+    AuditedRow, HookRow, KeyRow, LinkBounds, LinkRow, LinkUse, NewKey, NewRunWebhook, NewVote, RunWebhookDue,
     RunWebhookRow, Settle, Voted,
 };
 pub use prune::{Prune, Pruned, RETENTION};

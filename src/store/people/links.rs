@@ -21,30 +21,7 @@ pub struct LinkBounds {
     pub groups: Vec<String>,
 }
 
-/// A link to be made. Its secret stays with whoever it is for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewLink {
-    /// Its id, which is no secret.
-    pub id: String,
-    /// What it decides.
-    pub question: InterruptId,
-    /// The question's digest as it is made: it decides nothing else.
-    pub shown: String,
-    /// As whom it decides.
-    pub holder: String,
-    /// What it is held to; `None`: to all that its holder has.
-    pub within: Option<LinkBounds>,
-    /// SHA-256 of its secret, hex.
-    pub digest: String,
-    /// When it ends by itself.
-    pub expires_at: DateTime<Utc>,
-    /// When it was made.
-    pub at: DateTime<Utc>,
-    /// By whom.
-    pub by: String,
-}
-
-/// A link as it is kept.
+/// A link. Its secret stays with whoever it is for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkRow {
     /// Its id.
@@ -81,14 +58,16 @@ pub struct LinkUse {
 }
 
 /// False: so many links of the question can still be used that no more is made.
-pub(super) fn add(conn: &Connection, new: &NewLink) -> Done<bool> {
+pub(super) fn add(conn: &Connection, new: &LinkRow) -> Done<bool> {
     let sql = "SELECT count(*) FROM links WHERE question = ?1 AND used_at IS NULL AND expires_at > ?2";
-    let open: i64 =
-        conn.prepare_cached(sql)?.query_row(params![new.question.as_str(), nanos(new.at)?], |row| row.get(0))?;
+    let open: i64 = conn
+        .prepare_cached(sql)?
+        .query_row(params![new.question.as_str(), nanos(new.created_at)?], |row| row.get(0))?;
     if open >= MOST_OPEN {
         return Ok(false);
     }
-    let NewLink { id, question, shown, holder, within, digest, expires_at, at, by } = new;
+    let LinkRow { id, question, shown, holder, within, digest, expires_at, created_at: at, created_by: by, used: _ } =
+        new;
     let mut insert = conn.prepare_cached(
         "INSERT INTO links (id, question, shown, holder, digest, created_at, created_by, expires_at, within)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",

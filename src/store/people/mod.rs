@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub use hooks::{AuditedRow, HookRow};
 pub use keys::{KeyRow, NewKey};
-pub use links::{LinkBounds, LinkRow, LinkUse, NewLink};
+pub use links::{LinkBounds, LinkRow, LinkUse};
 pub use run_webhooks::{NewRunWebhook, RunWebhookDue, RunWebhookRow};
 pub use votes::{NewVote, Settle, Voted};
 
@@ -66,7 +66,7 @@ impl SqliteStore {
     }
 
     /// Adds a link; the audit is told who made it for whom. False: the question has so many already that no more is made.
-    pub async fn add_link(&self, link: NewLink) -> Result<bool, StoreError> {
+    pub async fn add_link(&self, link: LinkRow) -> Result<bool, StoreError> {
         self.writer.run(move |tx| links::add(tx.conn, &link)).await
     }
 
