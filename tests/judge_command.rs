@@ -54,6 +54,20 @@ fn the_exit_code_says_the_verdict() {
     let rule = json!({"window_ms": 60_000, "checks": [{"latency_limit": {"at_most_ms": 20}}]}).to_string();
     let alone = |candidate: &str| home.run(&["judge", "--candidate", candidate, "--rule", &rule]).code;
     assert_eq!((alone(&good), alone(&slow)), (Some(0), Some(1)));
+    // As Kayenta would, once, at the end.
+    let metrics = json!([{"name": "error_rate", "critical": true}, {"name": "latency_p99", "direction": "increase"}]);
+    let kayenta = json!({"window_ms": 590_000, "checks": [{"kayenta": {"step_ms": 10_000, "metrics": metrics}}]});
+    let kayenta = written(dir.path(), "kayenta.json", &kayenta.to_string());
+    for (candidate, code, part) in [
+        (&good, 0, "score 100"),
+        (&bad, 1, "a critical metric failed: error_rate is higher"),
+        (&slow, 1, "latency_p99 is higher"),
+        (&short, 3, "points of baseline and candidate"),
+    ] {
+        let rule = format!("@{kayenta}");
+        let ran = home.run(&["judge", "--baseline", &base, "--candidate", candidate, "--rule", &rule]);
+        assert!(ran.code == Some(code) && ran.stdout.contains(part), "{candidate}: {ran:?}");
+    }
 }
 
 #[test]

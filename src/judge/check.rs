@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dead::Dead;
+use super::kayenta::Points;
 use super::mean::Mean;
 use super::rule::{Check, ErrorRatio, LatencyRatio};
 use super::sample::{Arm, Sample};
@@ -111,6 +112,11 @@ pub(super) enum State {
         /// Against "at least so many".
         rate: Rate,
     },
+    /// Of Kayenta's rule, which has no evidence before the end.
+    Kayenta {
+        /// What was measured so far.
+        points: Points,
+    },
 }
 
 fn errors(sample: &Sample) -> Counts {
@@ -148,6 +154,7 @@ impl State {
                 limit_us: (check.at_most_ms * 1000.0) as u64,
             },
             Check::ThroughputLimit(check) => Self::Throughput { rate: Rate::new(check.at_least_rps, check.block_ms) },
+            Check::Kayenta(config) => Self::Kayenta { points: Points::new(config) },
         }
     }
 
@@ -183,6 +190,7 @@ impl State {
                 mean.look(sample.at_ms, candidate.latencies.count(), slow);
             }
             Self::Throughput { rate } => rate.look(sample.at_ms, candidate),
+            Self::Kayenta { points } => points.look(sample),
         }
     }
 
@@ -194,6 +202,7 @@ impl State {
             Self::ErrorLimit { mean, dead } => both(mean.ln(), dead.ln()),
             Self::LatencyLimit { mean, .. } => mean.ln(),
             Self::Throughput { rate } => rate.mean.ln(),
+            Self::Kayenta { .. } => 0.0,
         }
     }
 
@@ -202,7 +211,9 @@ impl State {
         match self {
             Self::Errors { proof, .. } => proof.as_ref().map(Share::ln),
             Self::Latency { proof, .. } => proof.as_ref().map(|proof| proof.share.ln()),
-            Self::ErrorLimit { .. } | Self::LatencyLimit { .. } | Self::Throughput { .. } => None,
+            Self::ErrorLimit { .. } | Self::LatencyLimit { .. } | Self::Throughput { .. } | Self::Kayenta { .. } => {
+                None
+            }
         }
     }
 
@@ -211,7 +222,7 @@ impl State {
         match self {
             Self::Errors { harm, dead, .. } => dead.ln() > harm.ln() + 1.0,
             Self::ErrorLimit { mean, dead } => dead.ln() > mean.ln() + 1.0,
-            Self::Latency { .. } | Self::LatencyLimit { .. } | Self::Throughput { .. } => false,
+            Self::Latency { .. } | Self::LatencyLimit { .. } | Self::Throughput { .. } | Self::Kayenta { .. } => false,
         }
     }
 
@@ -220,7 +231,7 @@ impl State {
         match self {
             Self::Latency { harm, .. } => harm.bar.us(),
             Self::LatencyLimit { limit_us, .. } => Some(*limit_us),
-            Self::Errors { .. } | Self::ErrorLimit { .. } | Self::Throughput { .. } => None,
+            Self::Errors { .. } | Self::ErrorLimit { .. } | Self::Throughput { .. } | Self::Kayenta { .. } => None,
         }
     }
 
@@ -231,6 +242,7 @@ impl State {
             Self::Latency { harm, .. } => harm.bar.us().is_some(),
             Self::ErrorLimit { mean, .. } | Self::LatencyLimit { mean, .. } => mean.blocks() > 0,
             Self::Throughput { rate } => rate.mean.blocks() > 0,
+            Self::Kayenta { points } => points.steps() > 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A check's finding: its figures, its verdict, its sentence.
 
 use super::check::State;
+use super::kayenta::Points;
 use super::power::{Seen, shows, smallest};
 use super::rule::{Check, LatencyRatio, Rule};
 use super::sample::Arm;
@@ -34,6 +35,9 @@ struct Figures {
 impl Ground<'_> {
     /// The finding of a check.
     pub(super) fn finding(&self, check: &Check, state: &State) -> Finding {
+        if let State::Kayenta { points } = state {
+            return self.looked_once(check, state, points);
+        }
         let figures = self.figures(check);
         let (ln, needed) = (state.harm(), self.rule.needed());
         let verdict = self.verdict(check, state, &figures);
@@ -65,6 +69,39 @@ impl Ground<'_> {
             baseline: figures.baseline,
             unit: figures.unit.to_owned(),
             shows_from,
+            reason,
+        }
+    }
+
+    /// Kayenta's rule: nothing before the end, then its score. A watch that was cut short may fail, and does not pass.
+    fn looked_once(&self, check: &Check, state: &State, points: &Points) -> Finding {
+        let said = points.report();
+        let lacks = if self.over { self.lacks(check, state) } else { None };
+        let (verdict, reason) = match (self.over, said.verdict, lacks) {
+            (false, ..) => {
+                let watched = format!("{} of {}", span(self.watched_ms), span(self.rule.window_ms));
+                let steps = points.steps();
+                (
+                    Verdict::Inconclusive,
+                    format!("Kayenta's rule looks at the end: {steps} points so far; watched {watched}"),
+                )
+            }
+            (true, Verdict::Pass, Some(lacks)) => (Verdict::Inconclusive, format!("Kayenta's rule: {lacks}")),
+            (true, verdict, _) => {
+                let others = said.metrics.iter().filter(|metric| !said.reason.contains(&metric.reason));
+                let others: String = others.map(|metric| format!("; {}", metric.reason)).collect();
+                (verdict, format!("Kayenta's rule: {}{others}", said.reason))
+            }
+        };
+        Finding {
+            check: check.name().to_owned(),
+            verdict,
+            evidence: 1.0,
+            needed: self.rule.needed(),
+            candidate: self.over.then_some(said.score),
+            baseline: None,
+            unit: "score".to_owned(),
+            shows_from: None,
             reason,
         }
     }
@@ -172,6 +209,8 @@ impl Ground<'_> {
                     format!("the candidate answered {} requests, {:.1} per second", count(good), rps.unwrap_or(0.0));
                 Figures { candidate: rps, baseline: None, unit: "rps", text }
             }
+            // Its metrics have figures, and they are in its reasons.
+            Check::Kayenta(_) => Figures { candidate: None, baseline: None, unit: "score", text: String::new() },
         }
     }
 
@@ -255,7 +294,7 @@ impl Ground<'_> {
                 let (now, then) = (latencies.quantile_us(check.quantile)?, latencies.quantile_us(1.0 - share)?);
                 Some(check.at_most_ms * now as f64 / then.max(1) as f64)
             }
-            Check::ThroughputLimit(_) => None,
+            Check::ThroughputLimit(_) | Check::Kayenta(_) => None,
         }
     }
 
@@ -297,6 +336,7 @@ fn held(check: &Check) -> String {
         Check::AvailabilityLimit(check) => format!("at least {}", availability(check.at_least)),
         Check::LatencyLimit(check) => format!("{} at most {}", quantile_name(check.quantile), ms(check.at_most_ms)),
         Check::ThroughputLimit(check) => format!("at least {} requests per second", check.at_least_rps),
+        Check::Kayenta(check) => format!("a score of at least {}", check.pass),
     }
 }
 
@@ -305,7 +345,7 @@ fn proven_below(check: &Check) -> String {
     let ratio = match check {
         Check::ErrorRatio(check) => check.proven_below,
         Check::LatencyRatio(check) => check.proven_below,
-        Check::ErrorLimit(_) | Check::AvailabilityLimit(_) | Check::LatencyLimit(_) | Check::ThroughputLimit(_) => None,
+        _ => None,
     };
     ratio.map_or_else(String::new, |ratio| format!("below {} the baseline's", times(ratio)))
 }
@@ -314,7 +354,7 @@ fn proven_below(check: &Check) -> String {
 fn could_see(check: &Check, from: Option<f64>) -> String {
     let Some(from) = from else {
         return match check {
-            Check::ThroughputLimit(_) => String::new(),
+            Check::ThroughputLimit(_) | Check::Kayenta(_) => String::new(),
             _ => "; but with so little traffic even great harm might not have shown".to_owned(),
         };
     };
@@ -323,7 +363,7 @@ fn could_see(check: &Check, from: Option<f64>) -> String {
         Check::ErrorRatio(_) | Check::ErrorLimit(_) => format!("; an error rate of {} {often}", percent(from)),
         Check::AvailabilityLimit(_) => format!("; an availability of {} {often}", availability(from)),
         Check::LatencyRatio(_) | Check::LatencyLimit(_) => format!("; one of {} {often}", ms(from)),
-        Check::ThroughputLimit(_) => String::new(),
+        Check::ThroughputLimit(_) | Check::Kayenta(_) => String::new(),
     }
 }
 
@@ -349,7 +389,7 @@ fn beyond(check: &Check, figures: &Figures) -> bool {
         Check::AvailabilityLimit(check) => value < check.at_least,
         Check::LatencyLimit(check) => value > check.at_most_ms,
         Check::ThroughputLimit(check) => value < check.at_least_rps,
-        Check::ErrorRatio(_) | Check::LatencyRatio(_) => false,
+        Check::ErrorRatio(_) | Check::LatencyRatio(_) | Check::Kayenta(_) => false,
     }
 }
 

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::kayenta::KayentaConfig;
 use crate::release::Format;
 
 /// Probability of a false alarm over the whole watch where a rule names none.
@@ -66,6 +67,9 @@ pub enum Check {
     LatencyLimit(LatencyLimit),
     /// The candidate answers at least so many requests per second. It can only fail where so many are asked.
     ThroughputLimit(ThroughputLimit),
+    /// Kayenta's rule on points of both versions' traffic: looks once, at the end, and takes no part in `alpha`. Its metrics are `error_rate`,
+    /// `throughput`, and quantiles of the latency such as `latency_p99`.
+    Kayenta(KayentaConfig),
 }
 
 impl Check {
@@ -78,12 +82,18 @@ impl Check {
             Self::AvailabilityLimit(_) => "availability_limit",
             Self::LatencyLimit(_) => "latency_limit",
             Self::ThroughputLimit(_) => "throughput_limit",
+            Self::Kayenta(_) => "kayenta",
         }
     }
 
     /// Whether it needs a baseline beside the candidate.
     pub fn compares(&self) -> bool {
-        matches!(self, Self::ErrorRatio(_) | Self::LatencyRatio(_))
+        matches!(self, Self::ErrorRatio(_) | Self::LatencyRatio(_) | Self::Kayenta(_))
+    }
+
+    /// Whether it looks once, at the end, and has no evidence before.
+    pub fn looks_once(&self) -> bool {
+        matches!(self, Self::Kayenta(_))
     }
 }
 
@@ -204,6 +214,16 @@ pub enum RuleError {
         /// What it may be.
         allowed: &'static str,
     },
+    /// A name says nothing.
+    #[error("{place} has {name}, allowed is {allowed}")]
+    Name {
+        /// Which setting.
+        place: String,
+        /// What it says.
+        name: String,
+        /// What it may say.
+        allowed: &'static str,
+    },
 }
 
 const INSIDE: &str = "more than 0 and less than 1";
@@ -221,7 +241,7 @@ impl Rule {
         inside("alpha", self.alpha)?;
         holds("window_ms", self.window_ms as f64, self.window_ms > 0, "more than 0")?;
         holds("doubt", self.doubt, self.doubt > 0.0 && self.doubt <= 1.0, "more than 0 and at most 1")?;
-        self.checks.iter().try_for_each(Check::validate)
+        self.checks.iter().try_for_each(|check| check.validate(self.window_ms))
     }
 
     /// The same for a short watch: no block is longer than `most_ms`.
@@ -235,6 +255,7 @@ impl Rule {
                 Check::AvailabilityLimit(check) => &mut check.block_ms,
                 Check::LatencyLimit(check) => &mut check.block_ms,
                 Check::ThroughputLimit(check) => &mut check.block_ms,
+                Check::Kayenta(check) => &mut check.step_ms,
             };
             *block_ms = (*block_ms).min(most_ms);
         }
@@ -243,12 +264,13 @@ impl Rule {
 
     /// Evidence that a check needs for an alarm, as `1 : this`.
     pub fn needed(&self) -> f64 {
-        self.checks.len() as f64 / self.alpha
+        let shared = self.checks.iter().filter(|check| !check.looks_once()).count();
+        shared.max(1) as f64 / self.alpha
     }
 }
 
 impl Check {
-    fn validate(&self) -> Result<(), RuleError> {
+    fn validate(&self, window_ms: u64) -> Result<(), RuleError> {
         let at = |field: &str| format!("{}.{field}", self.name());
         let ratio = |field, value: f64| holds(&at(field), value, (0.01..=1000.0).contains(&value), RATIO);
         match self {
@@ -275,6 +297,7 @@ impl Check {
                 let rps = check.at_least_rps;
                 holds(&at("at_least_rps"), rps, rps > 0.0 && rps.is_finite(), "more than 0")
             }
+            Self::Kayenta(check) => check.validate(window_ms),
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct Finding {
     /// What was measured of the baseline, in `unit`.
     #[serde(default)]
     pub baseline: Option<f64>,
-    /// `share` (0 to 1), `ms` or `rps`.
+    /// `share` (0 to 1), `ms`, `rps`, or `score` (0 to 100).
     pub unit: String,
     /// The candidate's value, in `unit`, from which on nine of ten such watches would have raised the alarm; known at the end.
     #[serde(default)]

@@ -5,6 +5,7 @@
 //! lets it pass).
 
 mod clean;
+mod points;
 mod score;
 mod whitney;
 
@@ -14,8 +15,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use clean::{NanStrategy, OutlierStrategy};
+pub(super) use points::Points;
 pub use score::{Classification, GroupScore, KayentaReport, MetricResult, judge_metrics};
 pub use whitney::{Shift, shift};
+
+/// Length of a point where a configuration does not say, in milliseconds: a minute, as in Kayenta.
+pub const DEFAULT_STEP_MS: u64 = 60_000;
 
 /// Which change is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -119,6 +124,8 @@ pub struct KayentaConfig {
     pub tolerance: f64,
     /// A metric with fewer points on either side is no reason for a pass. Kayenta's guide advises 50.
     pub min_points: usize,
+    /// In a watch, a point is what happened in so many milliseconds.
+    pub step_ms: u64,
 }
 
 impl Default for KayentaConfig {
@@ -131,6 +138,7 @@ impl Default for KayentaConfig {
             confidence: 0.98,
             tolerance: 0.25,
             min_points: 50,
+            step_ms: DEFAULT_STEP_MS,
         }
     }
 }

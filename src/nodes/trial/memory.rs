@@ -274,6 +274,7 @@ fn said(answer: &MirrorAnswer) -> Option<Value> {
 mod tests {
     use super::*;
     use chrono::TimeZone;
+    use serde_json::json;
 
     use crate::judge::answers::AnswersRule;
     use crate::judge::{Check, ErrorRatio};
@@ -320,6 +321,28 @@ mod tests {
         state.look(&page(110, 1000, 0), "live", "new");
         state.look(&page(110, 1000, 0), "live", "new");
         assert_eq!(state.monitor.report().candidate, [100, 0]);
+    }
+
+    #[test]
+    fn kayenta_s_rule_says_so_at_the_window_s_end() {
+        let kayenta =
+            json!({"step_ms": 2000, "min_points": 10, "metrics": [{"name": "error_rate", "direction": "increase"}]});
+        let rule = json!({"window_ms": 40_000, "checks": [{"kayenta": kayenta}]});
+        let held = || {
+            let rule: Rule = serde_json::from_value(rule.clone()).unwrap();
+            TrialState { seen: 100, ..TrialState::held(rule).unwrap() }
+        };
+        let (mut early, mut well, mut bad) = (held(), held(), held());
+        let judgement = early.look(&page(130, 101, 10), "live", "new").unwrap();
+        assert_eq!(judgement.verdict, Verdict::Inconclusive, "{}", judgement.reason);
+        well.look(&page(145, 1000, 0), "live", "new").unwrap();
+        assert_eq!(well.report.as_ref().map(|report| report.judgement.verdict), Some(Verdict::Pass));
+        let judgement = bad.look(&page(145, 101, 3), "live", "new").unwrap();
+        assert!(
+            judgement.verdict == Verdict::Fail && judgement.reason.contains("error_rate is higher"),
+            "{}",
+            judgement.reason
+        );
     }
 
     fn answered(status: Option<u16>, text: &str) -> MirrorAnswer {
