@@ -56,6 +56,7 @@ fn a_rollback_to_a_retired_version_starts_it_again() {
     let slots = home.slots();
     assert!(slots.len() == 2 && !slots.contains(&first["slot_token"].as_str().unwrap().to_owned()), "{slots:?}");
 
+    let three = home.history("hello")[0]["model_version"].as_str().unwrap().to_owned();
     let version_one = first["model_version"].as_str().unwrap();
     let back = home.json(&["rollback", "hello", "--to", version_one]);
     assert_eq!(version(&back), "one");
@@ -67,4 +68,20 @@ fn a_rollback_to_a_retired_version_starts_it_again() {
     let unknown = home.run(&["rollback", "hello", "--to", "nobody", "--json"]);
     assert_eq!((unknown.code, unknown.error_code().as_str()), (Some(1), "no_previous"));
     assert_eq!(version(&back), "one");
+
+    // Forward again is a release: where the operator has a rule for those, a rollback is no way past it.
+    let config = home.path().join("config.yaml");
+    let rule = json!({"name": "leads", "approvals": [{"count": 1, "of": {"groups": ["leads"]}}]});
+    std::fs::write(&config, json!({"policy": {"gates": [rule], "groups": {"leads": ["ann"]}}}).to_string()).unwrap();
+    for args in [&["rollback", "hello", "--json"][..], &["rollback", "hello", "--to", three.as_str(), "--json"]] {
+        let refused = home.run(args);
+        assert_eq!((refused.code, refused.error_code().as_str()), (Some(1), "rollback_forward"), "{refused:?}");
+    }
+    assert_eq!(version(&back), "one");
+    // Without a rule it is the operator's own business.
+    std::fs::remove_file(&config).unwrap();
+    assert_eq!(version(&home.json(&["rollback", "hello", "--to", &three])), "three");
+    // And back is free, rule or not.
+    std::fs::write(&config, json!({"policy": {"gates": [{"name": "all"}]}}).to_string()).unwrap();
+    assert_eq!(version(&home.json(&["rollback", "hello", "--to", version_one])), "one");
 }

@@ -17,7 +17,7 @@ use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::ports::{PackagedModel, SlotState};
 use crate::release::{
     DEFAULT_HOLD_MS, DEFAULT_READY_TIMEOUT_MS, ModelDeployerOutput, ModelName, PlanState, ReleaseChange, ReleaseKind,
-    ReleaseRow, Strategy, rollback_target,
+    ReleaseRow, Strategy, leads_forward, rollback_target,
 };
 
 /// Reads the request, goes back, writes the output.
@@ -93,7 +93,7 @@ impl Node for Rollback {
         let request = reads.rollback;
         let id = cx.thread().to_string();
         let at = cx.now().await?;
-        let way: Way = cx.pin("way", find_way(&self.0, &request)).await?;
+        let way: Way = cx.pin("way", find_way(&self.0, &request, at)).await?;
         cx.effect("open", OpenRelease(row(&id, &request, &way, at))).await?;
         let held = self.make_room(cx, &request, &way, at).await?;
         let token = self.running_slot(cx, &request, &way).await?;
@@ -186,7 +186,7 @@ impl Rollback {
     }
 }
 
-async fn find_way(world: &World, request: &RollbackRequest) -> Result<Way, NodeError> {
+async fn find_way(world: &World, request: &RollbackRequest, at: DateTime<Utc>) -> Result<Way, NodeError> {
     let model = request.model.as_str();
     let history = world.ledger.history(model).await.map_err(ledger_err)?;
     let Some(live) = history.iter().find(|row| row.live).cloned() else {
@@ -200,6 +200,11 @@ async fn find_way(world: &World, request: &RollbackRequest) -> Result<Way, NodeE
     let Some(target) = rollback_target(&history, request.to.as_deref()).cloned() else {
         return Err(no_target(model, request.to.as_deref(), &history).into());
     };
+    if leads_forward(&history, &live, &target)
+        && let Some(guard) = world.policy.policy()?.stands_before(target.environment.as_deref(), at)
+    {
+        return Err(past_the_gate(model, &target, &guard).into());
+    }
     let situation = look(world, model).await?;
     let warm = warm_slot(world, &history, &target).await?;
     let version = target.model_version.clone().unwrap_or_default();
@@ -217,6 +222,16 @@ async fn warm_slot(world: &World, history: &[ReleaseRow], target: &ReleaseRow) -
         }
     }
     Ok(None)
+}
+
+/// Back is always free. What nobody would call back takes the way of a release, where one is guarded.
+fn past_the_gate(model: &str, target: &ReleaseRow, guard: &str) -> Failure {
+    let version = target.model_version.as_deref().unwrap_or("?");
+    let what =
+        format!("version {version} of {model} is no way back: it is younger than what serves, or was gone back from");
+    Failure::new("rollback_forward", what)
+        .because(format!("{guard}, and a rollback asks nobody"))
+        .hint("release it again with `tidegate deploy`; to an older version a rollback is free")
 }
 
 fn no_target(model: &str, to: Option<&str>, history: &[ReleaseRow]) -> Failure {

@@ -4,7 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 use super::ledger::{
-    LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target,
+    LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, leads_forward,
+    rollback_target,
 };
 use super::state::PlanState;
 
@@ -151,11 +152,18 @@ async fn one_is_live(ledger: &dyn ReleaseLedger) -> Result<(), Violation> {
 
 async fn rollbacks_find_their_target(ledger: &dyn ReleaseLedger) -> Result<(), Violation> {
     let target = |history: &[ReleaseRow], to| rollback_target(history, to).map(|row| row.deployment_id.clone());
+    let forward = |history: &[ReleaseRow], to: &str| {
+        let row = |id: &str| history.iter().find(|row| row.deployment_id == id);
+        history.iter().find(|row| row.live).zip(row(to)).is_some_and(|(live, row)| leads_forward(history, live, row))
+    };
     let history = ledger.history("iris").await?;
+    same("the version before is a way back", forward(&history, "c-1"), false)?;
     same("a rollback goes to the version before", target(&history, None).as_deref(), Some("c-1"))?;
     completed(ledger, "r-1", "v1", ReleaseKind::Rollback, 30).await?;
     ledger.set_live("iris", Some("r-1"), at(31)).await?;
     let history = ledger.history("iris").await?;
+    same("what is younger, and was left by a rollback, is no way back", forward(&history, "c-2"), true)?;
+    same("its own version is not", forward(&history, "c-1"), false)?;
     same("a version rolled back from is not gone back to", target(&history, None), None)?;
     same("but it may be named", target(&history, Some("v2")).as_deref(), Some("c-2"))?;
     ledger.set_live("iris", Some("c-2"), at(32)).await?;

@@ -474,6 +474,24 @@ pub fn rollback_target<'a>(history: &'a [ReleaseRow], to: Option<&str>) -> Optio
     })
 }
 
+/// Whether going "back" to `target` would in truth be one more release: it is younger than the deploy that serves in `live`, or a rollback left
+/// it because it was found bad. `history` is newest first, as for [`rollback_target`].
+pub fn leads_forward(history: &[ReleaseRow], live: &ReleaseRow, target: &ReleaseRow) -> bool {
+    let deploys = |row: &&ReleaseRow| {
+        row.kind == ReleaseKind::Deploy
+            && row.status == PlanState::Completed
+            && row.model_version == live.model_version
+            && row.created_at <= live.created_at
+    };
+    let serves = match live.kind {
+        ReleaseKind::Deploy => live,
+        ReleaseKind::Rollback => history.iter().find(deploys).unwrap_or(live),
+    };
+    let left_by = |row: &&ReleaseRow| Some(row.deployment_id.as_str()) == target.superseded_by.as_deref();
+    target.created_at > serves.created_at
+        || history.iter().find(left_by).is_some_and(|row| row.kind == ReleaseKind::Rollback)
+}
+
 /// The slot token of a release: `<slot>-<deployment id>`, an idempotency key of at most 64 characters.
 pub fn slot_token(slot: &str, deployment_id: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '-' };

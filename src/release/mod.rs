@@ -57,8 +57,8 @@ pub use gate::{
 };
 pub use golden::{DEFAULT_TOLERANCE, Difference, MAX_DIFFERENCES, SmokeCase, compare};
 pub use ledger::{
-    LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target,
-    slot_token,
+    LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, leads_forward,
+    rollback_target, slot_token,
 };
 pub use manager::DeploymentManager;
 pub use memory_ledger::MemoryLedger;

@@ -85,6 +85,24 @@ impl ApprovalNeed {
 }
 
 impl Policy {
+    /// What stands before a release to `environment` at `now` that no request can waive, in words: a rule of the operator's, or a freeze.
+    pub fn stands_before(&self, environment: Option<&str>, now: DateTime<Utc>) -> Option<String> {
+        if let Some(freeze) = self.freezes.iter().find(|freeze| freeze.holds(now, environment)) {
+            return Some(format!("nothing is released now: {}", freeze.name));
+        }
+        if let Some(rule) = self.gates.first() {
+            return Some(format!("the operator has rules for who decides ({})", rule.name));
+        }
+        let ruled = environment.and_then(|name| Some((name, *self.environments.get(name)?)));
+        match ruled {
+            Some((name, ApprovalMode::Required)) => {
+                Some(format!("policy requires an approval for the environment {name}"))
+            }
+            None if self.otherwise == Some(ApprovalMode::Required) => Some("policy requires an approval".to_owned()),
+            _ => None,
+        }
+    }
+
     /// Whether a release needs a human. The strictest applying rule wins: the environment's demand, the first release's demand, the
     /// request's own word, the environment's waiver, the default.
     pub fn decide(&self, environment: Option<&str>, first_release: bool, asked: ApprovalSpec) -> ApprovalNeed {
@@ -263,6 +281,24 @@ mod tests {
             let need = policy.decide(environment, first, asked);
             assert_eq!((need.required, need.rule), (required, rule), "{environment:?} {first} {asked:?}");
         }
+    }
+
+    #[test]
+    fn what_stands_before_a_release_is_the_operator_s_word_alone() {
+        let stands = |policy: serde_json::Value, environment| {
+            let policy: Policy = serde_json::from_value(policy).unwrap();
+            policy.stands_before(environment, DateTime::UNIX_EPOCH)
+        };
+        let modes = serde_json::json!({"environments": {"prod": "required", "dev": "none"}, "otherwise": "required"});
+        assert_eq!(stands(serde_json::json!({"first_release_required": true}), Some("prod")), None);
+        assert!(stands(modes.clone(), Some("prod")).unwrap().contains("environment prod"));
+        assert_eq!(stands(modes.clone(), Some("dev")), None);
+        assert!(stands(modes, None).is_some());
+        assert!(stands(serde_json::json!({"gates": [{"name": "leads"}]}), None).unwrap().contains("leads"));
+        let freeze =
+            |until| serde_json::json!({"freezes": [{"name": "sale", "from": "1969-01-01T00:00:00Z", "until": until}]});
+        assert!(stands(freeze("1971-01-01T00:00:00Z"), None).unwrap().contains("sale"));
+        assert_eq!(stands(freeze("1969-06-01T00:00:00Z"), None), None);
     }
 
     #[test]
