@@ -46,7 +46,7 @@ pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{
     Accepted, AskedCancel, AssistantFilter, AssistantText, Catalogue, Entry, Mark, NewRun, NewRunWebhook, Place,
-    RunBody, RunEnded, RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, Spoken,
+    RunBody, RunEnded, RunRestsOn, RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, Spoken,
     ThreadSearch, Went, run_stopped,
 };
 pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};

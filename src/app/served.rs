@@ -15,7 +15,7 @@ use crate::nodes::RollbackRequest;
 use crate::release::{DeployRequest, ModelName};
 pub use crate::store::{
     Accepted, AskedCancel, AssistantFilter, AssistantText, Mark, NewRun, NewRunWebhook, Place, RunBody, RunEnded,
-    RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, Spoken, ThreadSearch, Went,
+    RunRestsOn, RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, Spoken, ThreadSearch, Went,
     run_stopped,
 };
 use crate::workflow::ResolvedWorkflow;

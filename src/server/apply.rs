@@ -48,9 +48,9 @@ impl Found {
 
 impl Executor {
     /// Does to the thread what the run asks for, unless that was done before the process died.
-    pub(super) async fn apply(&self, run: &ServedRun, found: &Found) -> Result<(), Failure> {
+    /// `begun`: the engine has something of the thread already.
+    pub(super) async fn apply(&self, run: &ServedRun, found: &Found, begun: bool) -> Result<(), Failure> {
         let kwargs = &run.body.kwargs;
-        let begun = self.app.database().has_begun(&run.thread).await.map_err(|e| e.failure())?;
         if let Some(checkpoint) = kwargs["checkpoint"].as_str()
             && begun
             && found.checkpointed(Source::Fork).is_none()

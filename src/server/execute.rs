@@ -11,20 +11,19 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::apply::Found;
 use super::bell::Bell;
+use super::clearing::Spent;
 use super::shapes;
 use super::{run_body, run_webhook};
-use crate::app::{App, Catalogue, RunStatus, ServedRun};
+use crate::app::{App, Catalogue, RunRestsOn, RunStatus, ServedRun};
 use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
 
 /// Runs that are advanced at once: enough for those that wait for programs and services, few enough for the memory that each takes. Runs
 /// that sleep or wait for a person hold no place.
 const MOST_AT_ONCE: usize = 256;
 /// How often a run looks that waits for another process: nobody tells it when that dies.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often somebody looks who is told by a bell: should one be lost, nobody waits for ever.
 const LOOK_SELDOM: Duration = Duration::from_secs(5);
-/// How long the thread of a run without one stays for those who still read its stream.
-const LINGER_AT_MOST: Duration = Duration::from_secs(600);
 
 struct Hand {
     /// What the engine looks at.
@@ -43,6 +42,8 @@ pub(super) struct Executor {
     hands: Mutex<HashMap<ThreadId, Hand>>,
     turns: Mutex<HashMap<ThreadId, Arc<tokio::sync::Mutex<()>>>>,
     places: Arc<Semaphore>,
+    /// Threads that go when nobody reads of them any more.
+    pub(super) spent: Mutex<Vec<Spent>>,
     /// Set when the server ends.
     draining: watch::Sender<bool>,
     user: String,
@@ -53,7 +54,8 @@ impl Executor {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
         let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
         let (draining, places) = (watch::channel(false).0, Arc::new(Semaphore::new(MOST_AT_ONCE)));
-        Arc::new(Self { app, graphs, bell, hands: Mutex::default(), turns: Mutex::default(), places, draining, user })
+        let (hands, turns, spent) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { app, graphs, bell, hands, turns, places, spent, draining, user })
     }
 
     /// The one user of this machine who can ask.
@@ -101,6 +103,11 @@ impl Executor {
 
     /// Sees to it that a thread's queue is worked on.
     pub fn kick(self: &Arc<Self>, thread: &ThreadId) {
+        self.kick_with(thread, None);
+    }
+
+    /// The same for a run that has just begun with its acceptance: it need not be looked for.
+    pub fn kick_with(self: &Arc<Self>, thread: &ThreadId, first: Option<ServedRun>) {
         if *self.draining.borrow() {
             return;
         }
@@ -113,12 +120,12 @@ impl Executor {
         let hand = Hand { stop: watch::channel(Stop::No).0, current: None, again: again.clone() };
         hands.insert(thread.clone(), hand);
         let (this, thread) = (self.clone(), thread.clone());
-        tokio::spawn(async move { this.work(thread, again).await });
+        tokio::spawn(async move { this.work(thread, again, first).await });
     }
 
-    async fn work(self: Arc<Self>, thread: ThreadId, again: Arc<Notify>) {
+    async fn work(self: Arc<Self>, thread: ThreadId, again: Arc<Notify>, mut first: Option<ServedRun>) {
         loop {
-            match self.work_off(&thread, &again).await {
+            match self.work_off(&thread, &again, first.take()).await {
                 Ok(()) if !*self.draining.borrow() => {
                     // Under the lock nobody can add to the queue unseen: `kick` comes after the row.
                     let mut hands = self.hands();
@@ -142,7 +149,15 @@ impl Executor {
     }
 
     /// Works the queue off as far as it is due.
-    async fn work_off(self: &Arc<Self>, thread: &ThreadId, again: &Notify) -> Result<(), Failure> {
+    async fn work_off(
+        self: &Arc<Self>,
+        thread: &ThreadId,
+        again: &Notify,
+        first: Option<ServedRun>,
+    ) -> Result<(), Failure> {
+        if let Some(first) = first {
+            self.run(first, true).await?;
+        }
         let mut draining = self.draining.subscribe();
         while !*draining.borrow() {
             let next = self.app.database().next_run(thread).await.map_err(|e| e.failure())?;
@@ -156,18 +171,18 @@ impl Executor {
                 }
                 continue;
             }
-            self.run(run).await?;
+            self.run(run, false).await?;
         }
         Ok(())
     }
 
-    /// One run from its beginning, or from where a crash left it, to its end.
-    async fn run(self: &Arc<Self>, mut run: ServedRun) -> Result<(), Failure> {
+    /// One run from its beginning, or from where a crash left it, to its end. `is_new`: it was accepted a moment ago, by this process.
+    async fn run(self: &Arc<Self>, mut run: ServedRun, is_new: bool) -> Result<(), Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
         let database = self.app.database();
         let known = database.has_begun(&run.thread).await.map_err(of)?;
         let found = if run.status == RunStatus::Running {
-            let events = match known {
+            let events = match known && !is_new {
                 true => self.app.store().events(&run.thread, run.first.unwrap_or(0), usize::MAX).await.map_err(of)?,
                 false => Vec::new(),
             };
@@ -193,8 +208,8 @@ impl Executor {
             // Stopped before anything was done; an answer was recorded when it was accepted.
             return self.ended(&run, ThreadStatus::Interrupted, None).await;
         }
-        let ended = match self.apply(&run, &found).await {
-            Ok(()) => self.advance(&run, &found, &mut stop).await,
+        let ended = match self.apply(&run, &found, known).await {
+            Ok(()) => self.advance(&run, &found, &mut stop, !known).await,
             Err(failure) if is_passing(&failure) => return Err(failure),
             Err(failure) => Err(failure),
         };
@@ -246,10 +261,19 @@ impl Executor {
         run: &ServedRun,
         found: &Found,
         stop: &mut watch::Receiver<Stop>,
+        mut is_new: bool,
     ) -> Result<Option<RunEnd>, Failure> {
         let mut rested = found.was_advanced();
         let mut bell = self.bell.listen(&run.thread);
         loop {
+            // One that was made a moment ago, as ours, need not be looked at.
+            if std::mem::take(&mut is_new) && *stop.borrow() == Stop::No {
+                match self.once(run, stop).await? {
+                    Some(end) => return Ok(end),
+                    None => rested = true,
+                }
+                continue;
+            }
             let thread = self.app.thread(&run.thread).await?;
             let asked = *stop.borrow_and_update();
             if asked == Stop::Drain {
@@ -282,28 +306,36 @@ impl Executor {
                 }
                 continue;
             }
-            let place = self.places.acquire().await;
-            let how = Advance { stop: stop.clone(), ..run_body::advance(&run.body) };
-            let end = self.app.advance_approved(&run.thread, how).await;
-            drop(place);
             rested = true;
-            match end {
-                // Somebody else has just taken it: then it is theirs until it rests.
-                Err(failure) if failure.code == "lease_held" => {}
-                Err(failure) => return Err(failure),
-                Ok(end) if end.status == ThreadStatus::Sleeping => {}
-                Ok(end) if end.status == ThreadStatus::Running => {
-                    if *stop.borrow() == Stop::Drain {
-                        return Ok(None);
-                    }
-                    // Held here, or let go because somebody else asked for it; what became of it stands in its row.
-                    tokio::task::yield_now().await;
-                    if self.app.thread(&run.thread).await?.status == ThreadStatus::Running {
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
-                }
-                Ok(end) => return Ok(Some(end)),
+            if let Some(end) = self.once(run, stop).await? {
+                return Ok(end);
             }
+        }
+    }
+
+    /// Lets the engine take the thread on, once. `None`: how it stands is to be looked at; `Some(None)`: the server ends.
+    async fn once(&self, run: &ServedRun, stop: &watch::Receiver<Stop>) -> Result<Option<Option<RunEnd>>, Failure> {
+        let place = self.places.acquire().await;
+        let how = Advance { stop: stop.clone(), ..run_body::advance(&run.body) };
+        let end = self.app.advance_approved(&run.thread, how).await;
+        drop(place);
+        match end {
+            // Somebody else has just taken it: then it is theirs until it rests.
+            Err(failure) if failure.code == "lease_held" => Ok(None),
+            Err(failure) => Err(failure),
+            Ok(end) if end.status == ThreadStatus::Sleeping => Ok(None),
+            Ok(end) if end.status == ThreadStatus::Running => {
+                if *stop.borrow() == Stop::Drain {
+                    return Ok(Some(None));
+                }
+                // Held here, or let go because somebody else asked for it; what became of it stands in its row.
+                tokio::task::yield_now().await;
+                if self.app.thread(&run.thread).await?.status == ThreadStatus::Running {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                Ok(None)
+            }
+            Ok(end) => Ok(Some(Some(end))),
         }
     }
 
@@ -316,6 +348,9 @@ impl Executor {
     ) -> Result<(), Failure> {
         // Somebody may stop it just then: its end knows of that.
         while !self.settled(run, status, failure.clone()).await? {}
+        if let Some(hand) = self.hands().get_mut(&run.thread).filter(|hand| hand.current.as_ref() == Some(&run.id)) {
+            hand.current = None;
+        }
         self.bell.ring(&run.thread);
         Ok(())
     }
@@ -328,8 +363,8 @@ impl Executor {
         mut failure: Option<Failure>,
     ) -> Result<bool, Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
-        let cancel = self.asked_cancel(run).await?;
-        let known = self.app.database().has_begun(&run.thread).await.map_err(of)?;
+        let RunRestsOn { cancel, begun: known, open, last } =
+            self.app.database().run_rests_on(&run.id, &run.thread).await.map_err(of)?;
         let stopped = cancel.is_some() && status == ThreadStatus::Interrupted;
         if let Some(cancel) = cancel.as_ref().filter(|cancel| cancel.rollback)
             && status != ThreadStatus::Succeeded
@@ -341,7 +376,6 @@ impl Executor {
                 Err(refused) => (status, failure) = (ThreadStatus::Failed, Some(refused)),
             }
         }
-        let open = self.app.store().interrupts(Some(&run.thread), true).await.map_err(of)?;
         let (word, error) = match status {
             _ if stopped => (RunStatus::Interrupted, None),
             ThreadStatus::Succeeded | ThreadStatus::Interrupted | ThreadStatus::Sleeping => (RunStatus::Success, None),
@@ -356,7 +390,6 @@ impl Executor {
             "interrupts": if stopped { Vec::new() } else { open },
             "error": error.as_ref().map(shapes::error),
         });
-        let last = if known { self.last_event(&run.thread).await? } else { 0 };
         if status == ThreadStatus::Interrupted && known {
             // An answer from elsewhere, or the end of a question's time, is anybody's to go on with.
             self.app.leave(&run.thread).await?;
@@ -364,33 +397,25 @@ impl Executor {
         if !run_webhook::end(&self.app, run, (word, last), outcome, cancel).await? {
             return Ok(false);
         }
-        if run.body.kwargs["temporary"] == Value::Bool(true) {
+        // The record of a release outlives whoever began it.
+        if run.body.kwargs["temporary"] == Value::Bool(true) && !(known && is_release_graph(run)) {
             self.clear_later(run.thread.clone());
         }
         Ok(true)
-    }
-
-    /// A thread that was made for one run goes when nobody reads of it any more.
-    pub(super) fn clear_later(self: &Arc<Self>, thread: ThreadId) {
-        let this = self.clone();
-        tokio::spawn(async move {
-            // Whoever asked for the run may just be about to listen.
-            tokio::time::sleep(LOOK_EVERY).await;
-            let mut waited = Duration::ZERO;
-            while this.bell.is_heard(&thread) && waited < LINGER_AT_MOST {
-                tokio::time::sleep(LOOK_EVERY).await;
-                waited += LOOK_EVERY;
-            }
-            if let Err(failure) = this.remove(&thread).await {
-                tracing::warn!(thread = %thread, "a thread stays for now: {failure}");
-            }
-        });
     }
 
     /// Waits until a run has ended or is gone.
     pub async fn over(&self, run: &ServedRun) -> Result<Option<ServedRun>, Failure> {
         let mut bell = self.bell.listen(&run.thread);
         loop {
+            // It is at work here, and rings when it is not any more.
+            if self.is_under_way(run) {
+                tokio::select! {
+                    _ = bell.changed() => {}
+                    () = tokio::time::sleep(LOOK_SELDOM) => {}
+                }
+                continue;
+            }
             let stands = self.app.database().run_stands(&run.id).await.map_err(|e| e.failure())?;
             if stands.is_none_or(|(status, _)| status.is_over()) {
                 return self.app.database().api_run(&run.id).await.map_err(|e| e.failure());
@@ -400,6 +425,10 @@ impl Executor {
                 () = tokio::time::sleep(LOOK_SELDOM) => {}
             }
         }
+    }
+
+    fn is_under_way(&self, run: &ServedRun) -> bool {
+        self.hands().get(&run.thread).is_some_and(|hand| hand.current.as_ref() == Some(&run.id))
     }
 
     /// The number of a thread's newest event.
@@ -424,4 +453,9 @@ impl Executor {
 /// What will be otherwise later: the disk is full, another process holds the thread.
 fn is_passing(failure: &Failure) -> bool {
     ["store_cannot_write", "disk_full", "store_failed", "lease_lost"].contains(&failure.code.as_str())
+}
+
+/// Whether a run releases, or goes back.
+pub(super) fn is_release_graph(run: &ServedRun) -> bool {
+    ["model_deployer", "rollback"].contains(&run.body.graph.as_str())
 }

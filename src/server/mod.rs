@@ -11,6 +11,7 @@ mod assistants;
 mod authorise;
 mod bell;
 mod body;
+mod clearing;
 mod connections;
 mod drawing;
 mod error;

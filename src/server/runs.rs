@@ -14,6 +14,7 @@ use super::apply::via;
 use super::authorise::{Action, Caller, Subject, authorise};
 use super::body::{Fields, json as body_json, object};
 use super::error::{Answer, ApiError};
+use super::execute::is_release_graph;
 use super::project::Wanted;
 use super::run_body::{Asked, asked, known_modes, modes};
 use super::stops::Cancel;
@@ -40,12 +41,14 @@ struct Begun {
 
 /// Accepts a run: when this returns it is durable.
 async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: Option<ThreadId>) -> Answer<Begun> {
+    let named = thread.is_some();
     let asked = asked(server, fields, thread, caller).await?;
     let thread = asked.new.thread.clone();
     if asked.resume().is_some() || asked.goes_past() {
         authorise(caller, Action::Decide, &Subject::Thread(thread.to_string()))?;
     }
-    let is_release = server.app.is_release(&thread).await?;
+    // One that is made for the run is none yet.
+    let is_release = named && server.app.is_release(&thread).await?;
     if is_release && (!asked.new.body.kwargs["input"].is_null() || asked.goes_past()) {
         return Err(ApiError::conflict(format!(
             "Thread {thread} is a release, whose state nobody changes from outside: use a thread of its own"
@@ -78,14 +81,10 @@ async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: 
         server.executor.kick(&thread);
         return Err(failure.into());
     }
-    server.executor.kick(&thread);
+    server.executor.kick_with(&thread, Some(run.clone()).filter(|run| run.status == RunStatus::Running));
     // A release is nobody's who closes a window.
     let ends_with_client = asked.ends_with_client && !is_release && !is_release_graph(&run);
     Ok(Begun { run, ends_with_client, resumable, wanted })
-}
-
-fn is_release_graph(run: &ServedRun) -> bool {
-    ["model_deployer", "rollback"].contains(&run.body.graph.as_str())
 }
 
 /// Records the answer of a run that is about to be accepted: it counts for what is asked now, and whoever comes second is told who was

@@ -387,12 +387,7 @@ pub(super) async fn values_after(server: &Server, run: &ServedRun) -> Answer<Val
 
 /// The same, wherever it is asked for.
 pub(super) async fn values_left(app: &App, run: &ServedRun) -> Result<Value, StoreError> {
-    let store = app.store();
-    let latest = match app.database().has_begun(&run.thread).await? {
-        true => store.latest(&run.thread, "").await?,
-        false => None,
-    };
-    match latest {
+    match app.database().newest(&run.thread).await? {
         Some(latest) if latest.at <= run.updated_at => Ok(json!(latest.values)),
         Some(_) => {
             let then = app.database().checkpoint_by(&run.thread, run.updated_at).await?;

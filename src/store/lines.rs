@@ -1,6 +1,6 @@
 //! The writer's memory: each line's newest checkpoint, so that a commit writes changes without reading, and each thread's head.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -82,11 +82,12 @@ impl Lines {
         self.generation += 1;
     }
 
-    /// A thread was removed: another one may get its number.
-    pub fn forget(&mut self, id: &ThreadId, n: i64) {
-        self.lines.forget(|(of, _)| *of == n, |line| line.base_bytes + line.delta_bytes);
-        self.heads.forget(|of| of == id, |_| 0);
-        self.hints.lines().retain(|(of, _), _| *of != n);
+    /// Threads were removed, of these ids and numbers: others may get their numbers.
+    pub fn forget(&mut self, gone: &HashMap<ThreadId, i64>) {
+        let numbers: HashSet<i64> = gone.values().copied().collect();
+        self.lines.forget(|(of, _)| numbers.contains(of), |line| line.base_bytes + line.delta_bytes);
+        self.heads.forget(|of| gone.contains_key(of), |_| 0);
+        self.hints.lines().retain(|(of, _), _| !numbers.contains(of));
     }
 
     /// The current generation.

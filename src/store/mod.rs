@@ -53,7 +53,7 @@ pub use readers::Watch;
 pub use repair::{RepairError, Repaired, repair};
 pub use salvage::{Salvaged, salvage};
 pub use served::{
-    Accepted, AskedCancel, AssistantFilter, AssistantText, NewRun, RunBody, RunEnded, RunStatus, ServedAssistant,
-    ServedRun, ServedStatus, ServedThread, SortKey, ThreadSearch, stopped as run_stopped,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, NewRun, RunBody, RunEnded, RunRestsOn, RunStatus,
+    ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, ThreadSearch, stopped as run_stopped,
 };
 pub use sqlite::SqliteStore;

@@ -40,6 +40,30 @@ impl Readers {
         }
     }
 
+    /// The same for what is little as a rule: `is_little` looks whether it is, at lengths and not at contents. What is not is read off the
+    /// runtime's threads.
+    pub async fn read_little<T: Send + 'static>(
+        &self,
+        is_little: impl FnOnce(&Connection) -> Done<bool> + Send,
+        read: impl FnOnce(&Connection) -> Done<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let mut read = Some(read);
+        if let Ok(_permit) = self.permits.try_acquire() {
+            let here = |conn: &Connection| match is_little(conn)? {
+                true => read.take().map(|read| read(conn)).transpose(),
+                false => Ok(None),
+            };
+            if let Some(found) = self.shared.read(here)? {
+                return Ok(found);
+            }
+        }
+        match read {
+            Some(read) => self.read(read).await,
+            // It was taken, and what it came to was returned.
+            None => Err(StoreError::Failed("a read came to nothing".into())),
+        }
+    }
+
     /// A connection of its own that looks whether the file was written.
     pub fn watch(&self) -> Watch {
         Watch { shared: self.shared.clone(), conn: None, seen: None }

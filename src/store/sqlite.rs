@@ -132,7 +132,8 @@ impl Store for SqliteStore {
 
     async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
         let (id, hints) = (id.clone(), self.hints.clone());
-        self.readers.read(move |conn| recall(conn, &id, &hints)).await
+        let of = id.clone();
+        self.readers.read_little(move |conn| threads::is_little(conn, &of), move |conn| recall(conn, &id, &hints)).await
     }
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
@@ -186,8 +187,12 @@ impl Store for SqliteStore {
     }
 
     async fn latest(&self, id: &ThreadId, ns: &str) -> Result<Option<Checkpoint>, StoreError> {
-        let (id, ns) = (id.clone(), ns.to_owned());
-        self.readers.read(move |conn| checkpoints::latest(conn, threads::number(conn, &id)?, &ns)).await
+        let (id, of, ns_is_root, ns) = (id.clone(), id.clone(), ns.is_empty(), ns.to_owned());
+        let latest = move |conn: &Connection| checkpoints::latest(conn, threads::number(conn, &id)?, &ns);
+        match ns_is_root {
+            true => self.readers.read_little(move |conn| threads::is_little(conn, &of), latest).await,
+            false => self.readers.read(latest).await,
+        }
     }
 
     async fn history(&self, id: &ThreadId, ns: &str) -> Result<Vec<Checkpoint>, StoreError> {

@@ -5,11 +5,13 @@ mod assistants;
 mod runs;
 mod threads;
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 pub use assistants::{AssistantFilter, AssistantText, ServedAssistant};
-pub use runs::{Accepted, AskedCancel, NewRun, RunBody, RunEnded, RunStatus, ServedRun, stopped};
+pub use runs::{Accepted, AskedCancel, NewRun, RunBody, RunEnded, RunRestsOn, RunStatus, ServedRun, stopped};
 pub use threads::{ServedStatus, ServedThread, SortKey, ThreadSearch};
 
 use super::SqliteStore;
@@ -81,7 +83,7 @@ impl SqliteStore {
             .run(move |tx| {
                 let n = threads::number(tx.conn, &id)?;
                 let gone = threads::delete(tx.conn, &id, &own, &*liveness)?;
-                n.into_iter().for_each(|n| tx.lines.forget(&id, n));
+                tx.lines.forget(&n.into_iter().map(|n| (id.clone(), n)).collect());
                 Ok(gone)
             })
             .await
@@ -94,7 +96,7 @@ impl SqliteStore {
             .run(move |tx| {
                 let n = threads::number(tx.conn, &id)?;
                 threads::forget_progress(tx.conn, &id, at)?;
-                n.into_iter().for_each(|n| tx.lines.forget(&id, n));
+                tx.lines.forget(&n.into_iter().map(|n| (id.clone(), n)).collect());
                 Ok(())
             })
             .await
@@ -132,7 +134,8 @@ impl SqliteStore {
     /// One run.
     pub async fn api_run(&self, id: &str) -> Result<Option<ServedRun>, StoreError> {
         let id = id.to_owned();
-        self.readers.read(move |conn| runs::one(conn, &id)).await
+        let of = id.clone();
+        self.readers.read_little(move |conn| runs::is_little(conn, &of), move |conn| runs::one(conn, &id)).await
     }
 
     /// A thread's runs, newest first, of one status or of all.
@@ -171,6 +174,50 @@ impl SqliteStore {
             super::fault::uncount(super::events::last(conn, n)?)
         };
         self.readers.read_few(last).await
+    }
+
+    /// What the end of a run rests on, as of one moment.
+    pub async fn run_rests_on(&self, run: &str, thread: &ThreadId) -> Result<RunRestsOn, StoreError> {
+        let (run, thread) = (run.to_owned(), thread.clone());
+        let look = move |conn: &rusqlite::Connection| {
+            let begun = threads::number(conn, &thread)?;
+            let open = begun.map(|_| super::interrupts::list(conn, Some(&thread), true)).transpose()?;
+            let last = begun.map_or(Ok(0), |n| super::fault::uncount(super::events::last(conn, n)?))?;
+            let cancel = runs::stands(conn, &run)?.and_then(|(_, cancel)| cancel);
+            Ok(RunRestsOn { cancel, begun: begun.is_some(), open: open.unwrap_or_default(), last })
+        };
+        self.readers.read_few(look).await
+    }
+
+    /// The newest values of a thread; `None`: nothing has begun there.
+    pub async fn newest(&self, thread: &ThreadId) -> Result<Option<crate::graph::Checkpoint>, StoreError> {
+        let (thread, of) = (thread.clone(), thread.clone());
+        let newest = move |conn: &rusqlite::Connection| match threads::number(conn, &thread)? {
+            Some(n) => super::checkpoints::latest(conn, n, ""),
+            None => Ok(None),
+        };
+        self.readers.read_little(move |conn| super::threads::is_little(conn, &of), newest).await
+    }
+
+    /// Removes threads that were made for one run each, in one transaction. What has a run that is not over stays, and so does what somebody
+    /// else who lives is at work on. Returns those that stay.
+    pub async fn clear_threads(&self, ids: Vec<ThreadId>, own: &Owner) -> Result<Vec<ThreadId>, StoreError> {
+        let (own, liveness) = (own.clone(), self.liveness.clone());
+        let all = move |tx: &mut super::batch::Tx<'_>| {
+            let (mut stay, mut gone) = (Vec::new(), HashMap::new());
+            for id in &ids {
+                let n = threads::number(tx.conn, id)?;
+                if runs::any_open(tx.conn, id)? || threads::held_elsewhere(tx.conn, id, &own, &*liveness)?.is_some() {
+                    stay.push(id.clone());
+                    continue;
+                }
+                threads::delete(tx.conn, id, &own, &*liveness)?;
+                gone.extend(n.map(|n| (id.clone(), n)));
+            }
+            tx.lines.forget(&gone);
+            Ok(stay)
+        };
+        self.writer.run(all).await
     }
 
     /// The run begins: `first` is its thread's newest event before it. False: it is not pending any more.

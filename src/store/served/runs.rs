@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::threads;
-use crate::graph::{StoreError, ThreadId};
+use crate::graph::{Interrupt, StoreError, ThreadId};
 use crate::store::events;
 use crate::store::fault::{Done, count, decode, decode_opt, encode, nanos, time, uncount};
 use crate::store::people::{NewRunWebhook, run_webhooks};
@@ -240,6 +240,25 @@ pub(super) fn any_open(conn: &Connection, thread: &ThreadId) -> Done<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM api_runs r JOIN api_threads a ON a.n = r.thread
                 WHERE a.id = ?1 AND r.status IN ('pending', 'running'))";
     Ok(conn.prepare_cached(sql)?.query_row([thread.as_str()], |row| row.get(0))?)
+}
+
+/// What the end of a run rests on.
+#[derive(Debug, Clone)]
+pub struct RunRestsOn {
+    /// Who has stopped it.
+    pub cancel: Option<AskedCancel>,
+    /// Whether the engine has anything of its thread.
+    pub begun: bool,
+    /// The thread's open questions.
+    pub open: Vec<Interrupt>,
+    /// The number of the thread's newest event; 0 without one.
+    pub last: u64,
+}
+
+/// Whether a run's row is so short that it is read where it is wanted.
+pub(super) fn is_little(conn: &Connection, id: &str) -> Done<bool> {
+    let sql = "SELECT octet_length(body) + coalesce(octet_length(outcome), 0) <= 65536 FROM api_runs WHERE id = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()?.unwrap_or(true))
 }
 
 /// How a run stands: what changes of it, without what its client sent, which may be large.

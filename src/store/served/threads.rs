@@ -6,8 +6,7 @@ use serde_json::{Map, Value};
 
 use super::contains;
 use crate::graph::{Liveness, Owner, StoreError, ThreadId};
-use crate::store::fault::{Done, decode, encode, nanos, time};
-use crate::store::threads as rows;
+use crate::store::fault::{Done, decode, decode_opt, encode, nanos, time};
 
 /// A thread as clients see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -223,12 +222,24 @@ pub(super) fn number(conn: &Connection, id: &ThreadId) -> Done<Option<i64>> {
 
 /// Removes a thread, unless somebody else who lives is at work on it.
 pub(super) fn delete(conn: &Connection, id: &ThreadId, own: &Owner, liveness: &dyn Liveness) -> Done<bool> {
-    let owner = rows::one(conn, id)?.and_then(|thread| thread.owner);
-    if let Some(owner) = owner.filter(|owner| owner != own && liveness.alive(owner)) {
+    if let Some(owner) = held_elsewhere(conn, id, own, liveness)? {
         return Err(StoreError::Held { thread: id.clone(), owner: Box::new(owner) }.into());
     }
     conn.prepare_cached("DELETE FROM threads WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(conn.prepare_cached("DELETE FROM api_threads WHERE id = ?1")?.execute([id.as_str()])? > 0)
+}
+
+/// Who else that lives is at work on a thread.
+pub(super) fn held_elsewhere(
+    conn: &Connection,
+    id: &ThreadId,
+    own: &Owner,
+    liveness: &dyn Liveness,
+) -> Done<Option<Owner>> {
+    let mut select = conn.prepare_cached("SELECT owner FROM threads WHERE id = ?1")?;
+    let owner: Option<Option<String>> = select.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    let owner: Option<Owner> = decode_opt(owner.flatten(), "a thread's owner")?;
+    Ok(owner.filter(|owner| owner != own && liveness.alive(owner)))
 }
 
 pub(super) fn forget_progress(conn: &Connection, id: &ThreadId, at: DateTime<Utc>) -> Done<()> {
