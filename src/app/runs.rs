@@ -158,10 +158,7 @@ impl App {
         let end = end?;
         self.forget_ended(id, end.status).await;
         self.retain(&thread).await;
-        match end.status {
-            ThreadStatus::Running => Ok(RunEnd { failure: listening.why(), ..end }),
-            _ => Ok(end),
-        }
+        Ok(listening.heard_by(end))
     }
 
     /// The same, and gives the approval that whoever began the thread has given in advance, as often as it is asked for.
@@ -247,7 +244,7 @@ impl App {
     }
 
     /// What is remembered of a thread's programs is needed only while it may go on.
-    async fn forget_ended(&self, id: &ThreadId, status: ThreadStatus) {
+    pub(super) async fn forget_ended(&self, id: &ThreadId, status: ThreadStatus) {
         if status.is_terminal()
             && let Err(error) = self.tools.commands.forget(id.as_str()).await
         {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::request::request_of;
-use super::stops::needs_host;
+use super::stops::{Listening, needs_host};
 use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use super::{App, Overrides, Start};
-use crate::graph::{CompiledGraph, Failure, ThreadId};
+use crate::graph::{Advance, CompiledGraph, Failure, RunEnd, ThreadId};
 use crate::nodes::RollbackRequest;
 use crate::release::{DeployRequest, ModelName};
 pub use crate::store::{
@@ -173,6 +173,29 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// Whether a thread of a graph may be accepted and taken on in one: what a release looks at in between, or a run's end has to clean up
+    /// or to tell, takes two steps.
+    pub fn goes_at_once(&self, entry: &Entry) -> bool {
+        !entry.built_in && entry.workflow.document.get("retention").is_none() && !self.is_tracing()
+    }
+
+    /// Accepts a thread of such a graph and goes on with it until it ends, waits or is asked to stop: as durable as
+    /// [`App::begin_served`] and [`App::advance`] one after the other, in one transaction less.
+    pub async fn invoke_served(
+        &self,
+        id: &ThreadId,
+        entry: &Entry,
+        input: Map<String, Value>,
+        how: Advance,
+    ) -> Result<RunEnd, Failure> {
+        let (graph, new) = self.acceptable(Some(id.clone()), &entry.workflow, input, BTreeMap::new())?;
+        let listening = Listening::to_new(self, id, how.stop);
+        let how = Advance { stop: listening.stop.clone(), ..how };
+        let (_, end) = self.engine().invoke(&graph, new, how).await.map_err(|e| e.failure())?;
+        self.forget_ended(id, end.status).await;
+        Ok(listening.heard_by(end))
     }
 
     /// Accepts a rollback to a version, and leaves it to the home's runner.

@@ -10,7 +10,9 @@ use chrono::Utc;
 use tokio::sync::watch;
 
 use super::{App, Home};
-use crate::graph::{Failure, Liveness, Owner, Stop, StopAsk, Store, Thread, ThreadFilter, ThreadId, ThreadStatus};
+use crate::graph::{
+    Failure, Liveness, Owner, RunEnd, Stop, StopAsk, Store, Thread, ThreadFilter, ThreadId, ThreadStatus,
+};
 use crate::host;
 use crate::store::ProcLiveness;
 
@@ -35,18 +37,20 @@ pub(super) struct Listening {
 
 impl Listening {
     /// Listens to `caller`, to the thread's inbox, and, where the thread needs the host daemon, to whether the home goes down.
-    pub async fn begin(app: &App, thread: &Thread, mut caller: watch::Receiver<Stop>) -> Result<Self, Failure> {
-        let (tell, stop) = watch::channel(*caller.borrow());
-        let asked = Arc::new(OnceLock::new());
+    pub async fn begin(app: &App, thread: &Thread, caller: watch::Receiver<Stop>) -> Result<Self, Failure> {
         // What was asked of owners before us is none of our business.
         let before = app.store.inbox(&thread.id).await.map_err(|e| e.failure())?.epoch;
-        let ears = Ears {
-            store: app.store.clone(),
-            home: app.home.clone(),
-            thread: thread.id.clone(),
-            needs_host: needs_host(thread),
-            before,
-        };
+        Ok(Self::listen(Ears::of(app, &thread.id, needs_host(thread), before), caller))
+    }
+
+    /// The same for a thread that is about to be made, and does not need the host daemon: nobody has owned it before.
+    pub fn to_new(app: &App, thread: &ThreadId, caller: watch::Receiver<Stop>) -> Self {
+        Self::listen(Ears::of(app, thread, false, 0), caller)
+    }
+
+    fn listen(ears: Ears, mut caller: watch::Receiver<Stop>) -> Self {
+        let (tell, stop) = watch::channel(*caller.borrow());
+        let asked = Arc::new(OnceLock::new());
         let heard = asked.clone();
         let task = tokio::spawn(async move {
             let mut caller_is_there = true;
@@ -71,11 +75,19 @@ impl Listening {
                 }
             }
         });
-        Ok(Self { stop, asked, task })
+        Self { stop, asked, task }
+    }
+
+    /// How a run ended, with who asked it to let go.
+    pub fn heard_by(&self, end: RunEnd) -> RunEnd {
+        match end.status {
+            ThreadStatus::Running => RunEnd { failure: self.why(), ..end },
+            _ => end,
+        }
     }
 
     /// Who asked from elsewhere, for the one who is stopped by it.
-    pub fn why(&self) -> Option<Failure> {
+    fn why(&self) -> Option<Failure> {
         let ask = self.asked.get()?;
         let hint = match ask.by.as_str() {
             DOWN => "`tidegate up` goes on with it",
@@ -95,6 +107,11 @@ struct Ears {
 }
 
 impl Ears {
+    fn of(app: &App, thread: &ThreadId, needs_host: bool, before: u64) -> Self {
+        let (store, home, thread) = (app.store.clone(), app.home.clone(), thread.clone());
+        Self { store, home, thread, needs_host, before }
+    }
+
     async fn hear(&self) -> Option<StopAsk> {
         if self.needs_host && self.home.is_down() {
             return Some(StopAsk { hold: false, by: DOWN.to_owned(), at: Utc::now() });

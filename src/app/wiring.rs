@@ -201,14 +201,25 @@ impl App {
         id: Option<ThreadId>,
         workflow: &ResolvedWorkflow,
         input: Map<String, Value>,
-        mut labels: BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
     ) -> Result<ThreadId, Failure> {
+        let (graph, new) = self.acceptable(id, workflow, input, labels)?;
+        self.engine().create(&graph, new).await.map_err(|e| e.failure())
+    }
+
+    /// A thread as it is accepted, held against its workflow.
+    pub(super) fn acceptable(
+        &self,
+        id: Option<ThreadId>,
+        workflow: &ResolvedWorkflow,
+        input: Map<String, Value>,
+        mut labels: BTreeMap<String, String>,
+    ) -> Result<(Arc<CompiledGraph>, NewThread), Failure> {
         labels.extend(super::retention::label(workflow));
         let graph = self.accepted.of(&workflow.document, || self.build(workflow))?;
         let input = accept_input(&workflow.document, input)?;
         let attendant = Some(self.owner.clone());
-        let new = NewThread { id, document: workflow.document.clone(), input, labels, attendant };
-        self.engine().create(&graph, new).await.map_err(|e| e.failure())
+        Ok((graph, NewThread { id, document: workflow.document.clone(), input, labels, attendant }))
     }
 }
 

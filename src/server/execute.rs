@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures_util::FutureExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::apply::Found;
@@ -14,7 +14,7 @@ use super::bell::Bell;
 use super::clearing::Spent;
 use super::shapes;
 use super::{run_body, run_webhook};
-use crate::app::{App, Catalogue, RunRestsOn, RunStatus, ServedRun};
+use crate::app::{App, Catalogue, Entry, RunRestsOn, RunStatus, ServedRun};
 use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
 
 /// Runs that are advanced at once: enough for those that wait for programs and services, few enough for the memory that each takes. Runs
@@ -208,10 +208,21 @@ impl Executor {
             // Stopped before anything was done; an answer was recorded when it was accepted.
             return self.ended(&run, ThreadStatus::Interrupted, None).await;
         }
-        let ended = match self.apply(&run, &found, known).await {
-            Ok(()) => self.advance(&run, &found, &mut stop, !known).await,
-            Err(failure) if is_passing(&failure) => return Err(failure),
-            Err(failure) => Err(failure),
+        let ended = match self.goes_at_once(&run, known) {
+            Some((entry, input)) => {
+                let place = self.places.acquire().await;
+                let how = Advance { stop: stop.clone(), ..run_body::advance(&run.body) };
+                let end = self.app.invoke_served(&run.thread, entry, input, how).await;
+                drop(place);
+                match self.rested(&run, &stop, end).await {
+                    Ok(None) => self.advance(&run, true, &mut stop).await,
+                    end => end.map(Option::flatten),
+                }
+            }
+            None => match self.apply(&run, &found, known).await {
+                Ok(()) => self.advance(&run, found.was_advanced(), &mut stop).await,
+                Err(failure) => Err(failure),
+            },
         };
         match ended {
             Ok(None) => Ok(()),
@@ -259,21 +270,11 @@ impl Executor {
     async fn advance(
         &self,
         run: &ServedRun,
-        found: &Found,
+        mut rested: bool,
         stop: &mut watch::Receiver<Stop>,
-        mut is_new: bool,
     ) -> Result<Option<RunEnd>, Failure> {
-        let mut rested = found.was_advanced();
         let mut bell = self.bell.listen(&run.thread);
         loop {
-            // One that was made a moment ago, as ours, need not be looked at.
-            if std::mem::take(&mut is_new) && *stop.borrow() == Stop::No {
-                match self.once(run, stop).await? {
-                    Some(end) => return Ok(end),
-                    None => rested = true,
-                }
-                continue;
-            }
             let thread = self.app.thread(&run.thread).await?;
             let asked = *stop.borrow_and_update();
             if asked == Stop::Drain {
@@ -306,19 +307,32 @@ impl Executor {
                 }
                 continue;
             }
+            let place = self.places.acquire().await;
+            let how = Advance { stop: stop.clone(), ..run_body::advance(&run.body) };
+            let end = self.app.advance_approved(&run.thread, how).await;
+            drop(place);
             rested = true;
-            if let Some(end) = self.once(run, stop).await? {
+            if let Some(end) = self.rested(run, stop, end).await? {
                 return Ok(end);
             }
         }
     }
 
-    /// Lets the engine take the thread on, once. `None`: how it stands is to be looked at; `Some(None)`: the server ends.
-    async fn once(&self, run: &ServedRun, stop: &watch::Receiver<Stop>) -> Result<Option<Option<RunEnd>>, Failure> {
-        let place = self.places.acquire().await;
-        let how = Advance { stop: stop.clone(), ..run_body::advance(&run.body) };
-        let end = self.app.advance_approved(&run.thread, how).await;
-        drop(place);
+    /// The input of a run whose thread begins with it and can be accepted and taken on in one.
+    fn goes_at_once(&self, run: &ServedRun, begun: bool) -> Option<(&Entry, Map<String, Value>)> {
+        let kwargs = &run.body.kwargs;
+        let plain = !begun && kwargs["command"].is_null() && kwargs["checkpoint"].is_null();
+        let entry = self.graphs.get(&run.body.graph).filter(|entry| plain && self.app.goes_at_once(entry))?;
+        Some((entry, kwargs["input"].as_object()?.clone()))
+    }
+
+    /// What comes of an engine that has let go of the thread. `None`: how it stands is to be looked at; `Some(None)`: the server ends.
+    async fn rested(
+        &self,
+        run: &ServedRun,
+        stop: &watch::Receiver<Stop>,
+        end: Result<RunEnd, Failure>,
+    ) -> Result<Option<Option<RunEnd>>, Failure> {
         match end {
             // Somebody else has just taken it: then it is theirs until it rests.
             Err(failure) if failure.code == "lease_held" => Ok(None),

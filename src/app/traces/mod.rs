@@ -18,6 +18,15 @@ pub(super) struct Traced {
 }
 
 impl App {
+    /// Whether runs are told to a collector.
+    #[expect(clippy::unused_self, reason = "a matter of the home, wherever it is kept")]
+    pub(super) fn is_tracing(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        return sink::spans().is_some();
+        #[cfg(not(feature = "otlp"))]
+        false
+    }
+
     /// The engine for one run of a thread.
     pub(super) fn tracing_engine(&self, thread: &Thread) -> (Engine, Traced) {
         let engine = self.engine();
