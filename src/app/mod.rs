@@ -45,9 +45,9 @@ pub use request::{Overrides, read_request, request_of};
 pub use runner::{keep_running, run_detached, spawn_detached};
 pub use runs::{OpenQuestion, Start, error_document, export_text};
 pub use served::{
-    Accepted, AskedCancel, AssistantFilter, AssistantText, Catalogue, Entry, Mark, NewRun, NewRunWebhook, Place,
-    RunBody, RunEnded, RunRestsOn, RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey, Spoken,
-    ThreadSearch, Went, run_stopped,
+    Accepted, AskedCancel, AssistantFilter, AssistantText, BornServed, Catalogue, Entry, Mark, NewRun, NewRunWebhook,
+    Place, RunBody, RunEnded, RunRestsOn, RunStatus, ServedAssistant, ServedRun, ServedStatus, ServedThread, SortKey,
+    Spoken, ThreadSearch, Went, run_stopped,
 };
 pub use serving::{ModelServing, RecentTraffic, Role, Serving, SlotHealth, TrafficPoint, VersionServing};
 pub use settings::Settings;

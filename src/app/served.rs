@@ -10,7 +10,7 @@ use super::request::request_of;
 use super::stops::{Listening, needs_host};
 use super::workflows::{MODEL_DEPLOYER, ROLLBACK};
 use super::{App, Overrides, Start};
-use crate::graph::{Advance, CompiledGraph, Failure, RunEnd, ThreadId};
+use crate::graph::{Advance, Born, CompiledGraph, Failure, Record, RunEnd, Thread, ThreadId};
 use crate::nodes::RollbackRequest;
 use crate::release::{DeployRequest, ModelName};
 pub use crate::store::{
@@ -139,6 +139,20 @@ fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
     Ok(paths)
 }
 
+/// A thread of a run, to be kept with its lease in the transaction that accepts the run.
+pub struct BornServed {
+    graph: Arc<CompiledGraph>,
+    born: Born,
+    records: Vec<Record>,
+}
+
+impl BornServed {
+    /// What is to be kept.
+    pub fn kept(&self) -> (Thread, Vec<Record>) {
+        (self.born.thread().clone(), self.records.clone())
+    }
+}
+
 impl App {
     /// Accepts a thread of one of the server's graphs. A release begins with the deployment engineer's document, or with
     /// `{"request": …}`.
@@ -179,6 +193,28 @@ impl App {
     /// or to tell, takes two steps.
     pub fn goes_at_once(&self, entry: &Entry) -> bool {
         !entry.built_in && entry.workflow.document.get("retention").is_none() && !self.is_tracing()
+    }
+
+    /// A run's thread, to be kept with the run's acceptance and taken on by [`App::take_on_served`]; `None`: it begins as others do, which
+    /// also says what is wrong with its input.
+    pub fn born_served(&self, id: &ThreadId, entry: &Entry, input: Map<String, Value>) -> Option<BornServed> {
+        let (graph, new) = self.acceptable(Some(id.clone()), &entry.workflow, input, BTreeMap::new()).ok()?;
+        if !Born::can(&graph) {
+            return None;
+        }
+        let (born, records) = self.engine().born(&graph, new).ok()?;
+        Some(BornServed { graph, born, records })
+    }
+
+    /// Goes on with a thread that was kept with its run.
+    pub async fn take_on_served(&self, born: BornServed, how: Advance) -> Result<RunEnd, Failure> {
+        let BornServed { graph, born, .. } = born;
+        let id = born.thread().id.clone();
+        let listening = Listening::to_new(self, &id, how.stop);
+        let how = Advance { stop: listening.stop.clone(), ..how };
+        let end = self.engine().take_on(&graph, born, how).await.map_err(|e| e.failure())?;
+        self.forget_ended(&id, end.status).await;
+        Ok(listening.heard_by(end))
     }
 
     /// Accepts a thread of such a graph and goes on with it until it ends, waits or is asked to stop: as durable as

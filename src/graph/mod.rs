@@ -70,6 +70,7 @@ pub use node::{
     CachePolicy, DynNode, Field, Goto, Node, NodeError, NodeInfo, NodePolicy, OnError, Outcome, Persistence, Produced,
     RetryPolicy, Typed, View,
 };
+pub use opening::Born;
 pub use path::{Step, Visit, VisitState, path};
 pub use question::Posed;
 pub use replay::{replay, replay_with};

@@ -13,6 +13,25 @@ use super::{
     RunEnd, Thread, ThreadEvent, ThreadId, ThreadStatus, core,
 };
 
+/// A thread that is kept with its lease: whoever makes it takes it on.
+#[derive(Debug, Clone)]
+pub struct Born {
+    thread: Thread,
+    first: Arc<Checkpoint>,
+}
+
+impl Born {
+    /// Whether threads of a graph can be: a run that may stop before its first node decides about its status there.
+    pub fn can(graph: &CompiledGraph) -> bool {
+        graph.interrupt_before.is_empty()
+    }
+
+    /// Its row.
+    pub fn thread(&self) -> &Thread {
+        &self.thread
+    }
+}
+
 impl Engine {
     /// Accepts a thread and goes on with it until it ends, waits or is asked to stop. The thread is born with its lease: as durable as
     /// [`Engine::create`] and [`Engine::advance`] one after the other, in two transactions less.
@@ -22,25 +41,38 @@ impl Engine {
         new: NewThread,
         how: Advance,
     ) -> Result<(ThreadId, RunEnd), EngineError> {
-        // A run that may stop before its first node decides about its status there.
-        if !graph.interrupt_before.is_empty() {
+        if !Born::can(graph) {
             let id = self.create(graph, new).await?;
             let end = self.advance(graph, &id, how).await?;
             return Ok((id, end));
         }
+        let (born, records) = self.born(graph, new)?;
+        self.store.create(&born.thread, records).await?;
+        let id = born.thread.id.clone();
+        let end = self.take_on(graph, born, how).await?;
+        Ok((id, end))
+    }
+
+    /// A thread with its lease, and the records with which it is to be kept before [`Engine::take_on`] takes it on. For graphs of which
+    /// [`Born::can`] says so.
+    pub fn born(&self, graph: &CompiledGraph, new: NewThread) -> Result<(Born, Vec<Record>), EngineError> {
         let (mut thread, first) = self.accepted(graph, new)?;
         (thread.status, thread.owner, thread.epoch) = (ThreadStatus::Running, Some(self.owner.clone()), 1);
         let first = Arc::new(first);
-        let advancing = advancing(&self.owner, thread.epoch);
-        let records = accepting(&thread, &first).into_iter().chain([Record::Event(advancing.clone())]).collect();
-        self.store.create(&thread, records).await?;
-        self.sink.event(&thread.id, thread.created_at, &advancing);
+        let advancing = Record::Event(advancing(&self.owner, thread.epoch));
+        let records = accepting(&thread, &first).into_iter().chain([advancing]).collect();
+        Ok((Born { thread, first }, records))
+    }
+
+    /// Goes on with a thread that was kept with its lease, until it ends, waits or is asked to stop.
+    pub async fn take_on(&self, graph: &Arc<CompiledGraph>, born: Born, how: Advance) -> Result<RunEnd, EngineError> {
+        let Born { thread, first } = born;
+        self.sink.event(&thread.id, thread.created_at, &advancing(&self.owner, thread.epoch));
         let recall = Recall { latest: Some(first), ..Recall::default() };
         let scope = Arc::new(Scope::new(&thread, self.parts(how, false, None), recall));
         let ended = run_namespace(&scope, graph, Line::ROOT, Map::new()).await;
         let end = finish_run(&scope, ended).await;
-        let end = self.let_go(&thread, scope.is_over(), end.map_err(EngineError::from)).await?;
-        Ok((thread.id, end))
+        self.let_go(&thread, scope.is_over(), end.map_err(EngineError::from)).await
     }
 
     /// A new thread's row and its checkpoint 0.

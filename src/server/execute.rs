@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures_util::FutureExt;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::apply::Found;
+use super::begins::{Begins, is_release_graph};
 use super::bell::Bell;
 use super::clearing::Spent;
 use super::shapes;
 use super::{run_body, run_webhook};
-use crate::app::{App, Catalogue, Entry, RunRestsOn, RunStatus, ServedRun};
+use crate::app::{App, Catalogue, RunRestsOn, RunStatus, ServedRun};
 use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
 
 /// Runs that are advanced at once: enough for those that wait for programs and services, few enough for the memory that each takes. Runs
@@ -41,7 +42,7 @@ pub(super) struct Executor {
     pub(super) bell: Arc<Bell>,
     hands: Mutex<HashMap<ThreadId, Hand>>,
     turns: Mutex<HashMap<ThreadId, Arc<tokio::sync::Mutex<()>>>>,
-    places: Arc<Semaphore>,
+    pub(super) places: Arc<Semaphore>,
     /// Threads that go when nobody reads of them any more.
     pub(super) spent: Mutex<Vec<Spent>>,
     /// Set when the server ends.
@@ -107,7 +108,7 @@ impl Executor {
     }
 
     /// The same for a run that has just begun with its acceptance: it need not be looked for.
-    pub fn kick_with(self: &Arc<Self>, thread: &ThreadId, first: Option<ServedRun>) {
+    pub fn kick_with(self: &Arc<Self>, thread: &ThreadId, first: Option<(ServedRun, Begins)>) {
         if *self.draining.borrow() {
             return;
         }
@@ -123,7 +124,7 @@ impl Executor {
         tokio::spawn(async move { this.work(thread, again, first).await });
     }
 
-    async fn work(self: Arc<Self>, thread: ThreadId, again: Arc<Notify>, mut first: Option<ServedRun>) {
+    async fn work(self: Arc<Self>, thread: ThreadId, again: Arc<Notify>, mut first: Option<(ServedRun, Begins)>) {
         loop {
             match self.work_off(&thread, &again, first.take()).await {
                 Ok(()) if !*self.draining.borrow() => {
@@ -153,10 +154,11 @@ impl Executor {
         self: &Arc<Self>,
         thread: &ThreadId,
         again: &Notify,
-        first: Option<ServedRun>,
+        first: Option<(ServedRun, Begins)>,
     ) -> Result<(), Failure> {
-        if let Some(first) = first {
-            self.run(first, true).await?;
+        if let Some((first, begins)) = first {
+            // The queue was empty before it; whoever adds to it says so.
+            return self.run(first, begins).await;
         }
         let mut draining = self.draining.subscribe();
         while !*draining.borrow() {
@@ -171,18 +173,18 @@ impl Executor {
                 }
                 continue;
             }
-            self.run(run, false).await?;
+            self.run(run, Begins::Found).await?;
         }
         Ok(())
     }
 
-    /// One run from its beginning, or from where a crash left it, to its end. `is_new`: it was accepted a moment ago, by this process.
-    async fn run(self: &Arc<Self>, mut run: ServedRun, is_new: bool) -> Result<(), Failure> {
+    /// One run from its beginning, or from where a crash left it, to its end.
+    async fn run(self: &Arc<Self>, mut run: ServedRun, begins: Begins) -> Result<(), Failure> {
         let of = |e: crate::graph::StoreError| e.failure();
         let database = self.app.database();
-        let known = database.has_begun(&run.thread).await.map_err(of)?;
+        let known = matches!(begins, Begins::Born(_)) || database.has_begun(&run.thread).await.map_err(of)?;
         let found = if run.status == RunStatus::Running {
-            let events = match known && !is_new {
+            let events = match known && matches!(begins, Begins::Found) {
                 true => self.app.store().events(&run.thread, run.first.unwrap_or(0), usize::MAX).await.map_err(of)?,
                 false => Vec::new(),
             };
@@ -208,17 +210,12 @@ impl Executor {
             // Stopped before anything was done; an answer was recorded when it was accepted.
             return self.ended(&run, ThreadStatus::Interrupted, None).await;
         }
-        let ended = match self.goes_at_once(&run, known) {
-            Some((entry, input)) => {
-                let place = self.places.acquire().await;
-                let how = Advance { stop: stop.clone(), ..run_body::advance(&run.body) };
-                let end = self.app.invoke_served(&run.thread, entry, input, how).await;
-                drop(place);
-                match self.rested(&run, &stop, end).await {
-                    Ok(None) => self.advance(&run, true, &mut stop).await,
-                    end => end.map(Option::flatten),
-                }
-            }
+        let ended = match self.at_once(&run, known, begins, &stop).await {
+            Some(end) => match self.rested(&run, &stop, end).await {
+                Ok(None) => self.advance(&run, true, &mut stop).await,
+                Ok(Some(end)) => Ok(end),
+                Err(failure) => Err(failure),
+            },
             None => match self.apply(&run, &found, known).await {
                 Ok(()) => self.advance(&run, found.was_advanced(), &mut stop).await,
                 Err(failure) => Err(failure),
@@ -318,14 +315,6 @@ impl Executor {
         }
     }
 
-    /// The input of a run whose thread begins with it and can be accepted and taken on in one.
-    fn goes_at_once(&self, run: &ServedRun, begun: bool) -> Option<(&Entry, Map<String, Value>)> {
-        let kwargs = &run.body.kwargs;
-        let plain = !begun && kwargs["command"].is_null() && kwargs["checkpoint"].is_null();
-        let entry = self.graphs.get(&run.body.graph).filter(|entry| plain && self.app.goes_at_once(entry))?;
-        Some((entry, kwargs["input"].as_object()?.clone()))
-    }
-
     /// What comes of an engine that has let go of the thread. `None`: how it stands is to be looked at; `Some(None)`: the server ends.
     async fn rested(
         &self,
@@ -420,19 +409,23 @@ impl Executor {
 
     /// Waits until a run has ended or is gone.
     pub async fn over(&self, run: &ServedRun) -> Result<Option<ServedRun>, Failure> {
-        let mut bell = self.bell.listen(&run.thread);
+        let (mut bell, mut was_at_work) = (self.bell.listen(&run.thread), false);
         loop {
-            // It is at work here, and rings when it is not any more.
             if self.is_under_way(run) {
-                tokio::select! {
-                    _ = bell.changed() => {}
-                    () = tokio::time::sleep(LOOK_SELDOM) => {}
+                // Here, and it rings when it is not any more.
+                was_at_work = true;
+            } else {
+                // What was at work is over, as a rule: its row is read at once. Of one that waits only how it stands.
+                let stands = match std::mem::take(&mut was_at_work) {
+                    true => None,
+                    false => self.app.database().run_stands(&run.id).await.map_err(|e| e.failure())?,
+                };
+                if stands.is_none_or(|(status, _)| status.is_over()) {
+                    let row = self.app.database().api_run(&run.id).await.map_err(|e| e.failure())?;
+                    if row.as_ref().is_none_or(|row| row.status.is_over()) {
+                        return Ok(row);
+                    }
                 }
-                continue;
-            }
-            let stands = self.app.database().run_stands(&run.id).await.map_err(|e| e.failure())?;
-            if stands.is_none_or(|(status, _)| status.is_over()) {
-                return self.app.database().api_run(&run.id).await.map_err(|e| e.failure());
             }
             tokio::select! {
                 _ = bell.changed() => {}
@@ -467,9 +460,4 @@ impl Executor {
 /// What will be otherwise later: the disk is full, another process holds the thread.
 fn is_passing(failure: &Failure) -> bool {
     ["store_cannot_write", "disk_full", "store_failed", "lease_lost"].contains(&failure.code.as_str())
-}
-
-/// Whether a run releases, or goes back.
-pub(super) fn is_release_graph(run: &ServedRun) -> bool {
-    ["model_deployer", "rollback"].contains(&run.body.graph.as_str())
 }

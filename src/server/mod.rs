@@ -9,6 +9,7 @@ mod apply;
 mod approvals;
 mod assistants;
 mod authorise;
+mod begins;
 mod bell;
 mod body;
 mod clearing;

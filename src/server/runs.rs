@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::apply::via;
 use super::authorise::{Action, Caller, Subject, authorise};
+use super::begins::{Begins, is_release_graph};
 use super::body::{Fields, json as body_json, object};
 use super::error::{Answer, ApiError};
-use super::execute::is_release_graph;
 use super::project::Wanted;
 use super::run_body::{Asked, asked, known_modes, modes};
 use super::stops::Cancel;
@@ -63,7 +63,11 @@ async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: 
     let turn = server.executor.turn(&thread);
     let _turn = turn.lock().await;
     let is_answer = answered(server, caller, &asked).await?;
-    let accepted = server.app.database().accept_run(asked.new.clone()).await;
+    let born = if named { None } else { server.executor.born(&asked.new) };
+    let accepted = match &born {
+        Some(born) => server.app.database().accept_run_with(asked.new.clone(), born.kept()).await,
+        None => server.app.database().accept_run(asked.new.clone()).await,
+    };
     if is_answer && !matches!(accepted, Ok(Accepted::Queued { .. })) {
         // The answer counts all the same: the runner goes on with it.
         server.app.leave(&thread).await?;
@@ -81,7 +85,9 @@ async fn accept(server: &Arc<Server>, caller: &Caller, fields: &Fields, thread: 
         server.executor.kick(&thread);
         return Err(failure.into());
     }
-    server.executor.kick_with(&thread, Some(run.clone()).filter(|run| run.status == RunStatus::Running));
+    let begins = born.map_or(Begins::New, |born| Begins::Born(Box::new(born)));
+    let first = (run.status == RunStatus::Running).then(|| (run.clone(), begins));
+    server.executor.kick_with(&thread, first);
     // A release is nobody's who closes a window.
     let ends_with_client = asked.ends_with_client && !is_release && !is_release_graph(&run);
     Ok(Begun { run, ends_with_client, resumable, wanted })

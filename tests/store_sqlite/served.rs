@@ -1,13 +1,13 @@
 //! What clients of the server make: kept, found again, accepted or refused in one transaction.
 
 use serde_json::{Map, Value, json};
-use tidegate::graph::{Store, ThreadId};
+use tidegate::graph::{Event, Record, Store, Thread, ThreadId};
 use tidegate::store::{
     Accepted, AskedCancel, AssistantFilter, AssistantText, NewRun, RunBody, RunEnded, RunStatus, ServedStatus,
     SqliteStore, ThreadSearch,
 };
 
-use super::{Tested, at, normal, place};
+use super::{Tested, at, normal, place, thread};
 
 fn map(value: Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
@@ -84,6 +84,57 @@ async fn runs_are_accepted_in_the_order_of_their_thread() -> Tested {
     let own = tidegate::store::this_process("test");
     assert!(store.delete_api_thread(&thread, &own).await? && !store.delete_api_thread(&thread, &own).await?);
     assert!(store.api_run("2").await?.is_none() && store.thread(&thread).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_and_its_thread_are_kept_together_and_go_together() -> Tested {
+    let (_dir, path) = place()?;
+    let store = SqliteStore::open_with(&path, normal())?;
+    let own = tidegate::store::this_process("test");
+    let alone = |id: &str, due: i64| {
+        let new = run(&ThreadId::from(id), id, "g", "enqueue");
+        NewRun { create: Some(Map::new()), due_at: at(due), ..new }
+    };
+    let leased = |id: &str| Thread { owner: Some(own.clone()), epoch: 1, ..thread(id) };
+    let said = || vec![Record::Event(Event::Accepted { workflow: "g".into() })];
+    for id in ["a", "b", "c"] {
+        let queued = store.accept_run_with(alone(id, 1), (leased(id), said())).await?;
+        assert!(matches!(queued, Accepted::Queued { ref run, .. } if run.status == RunStatus::Running), "{queued:?}");
+        let made = store.thread(&id.into()).await?.ok_or("it is there")?;
+        assert_eq!((made.epoch, made.owner.as_ref(), store.last_event(&id.into()).await?), (1, Some(&own), 1));
+    }
+    // One that waits has none, and what cannot be kept leaves no run.
+    store.accept_run_with(alone("later", 9), (leased("later"), said())).await?;
+    assert!(store.thread(&"later".into()).await?.is_none() && store.api_run("later").await?.is_some());
+    let end = RunEnded { status: RunStatus::Success, last: 1, outcome: json!({}), cancel: None, at: at(4), told: None };
+    let rests = store.run_rests_on("a", &"a".into()).await?;
+    assert_eq!((rests.cancel, rests.begun, rests.open.len(), rests.last), (None, true, 0, 1));
+    for id in ["a", "c"] {
+        store.end_run(id, end.clone()).await?;
+    }
+    // Somebody else who lives is at work on `c`; the run of `b` is not over; nobody knows `d`.
+    let other = tidegate::graph::Owner { nonce: own.nonce + 1, ..own.clone() };
+    let all: Vec<ThreadId> = ["a", "b", "c", "d"].map(ThreadId::from).to_vec();
+    assert_eq!(store.clear_threads(all, &other).await?, ["a", "b", "c"].map(ThreadId::from));
+    let all: Vec<ThreadId> = ["a", "b", "c", "d"].map(ThreadId::from).to_vec();
+    assert_eq!(store.clear_threads(all, &own).await?, [ThreadId::from("b")]);
+    for id in ["a", "c"] {
+        assert!(store.thread(&id.into()).await?.is_none() && store.api_thread(&id.into()).await?.is_none());
+        assert!(store.newest(&id.into()).await?.is_none() && store.api_run(id).await?.is_none());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_large_is_read_as_well() -> Tested {
+    let (_dir, path) = place()?;
+    let store = SqliteStore::open_with(&path, normal())?;
+    let text = "x".repeat(100_000);
+    let mut new = run(&ThreadId::from("t"), "1", "g", "enqueue");
+    (new.create, new.body.kwargs) = (Some(Map::new()), json!({"input": {"text": text}}));
+    store.accept_run(new).await?;
+    assert_eq!(store.api_run("1").await?.ok_or("it is there")?.body.kwargs["input"]["text"], json!(text));
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub use threads::{ServedStatus, ServedThread, SortKey, ThreadSearch};
 
 use super::SqliteStore;
 use super::people::NewRunWebhook;
-use crate::graph::{Owner, StoreError, ThreadId};
+use crate::graph::{Owner, Record, StoreError, Thread, ThreadId};
 
 impl SqliteStore {
     /// Adds a thread, or gives the one of that id; true: it is new.
@@ -111,6 +111,21 @@ impl SqliteStore {
     /// Accepts a run, if its thread can take it.
     pub async fn accept_run(&self, new: NewRun) -> Result<Accepted, StoreError> {
         self.writer.run(move |tx| runs::accept(tx.conn, &new)).await
+    }
+
+    /// The same with the thread that the run begins with, which has its lease: both or none are kept. A thread that is there already, or a
+    /// run that waits, takes none.
+    pub async fn accept_run_with(&self, new: NewRun, thread: (Thread, Vec<Record>)) -> Result<Accepted, StoreError> {
+        let (thread, records) = thread;
+        let both = move |tx: &mut super::batch::Tx<'_>| {
+            let accepted = runs::accept(tx.conn, &new)?;
+            let begins = matches!(&accepted, Accepted::Queued { run, .. } if run.status == RunStatus::Running);
+            if begins && threads::number(tx.conn, &new.thread)?.is_none() {
+                super::records::create(tx, &thread, &records)?;
+            }
+            Ok(accepted)
+        };
+        self.writer.run(both).await
     }
 
     /// How a run stands, and who has stopped it: without what its client sent.
