@@ -27,6 +27,10 @@ const QUEUE: usize = 256;
 /// thread's. One alone may have met a WAL checkpoint, or a busy processor.
 const SLOW: Duration = Duration::from_millis(2);
 
+/// Where so many requests shared the last transaction, the next one is the standing thread's too: a thread of the runtime has better to do then than
+/// to wait for the disk.
+const CROWD: u64 = 3;
+
 /// Takes requests.
 pub(super) struct Writer {
     desk: Arc<Desk>,
@@ -44,6 +48,8 @@ struct Desk {
     pace: AtomicU64,
     newest: AtomicU64,
     transactions: AtomicU64,
+    /// Requests of the newest transaction.
+    crowd: AtomicU64,
 }
 
 #[derive(Default)]
@@ -65,6 +71,7 @@ impl Writer {
             pace: AtomicU64::new(0),
             newest: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
+            crowd: AtomicU64::new(0),
         });
         let shared = desk.clone();
         let thread = std::thread::Builder::new()
@@ -162,7 +169,7 @@ impl Desk {
 
     /// Writes what waits, here and now, unless that may take long or somebody is at it: whoever writes looks again afterwards.
     fn lead(&self) {
-        if self.pace.load(Ordering::Relaxed) > SLOW.as_micros() as u64 {
+        if self.pace.load(Ordering::Relaxed) > SLOW.as_micros() as u64 || self.crowd.load(Ordering::Relaxed) >= CROWD {
             return self.call();
         }
         match self.turn.try_lock() {
@@ -188,6 +195,7 @@ impl Desk {
         }
         let begun = Instant::now();
         let before = turn.transactions;
+        self.crowd.store(jobs.len() as u64, Ordering::Relaxed);
         let held = turn.batch(jobs, wait);
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let last = self.newest.swap(took, Ordering::Relaxed);
