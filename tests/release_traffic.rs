@@ -69,14 +69,12 @@ fn a_rollback_to_a_retired_version_starts_it_again() {
     assert_eq!((unknown.code, unknown.error_code().as_str()), (Some(1), "no_previous"));
     assert_eq!(version(&back), "one");
 
-    // Forward again is a release: where the operator has a rule for those, a rollback is no way past it.
+    // Back to what was found bad is a release: where the operator has a rule for those, a rollback is no way past it.
     let config = home.path().join("config.yaml");
     let rule = json!({"name": "leads", "approvals": [{"count": 1, "of": {"groups": ["leads"]}}]});
     std::fs::write(&config, json!({"policy": {"gates": [rule], "groups": {"leads": ["ann"]}}}).to_string()).unwrap();
-    for args in [&["rollback", "hello", "--json"][..], &["rollback", "hello", "--to", three.as_str(), "--json"]] {
-        let refused = home.run(args);
-        assert_eq!((refused.code, refused.error_code().as_str()), (Some(1), "rollback_forward"), "{refused:?}");
-    }
+    let refused = home.run(&["rollback", "hello", "--to", &three, "--json"]);
+    assert_eq!((refused.code, refused.error_code().as_str()), (Some(1), "rollback_forward"), "{refused:?}");
     assert_eq!(version(&back), "one");
     // Without a rule it is the operator's own business.
     std::fs::remove_file(&config).unwrap();

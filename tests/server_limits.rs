@@ -176,6 +176,14 @@ async fn an_interrupted_run_is_gone_on_with_and_a_rolled_back_one_is_gone() {
     assert_eq!((&state["values"]["n"], &state["values"]["log"]), (&json!(30), &before), "as before the run");
     let fourth = server.post(&runs, body(29, "enqueue")).await;
     assert_eq!(server.get(&join(&fourth)).await["n"], 30);
+
+    // The thread of a run that had it for itself goes with it, taken back or not.
+    for action in ["rollback", "interrupt"] {
+        let alone = server.post("/runs", body(0, "enqueue")).await;
+        let (thread, run) = (alone["thread_id"].as_str().unwrap(), alone["run_id"].as_str().unwrap());
+        server.post(&format!("/threads/{thread}/runs/{run}/cancel?wait=1&action={action}"), json!(null)).await;
+        server.until(&format!("/threads/{thread}"), |seen| seen["detail"].is_string()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

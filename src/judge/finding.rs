@@ -73,7 +73,7 @@ impl Ground<'_> {
         }
     }
 
-    /// Kayenta's rule: nothing before the end, then its score. A watch that was cut short may fail, and does not pass.
+    /// Kayenta's rule: nothing before the end, then its score. A watch that was cut short says nothing.
     fn looked_once(&self, check: &Check, state: &State, points: &Points) -> Finding {
         let said = points.report();
         let lacks = if self.over { self.lacks(check, state) } else { None };
@@ -86,7 +86,7 @@ impl Ground<'_> {
                     format!("Kayenta's rule looks at the end: {steps} points so far; watched {watched}"),
                 )
             }
-            (true, Verdict::Pass, Some(lacks)) => (Verdict::Inconclusive, format!("Kayenta's rule: {lacks}")),
+            (true, _, Some(lacks)) => (Verdict::Inconclusive, format!("Kayenta's rule: {lacks}")),
             (true, verdict, _) => {
                 let others = said.metrics.iter().filter(|metric| !said.reason.contains(&metric.reason));
                 let others: String = others.map(|metric| format!("; {}", metric.reason)).collect();

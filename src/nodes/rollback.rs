@@ -227,11 +227,10 @@ async fn warm_slot(world: &World, history: &[ReleaseRow], target: &ReleaseRow) -
 /// Back is always free. What nobody would call back takes the way of a release, where one is guarded.
 fn past_the_gate(model: &str, target: &ReleaseRow, guard: &str) -> Failure {
     let version = target.model_version.as_deref().unwrap_or("?");
-    let what =
-        format!("version {version} of {model} is no way back: it is younger than what serves, or was gone back from");
+    let what = format!("version {version} of {model} is no way back: it was gone back from when it served last");
     Failure::new("rollback_forward", what)
         .because(format!("{guard}, and a rollback asks nobody"))
-        .hint("release it again with `tidegate deploy`; to an older version a rollback is free")
+        .hint("release it again with `tidegate deploy`; to any other version a rollback is free")
 }
 
 fn no_target(model: &str, to: Option<&str>, history: &[ReleaseRow]) -> Failure {

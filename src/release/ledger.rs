@@ -445,53 +445,6 @@ pub trait ReleaseLedger: Send + Sync {
     async fn set_live(&self, model: &str, deployment_id: Option<&str>, at: DateTime<Utc>) -> Result<(), LedgerError>;
 }
 
-/// The row that a rollback of a model goes back to, and why there is none. `history` is newest first.
-///
-/// With `to`: the newest completed deploy of that version. Without: the version that the live deploy took the place of; or, when a
-/// rollback is live, the newest completed deploy of another version, leaving out those that a rollback replaced, because they were found bad.
-pub fn rollback_target<'a>(history: &'a [ReleaseRow], to: Option<&str>) -> Option<&'a ReleaseRow> {
-    let live = history.iter().find(|row| row.live)?;
-    let took_over = |row: &&ReleaseRow| {
-        row.superseded_by.as_deref() == Some(&live.deployment_id) && row.created_at < live.created_at
-    };
-    let replaced = history.iter().find(took_over);
-    let to = to.or_else(|| match live.kind {
-        ReleaseKind::Deploy => replaced.and_then(|row| row.model_version.as_deref()),
-        ReleaseKind::Rollback => None,
-    });
-    let kind_of = |id: &str| history.iter().find(|row| row.deployment_id == id).map(|row| row.kind);
-    let rolled_back = |row: &ReleaseRow| row.superseded_by.as_deref().and_then(kind_of) == Some(ReleaseKind::Rollback);
-    history.iter().find(|row| {
-        row.kind == ReleaseKind::Deploy
-            && row.status == PlanState::Completed
-            && row.model_version.is_some()
-            && row.model_version != live.model_version
-            && match to {
-                Some(version) => row.model_version.as_deref() == Some(version),
-                // What is younger than a live deploy was left by the gateway's fall-back to it.
-                None => !rolled_back(row) && (live.kind == ReleaseKind::Rollback || row.created_at < live.created_at),
-            }
-    })
-}
-
-/// Whether going "back" to `target` would in truth be one more release: it is younger than the deploy that serves in `live`, or a rollback left
-/// it because it was found bad. `history` is newest first, as for [`rollback_target`].
-pub fn leads_forward(history: &[ReleaseRow], live: &ReleaseRow, target: &ReleaseRow) -> bool {
-    let deploys = |row: &&ReleaseRow| {
-        row.kind == ReleaseKind::Deploy
-            && row.status == PlanState::Completed
-            && row.model_version == live.model_version
-            && row.created_at <= live.created_at
-    };
-    let serves = match live.kind {
-        ReleaseKind::Deploy => live,
-        ReleaseKind::Rollback => history.iter().find(deploys).unwrap_or(live),
-    };
-    let left_by = |row: &&ReleaseRow| Some(row.deployment_id.as_str()) == target.superseded_by.as_deref();
-    target.created_at > serves.created_at
-        || history.iter().find(left_by).is_some_and(|row| row.kind == ReleaseKind::Rollback)
-}
-
 /// The slot token of a release: `<slot>-<deployment id>`, an idempotency key of at most 64 characters.
 pub fn slot_token(slot: &str, deployment_id: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '-' };

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::deployer::{DeployCall, DeployFn, ManagerError, RollbackCall, Surroundings, record_failure, run};
-use super::ledger::{ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, rollback_target};
+use super::ledger::{ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary};
 use super::state::PlanState;
 use super::strategy::Strategy;
+use super::way_back::rollback_target;
 
 /// Deploys services and remembers what it did. It holds nothing itself: everything it knows is in the ledger.
 #[derive(Clone)]

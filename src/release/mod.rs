@@ -35,6 +35,7 @@ mod strategy;
 mod summary;
 mod trial;
 pub mod units;
+mod way_back;
 
 pub use canary::{CanaryPlan, CanarySpec, CanaryStep, CanarySteps, WHOLE_WEIGHT};
 pub use checks::metric_check;
@@ -57,8 +58,7 @@ pub use gate::{
 };
 pub use golden::{DEFAULT_TOLERANCE, Difference, MAX_DIFFERENCES, SmokeCase, compare};
 pub use ledger::{
-    LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, leads_forward,
-    rollback_target, slot_token,
+    LedgerError, ReleaseChange, ReleaseFilter, ReleaseKind, ReleaseLedger, ReleaseRow, Summary, slot_token,
 };
 pub use manager::DeploymentManager;
 pub use memory_ledger::MemoryLedger;
@@ -90,3 +90,4 @@ pub use strategy::{
     step_words,
 };
 pub use trial::{AbTestPlan, AbTestSpec, ShadowPlan, ShadowSpec, SplitBy, Trial};
+pub use way_back::{leads_forward, rollback_target};

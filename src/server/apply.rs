@@ -27,6 +27,16 @@ impl Found {
         self.events.is_empty()
     }
 
+    /// Whether nothing has been done but to accept the thread and to take it.
+    pub fn has_done_nothing(&self) -> bool {
+        let begins = |event: &Event| match event {
+            Event::Accepted { .. } | Event::Advancing { .. } => true,
+            Event::Checkpointed { step, source, .. } => *step == 0 || *source == Source::Input,
+            _ => false,
+        };
+        self.events.iter().all(|row| begins(&row.event))
+    }
+
     fn checkpointed(&self, wanted: Source) -> Option<u64> {
         let is = |event: &Event| matches!(event, Event::Checkpointed { ns, source, .. } if ns.is_empty() && *source == wanted);
         self.events.iter().rev().find(|row| is(&row.event)).map(|row| row.seq)

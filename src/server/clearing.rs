@@ -46,8 +46,15 @@ impl Executor {
             };
             for some in due.chunks(MOST_CLEARED) {
                 let ids = some.iter().map(|spent| spent.thread.clone()).collect();
-                if let Err(error) = self.app.database().clear_threads(ids, self.app.owner()).await {
-                    tracing::warn!("threads of runs that are over stay for now: {}", error.failure());
+                if self.app.database().clear_threads(ids, self.app.owner()).await.is_ok() {
+                    continue;
+                }
+                // One of them must not keep the others.
+                for Spent { thread, .. } in some {
+                    if let Err(error) = self.app.database().clear_threads(vec![thread.clone()], self.app.owner()).await
+                    {
+                        tracing::warn!(thread = %thread, "a thread stays for now: {}", error.failure());
+                    }
                 }
             }
             if over {

@@ -200,7 +200,7 @@ impl Executor {
         };
         let mut stop = self.take_up(&run).await?;
         self.bell.ring(&run.thread);
-        if found.is_empty()
+        if found.has_done_nothing()
             && let Some(failure) = self.refused(&run).await?
         {
             return self.ended(&run, ThreadStatus::Failed, Some(failure)).await;
@@ -373,7 +373,13 @@ impl Executor {
             && status != ThreadStatus::Succeeded
         {
             match self.take_back(run, &cancel.by).await {
-                Ok(()) => return self.app.database().delete_run(&run.id).await.map(|()| true).map_err(of),
+                Ok(()) => {
+                    self.app.database().delete_run(&run.id).await.map_err(of)?;
+                    if run.body.kwargs["temporary"] == Value::Bool(true) && !(known && is_release_graph(run)) {
+                        self.clear_later(run.thread.clone());
+                    }
+                    return Ok(true);
+                }
                 Err(failure) if is_passing(&failure) => return Err(failure),
                 // It stays, with what could not be taken back.
                 Err(refused) => (status, failure) = (ThreadStatus::Failed, Some(refused)),

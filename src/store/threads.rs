@@ -57,7 +57,7 @@ pub(super) fn number(conn: &Connection, id: &ThreadId) -> Done<i64> {
 /// More than this is read off the runtime's threads, in bytes; a row counts as a kilobyte more than it has.
 const LITTLE: i64 = 64 << 10;
 
-/// Whether a thread has so little that reading its newest state, its effects and its questions takes less time than handing that over to
+/// Whether a thread has so little that reading its newest state, its effects, results and questions takes less time than handing that over to
 /// another thread. Lengths are looked at, no contents.
 pub(super) fn is_little(conn: &Connection, id: &ThreadId) -> Done<bool> {
     const WEIGHT: &str = "SELECT
@@ -65,6 +65,7 @@ pub(super) fn is_little(conn: &Connection, id: &ThreadId) -> Done<bool> {
          (SELECT body FROM checkpoints WHERE n > l.line << 32 AND n < (l.line + 1) << 32 LIMIT 65))
      + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM entries WHERE thread = l.thread LIMIT 65))
      + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM interrupts WHERE thread = l.thread LIMIT 65))
+     + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM results WHERE line = l.line LIMIT 65))
      FROM lines l WHERE l.thread = (SELECT n FROM threads WHERE id = ?1) AND l.ns = ''";
     let weight: Option<i64> = conn.prepare_cached(WEIGHT)?.query_row([id.as_str()], |row| row.get(0)).optional()?;
     Ok(weight.is_none_or(|weight| weight <= LITTLE))

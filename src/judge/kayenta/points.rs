@@ -32,8 +32,11 @@ impl Measure {
             "error_rate" => Some(Self::ErrorRate),
             "throughput" => Some(Self::Throughput),
             _ => {
-                let per_cent: f64 = name.strip_prefix("latency_p")?.parse().ok()?;
-                (per_cent > 0.0 && per_cent < 100.0).then_some(Self::Latency(per_cent / 100.0))
+                let number = name.strip_prefix("latency_p")?;
+                let per_cent: f64 = number.parse().ok()?;
+                // Each quantile has one name.
+                (number == per_cent.to_string() && per_cent > 0.0 && per_cent < 100.0)
+                    .then_some(Self::Latency(per_cent / 100.0))
             }
         }
     }
@@ -74,8 +77,14 @@ impl KayentaConfig {
         let points = window_ms / self.step_ms.max(1);
         let steps = self.step_ms > 0 && points <= MOST_POINTS;
         number("step_ms", self.step_ms as f64, steps, "a thousandth of window_ms or more")?;
-        let enough = self.min_points > 0 && self.min_points as u64 <= points;
-        number("min_points", self.min_points as f64, enough, "1 to as many steps of step_ms as window_ms has")
+        // One more than needed: a step at the edge may not be whole.
+        let enough = self.min_points > 0 && (self.min_points as u64) < points;
+        number(
+            "min_points",
+            self.min_points as f64,
+            enough,
+            "at least 1, and fewer than window_ms has steps of step_ms",
+        )
     }
 }
 
@@ -126,8 +135,10 @@ impl Points {
         if self.steps() >= MOST_POINTS as usize {
             return;
         }
+        // Without a request on either side nothing was measured, no throughput either.
+        let silent = baseline.requests == 0 && candidate.requests == 0;
         for (metric, series) in self.config.metrics.iter().zip(&mut self.series) {
-            let of = |arm| Measure::named(&metric.name)?.of(arm, self.config.step_ms);
+            let of = |arm| Measure::named(&metric.name).filter(|_| !silent)?.of(arm, self.config.step_ms);
             series.baseline.push(of(&baseline));
             series.candidate.push(of(&candidate));
         }
@@ -206,6 +217,29 @@ mod tests {
         assert_eq!(again.report().judgement, judged(&rule, 0, 0));
         let short = monitor.end(300_000);
         assert_eq!(short.verdict, Verdict::Inconclusive, "{}", short.reason);
+        // Neither does it fail: by a few points any two differ.
+        let mut stub = Monitor::new(rule).expect("a rule");
+        for s in 1..=25 {
+            stub.look(&second(s, 5_000, 2)).expect("a sample");
+        }
+        let said = stub.end(25_000);
+        assert_eq!(said.verdict, Verdict::Inconclusive, "{}", said.reason);
+    }
+
+    #[test]
+    fn what_was_not_measured_says_nothing() {
+        // One second of traffic, then silence but for the last one: replaced points are none.
+        let replaced = json!({"step_ms": 10_000, "metrics": [{"name": "error_rate", "nan": "replace"}]});
+        let arm = |s: u64| if s == 1 || s > 595 { Arm::of(200, 0) } else { Arm::default() };
+        let sample = |s: u64| Sample { at_ms: s * 1000, baseline: arm(s), candidate: arm(s) };
+        for metrics in [replaced, json!({"step_ms": 10_000, "metrics": [{"name": "throughput"}]})] {
+            let said = judge(&rule(&metrics), &(1..=600).map(sample).collect::<Vec<_>>()).expect("judged").judgement;
+            assert_eq!(said.verdict, Verdict::Inconclusive, "{}", said.reason);
+        }
+        // No latencies on either side: that is no bad score.
+        let bare = |s: u64| Sample { at_ms: s * 1000, baseline: Arm::of(5, 0), candidate: Arm::of(5, 0) };
+        let said = judge(&rule(&asked()), &(1..=600).map(bare).collect::<Vec<_>>()).expect("judged").judgement;
+        assert_eq!(said.verdict, Verdict::Inconclusive, "{}", said.reason);
     }
 
     #[test]
@@ -250,7 +284,8 @@ mod tests {
             (json!({"pass": 70}), "kayenta.pass is 70"),
             (json!({"confidence": 1}), "kayenta.confidence is 1"),
             (json!({"group_weights": {"error_rate": 120}}), "kayenta.group_weights is 120"),
-            (json!({"step_ms": 60_000}), "kayenta.min_points is 50, allowed is 1 to as many steps"),
+            (json!({"step_ms": 12_000}), "kayenta.min_points is 50, allowed is at least 1, and fewer than"),
+            (named("latency_p90.0"), "latency_p90.0"),
             (json!({"step_ms": 1}), "kayenta.step_ms is 1"),
         ] {
             let said = with(more);

@@ -110,9 +110,13 @@ fn classify(config: &KayentaConfig, metric: &MetricConfig, series: Option<&Serie
     let of = |raw: Option<&Vec<Option<f64>>>| {
         without_outliers(points(raw.map_or(&[], Vec::as_slice), metric.nan), metric.outliers)
     };
-    let baseline = of(series.map(|series| &series.baseline));
-    let candidate = of(series.map(|series| &series.candidate));
-    let counts = [baseline.len(), candidate.len()];
+    let (raw_baseline, raw_candidate) = (series.map(|series| &series.baseline), series.map(|series| &series.candidate));
+    let (baseline, candidate) = (of(raw_baseline), of(raw_candidate));
+    // What was put in the place of missing points was not measured.
+    let measured = |raw: Option<&Vec<Option<f64>>>, kept: usize| {
+        kept.min(raw.map_or(0, |raw| raw.iter().flatten().filter(|value| value.is_finite()).count()))
+    };
+    let counts = [measured(raw_baseline, baseline.len()), measured(raw_candidate, candidate.len())];
     let result = |classification, critical, shift, effect: Option<f64>, reason| MetricResult {
         name: metric.name.clone(),
         classification,
@@ -151,27 +155,31 @@ pub fn judge_metrics(config: &KayentaConfig, series: &BTreeMap<String, Series>) 
     let metrics: Vec<MetricResult> =
         config.metrics.iter().map(|metric| classify(config, metric, series.get(&metric.name))).collect();
     let groups = groups(config, &metrics);
-    let critical = metrics.iter().find(|metric| metric.critical);
+    // So few points tell nothing, neither good nor bad; that there must be some and are none does.
+    let is_few = |metric: &MetricResult| {
+        metric.classification != Classification::NodataFail && metric.points.iter().any(|n| *n < config.min_points)
+    };
+    let critical = metrics.iter().find(|metric| metric.critical && !is_few(metric));
     let sum = groups.iter().filter_map(|group| Some(group.score? * group.weight / 100.0)).sum::<f64>();
     let score = if critical.is_some() { 0.0 } else { sum };
     let scored = groups.iter().any(|group| group.score.is_some());
-    let few = metrics.iter().find(|metric| !metric.muted && metric.points.iter().any(|n| *n < config.min_points));
+    let few = metrics.iter().find(|metric| !metric.muted && is_few(metric));
     let thresholds = format!("pass from {}, marginal from {}", config.pass, config.marginal);
     let (verdict, reason) = match (critical, few) {
         (Some(metric), _) => (Verdict::Fail, format!("a critical metric failed: {}", metric.reason)),
         _ if !scored => (Verdict::Inconclusive, "no metric has data".to_owned()),
-        _ if score < config.marginal => {
-            (Verdict::Fail, format!("score {score:.0} ({thresholds}); {}", failed(&metrics)))
-        }
         (None, Some(metric)) => {
             let [baseline, candidate] = metric.points;
             let reason = format!(
-                "{} has {baseline} and {candidate} points of baseline and candidate, a pass needs {}",
+                "{} has {baseline} and {candidate} points of baseline and candidate, a verdict needs {}",
                 metric.name, config.min_points
             );
             (Verdict::Inconclusive, reason)
         }
-        _ if score < config.pass => {
+        (None, None) if score < config.marginal => {
+            (Verdict::Fail, format!("score {score:.0} ({thresholds}); {}", failed(&metrics)))
+        }
+        (None, None) if score < config.pass => {
             (Verdict::Inconclusive, format!("score {score:.0} is marginal ({thresholds}); {}", failed(&metrics)))
         }
         (None, None) => (Verdict::Pass, format!("score {score:.0} ({thresholds})")),

@@ -193,7 +193,7 @@ impl SqliteStore {
 
     /// What the end of a run rests on, as of one moment.
     pub async fn run_rests_on(&self, run: &str, thread: &ThreadId) -> Result<RunRestsOn, StoreError> {
-        let (run, thread) = (run.to_owned(), thread.clone());
+        let (run, thread, of) = (run.to_owned(), thread.clone(), thread.clone());
         let look = move |conn: &rusqlite::Connection| {
             let begun = threads::number(conn, &thread)?;
             let open = begun.map(|_| super::interrupts::list(conn, Some(&thread), true)).transpose()?;
@@ -201,7 +201,7 @@ impl SqliteStore {
             let cancel = runs::stands(conn, &run)?.and_then(|(_, cancel)| cancel);
             Ok(RunRestsOn { cancel, begun: begun.is_some(), open: open.unwrap_or_default(), last })
         };
-        self.readers.read_few(look).await
+        self.readers.read_little(move |conn| super::threads::is_little(conn, &of), look).await
     }
 
     /// The newest values of a thread; `None`: nothing has begun there.
