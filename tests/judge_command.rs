@@ -62,7 +62,7 @@ fn the_exit_code_says_the_verdict() {
         (&good, 0, "score 100"),
         (&bad, 1, "a critical metric failed: error_rate is higher"),
         (&slow, 1, "latency_p99 is higher"),
-        (&short, 3, "points of baseline and candidate"),
+        (&short, 3, "the watch ended after"),
     ] {
         let rule = format!("@{kayenta}");
         let ran = home.run(&["judge", "--baseline", &base, "--candidate", candidate, "--rule", &rule]);

@@ -1,5 +1,7 @@
 //! Where a rollback leads, and what is no way back.
 
+use chrono::{DateTime, Utc};
+
 use super::ledger::{ReleaseKind, ReleaseRow};
 use super::state::PlanState;
 
@@ -32,9 +34,8 @@ pub fn rollback_target<'a>(history: &'a [ReleaseRow], to: Option<&str>) -> Optio
     })
 }
 
-/// Whether going "back" to the version of `target` would in truth be one more release: when it served last it was gone back from, by a rollback
-/// or by the gateway, because it was found bad. What `live` took the place of is always a way back. `history` is newest first, as for
-/// [`rollback_target`].
+/// Whether going "back" to the version of `target` would in truth be one more release: when it served last it was left for one that was
+/// released before it, by a rollback or by the gateway, because it was found bad. `history` is newest first, as for [`rollback_target`].
 pub fn leads_forward(history: &[ReleaseRow], live: &ReleaseRow, target: &ReleaseRow) -> bool {
     let served = |row: &&ReleaseRow| {
         row.status == PlanState::Completed
@@ -43,19 +44,24 @@ pub fn leads_forward(history: &[ReleaseRow], live: &ReleaseRow, target: &Release
     };
     let last = history.iter().find(served).unwrap_or(target);
     let by = |id: &str| history.iter().find(|row| row.deployment_id == id);
-    let Some(successor) = last.superseded_by.as_deref().and_then(by) else { return false };
-    if successor.deployment_id == live.deployment_id
-        && live.kind == ReleaseKind::Deploy
-        && live.created_at > last.created_at
-    {
-        return false;
-    }
-    successor.kind == ReleaseKind::Rollback || successor.created_at < last.created_at
+    let successor = last.superseded_by.as_deref().and_then(by);
+    successor.is_some_and(|successor| released(history, successor) < released(history, last))
+}
+
+/// When what a row serves was released.
+fn released(history: &[ReleaseRow], row: &ReleaseRow) -> DateTime<Utc> {
+    let deploys = |other: &&ReleaseRow| {
+        other.kind == ReleaseKind::Deploy
+            && other.status == PlanState::Completed
+            && other.model_version == row.model_version
+            && other.created_at <= row.created_at
+    };
+    history.iter().find(deploys).map_or(row.created_at, |deploy| deploy.created_at)
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, Duration};
+    use chrono::Duration;
 
     use super::*;
 
@@ -105,6 +111,15 @@ mod tests {
             ("d3", "3", None),
         ];
         assert_eq!(way(&again, None), Some(("2".into(), false)));
+        // From 1 somebody went forward to 3 on purpose: 1 was not found bad by that.
+        let forth = [
+            ("d1", "1", Some("d2")),
+            ("d2", "2", Some("d3")),
+            ("d3", "3", Some("r1")),
+            ("r1", "1", Some("r2")),
+            ("r2", "3", None),
+        ];
+        assert_eq!(way(&forth, Some("1")), Some(("1".into(), false)));
         // 2 served as a rollback and was left by another one.
         let left = [
             ("d1", "1", Some("d2")),
