@@ -75,34 +75,32 @@ impl Ground<'_> {
 
     /// Kayenta's rule: nothing before the end, then its score. A watch that was cut short says nothing.
     fn looked_once(&self, check: &Check, state: &State, points: &Points) -> Finding {
-        let said = points.report();
-        let lacks = if self.over { self.lacks(check, state) } else { None };
-        let (verdict, reason) = match (self.over, said.verdict, lacks) {
-            (false, ..) => {
-                let watched = format!("{} of {}", span(self.watched_ms), span(self.rule.window_ms));
-                let steps = points.steps();
-                (
-                    Verdict::Inconclusive,
-                    format!("Kayenta's rule looks at the end: {steps} points so far; watched {watched}"),
-                )
+        let (verdict, score, reason) = if self.over {
+            let said = points.report();
+            let others = said.metrics.iter().filter(|metric| !said.reason.contains(&metric.reason));
+            let others: String = others.map(|metric| format!("; {}", metric.reason)).collect();
+            match self.lacks(check, state) {
+                Some(lacks) => (Verdict::Inconclusive, Some(said.score), lacks),
+                None => (said.verdict, Some(said.score), format!("{}{others}", said.reason)),
             }
-            (true, _, Some(lacks)) => (Verdict::Inconclusive, format!("Kayenta's rule: {lacks}")),
-            (true, verdict, _) => {
-                let others = said.metrics.iter().filter(|metric| !said.reason.contains(&metric.reason));
-                let others: String = others.map(|metric| format!("; {}", metric.reason)).collect();
-                (verdict, format!("Kayenta's rule: {}{others}", said.reason))
-            }
+        } else {
+            let (steps, watched) = (points.steps(), span(self.watched_ms));
+            let reason = format!(
+                "{steps} points so far, it looks at the end; watched {watched} of {}",
+                span(self.rule.window_ms)
+            );
+            (Verdict::Inconclusive, None, reason)
         };
         Finding {
             check: check.name().to_owned(),
             verdict,
             evidence: 1.0,
             needed: self.rule.needed(),
-            candidate: self.over.then_some(said.score),
+            candidate: score,
             baseline: None,
             unit: "score".to_owned(),
             shows_from: None,
-            reason,
+            reason: format!("Kayenta's rule: {reason}"),
         }
     }
 
