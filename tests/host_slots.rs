@@ -2,6 +2,8 @@
 
 mod host_support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use host_support::{Home, alive, code, get, kill9, processes_of, switch_to};
 use tidegate::ports::SlotState;
 
@@ -113,6 +115,39 @@ async fn the_environment_is_minimal_and_its_file_stays_secret() {
     assert!(error.message.contains("line 2") && !format!("{error:?}").contains("hunter2"), "{error:?}");
     assert_eq!(client.slot("env-2").await.unwrap(), None);
     assert!(!request.slot_dir.exists());
+}
+
+#[tokio::test]
+async fn temporary_files_go_with_the_processes_that_left_them() {
+    let home = Home::new();
+    let client = home.start().await;
+    let slot = home.ready_slot(&client, "temps", "v1").await;
+    client.switch(&switch_to("temps", None, 0)).await.unwrap();
+    let env: serde_json::Value = serde_json::from_str(&get(&client, "/env").await).unwrap();
+    let folder = std::path::PathBuf::from(env["TMPDIR"].as_str().unwrap());
+    assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    // As short as it can be: the path of a socket in it has 107 bytes at the most.
+    assert_eq!(folder.parent().unwrap(), std::env::temp_dir());
+    std::fs::write(folder.join("left"), "").unwrap();
+
+    kill9(slot.pid.unwrap());
+    home.until("it was started again", async || {
+        client.slot("temps").await.unwrap().filter(|slot| slot.restarts == 1 && slot.state == SlotState::Ready)
+    })
+    .await;
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+
+    // An explicit one counts.
+    let mut request = home.request("own", "v1");
+    request.env.insert("TMPDIR".to_owned(), home.path("own").display().to_string());
+    client.start_slot(&request).await.unwrap();
+    home.wait_state(&client, "own", SlotState::Ready).await;
+    client.switch(&switch_to("own", None, 1)).await.unwrap();
+    let env: serde_json::Value = serde_json::from_str(&get(&client, "/env").await).unwrap();
+    assert_eq!(env["TMPDIR"], home.path("own").display().to_string());
+
+    client.remove_slot("temps", 2_000).await.unwrap();
+    assert!(!folder.exists());
 }
 
 #[tokio::test]

@@ -148,6 +148,7 @@ impl Serving {
             .env_clear()
             .envs(minimal)
             .envs(&command.env)
+            .env("TMPDIR", slot_dir)
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out)

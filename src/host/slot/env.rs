@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
@@ -21,15 +21,17 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// A disk that takes longer does not answer; whoever starts a slot waits for it, and so does `down`.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 
-/// The whole environment of a slot's process. Later ones win: inherited, request, file, and ours last.
+/// The whole environment of a slot's process. Later ones win: inherited, its folder for temporary files, request, file, and ours last.
 pub(crate) fn build(
     request: &SlotRequest,
     file: Option<EnvFile>,
     port: u16,
     home: &Path,
+    scratch: Option<PathBuf>,
 ) -> BTreeMap<OsString, OsString> {
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
     env.extend(INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))));
+    env.extend(scratch.map(|folder| ("TMPDIR".into(), folder.into_os_string())));
     for (name, value) in &request.env {
         env.insert(name.into(), with_port(value, port).into());
     }

@@ -6,6 +6,7 @@ pub(crate) mod log;
 mod process;
 mod readiness;
 mod request;
+mod scratch;
 mod secrets;
 mod stop;
 mod supervisor;

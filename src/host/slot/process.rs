@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
 
-use super::{env, log, log_path};
+use super::{env, log, log_path, scratch};
 use crate::host::core::Core;
 use crate::host::identity::ProcessId;
 use crate::host::state::{HostState, SlotRecord};
@@ -86,7 +86,6 @@ pub(crate) async fn spawn(core: &Core, record: &SlotRecord) -> Result<Running, H
     if let Some(file) = &file {
         core.secrets.note(request, file);
     }
-    let env = env::build(request, file, record.port, &core.paths.home);
     if !request.cwd.is_dir() {
         return Err(failed(format!("the working directory {} does not exist", request.cwd.display())));
     }
@@ -98,6 +97,8 @@ pub(crate) async fn spawn(core: &Core, record: &SlotRecord) -> Result<Running, H
         tracing::warn!(token = request.token, %error, "cannot note the start in the slot's log");
     }
     let log_too = log.try_clone().map_err(|e| failed(e.to_string()))?;
+    let scratch = scratch::make(scratch::folder(&core.paths.home, &request.token)).await;
+    let env = env::build(request, file, record.port, &core.paths.home, scratch);
     let argv: Vec<String> = request.argv.iter().map(|arg| env::with_port(arg, record.port)).collect();
     let (program, args) = argv.split_first().ok_or_else(|| failed("argv is empty".to_owned()))?;
     let mut command = CommandWrap::with_new(program, |command| {

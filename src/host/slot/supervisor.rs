@@ -1,6 +1,7 @@
 //! All slots of a home: what the admin API asks for, and recovery.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::life::Event;
 use super::process::{self, Running};
 use super::task::{StopSign, Watch};
-use super::{log, log_path, request, stop};
+use super::{log, log_path, request, scratch, stop};
 use crate::host::core::Core;
 use crate::host::identity::{self, Mark, ProcessId};
 use crate::host::state::SlotRecord;
@@ -45,6 +46,11 @@ impl Supervisor {
 
     fn mark(&self, token: &str) -> Mark {
         Mark::new(token, &self.core.paths.home)
+    }
+
+    /// Where its temporary files are.
+    fn scratch(&self, token: &str) -> PathBuf {
+        scratch::folder(&self.core.paths.home, token)
     }
 
     fn watch(&self, token: &str) -> Watch {
@@ -96,6 +102,7 @@ impl Supervisor {
                 let gone = token.clone();
                 self.core.update_anyway(move |state| state.slots.remove(&gone)).await?;
                 self.core.secrets.forget(&token);
+                scratch::remove(&self.scratch(&token)).await;
                 if made {
                     // Only what we have just made; the error that matters is the first.
                     let _ = std::fs::remove_dir_all(&dir);
@@ -176,6 +183,7 @@ impl Supervisor {
             let _ = task.done.await;
         }
         stop::kill_leftovers(&self.mark(token), &[]).await;
+        scratch::remove(&self.scratch(token)).await;
     }
 
     /// Ends all slots' processes, at the same time; they stay on record for [`Supervisor::revive`].
@@ -284,6 +292,7 @@ impl Supervisor {
             }
             None => stop::kill_leftovers(&mark, &[]).await,
         }
+        scratch::remove(&self.scratch(token)).await;
     }
 }
 
