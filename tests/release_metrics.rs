@@ -89,6 +89,41 @@ fn prometheus_says_whether_a_canary_goes_on() {
     assert!(whole.iter().all(|part| shown.contains(part)), "{shown}");
 }
 
+/// Kayenta's rule on the values of a query, asked for both versions each time: at 30 % the canary gets fewer requests, which is bad or is not.
+#[test]
+fn kayenta_compares_what_prometheus_says_of_both_versions() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let prometheus = Prometheus::start(&home, &one);
+    let compared = |version: &str, direction: &str| {
+        let kayenta = format!(
+            "{{ min_points: 10, metrics: [{{ name: share, own: true, direction: {direction}, critical: true }}] }}"
+        );
+        let rule = format!(
+            "bake: 1s\ncanary: {{ analysis: {{ window_ms: 8000, min_requests: 20, checks: [{{ kayenta: {kayenta} }}] }} }}"
+        );
+        let metric = format!(
+            "metrics:\n  - name: share\n    compare: true\n    interval: 300ms\n    consecutive_error_limit: 100\n    \
+             prometheus: {{ url: '{}', query: 'sum(increase(tidegate_requests_total{{version=\"{{{{version}}}}\"}}[4s]))' }}\n",
+            prometheus.url
+        );
+        home.hello(version).change("tidegate.yaml", "bake: 1s", &rule).with(&metric)
+    };
+    let ran = home.run(&["deploy", compared("fewer", "decrease").arg(), "--yes", "--json", "--steps", "30%,10m"]);
+    let error = ran.error();
+    assert_eq!((ran.code, &error["code"]), (Some(1), &"canary_failed".into()), "{ran:?}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("a critical metric failed: share is lower"), "{message}");
+    assert_eq!(version(&one), "one");
+
+    let two = home.json(&["deploy", compared("two", "increase").arg(), "--yes", "--steps", "30%,10s"]);
+    assert_eq!(version(&two), "two");
+    load.end().assert_unharmed();
+    let shown = home.ok(&["run", "show", "hello"]).stdout;
+    assert!(shown.contains("verdict on the canary") && shown.contains("metric share: "), "{shown}");
+}
+
 /// A metric whose value a program makes of what it is told on standard input.
 fn program(name: &str, code: &str, more: &str) -> String {
     format!(

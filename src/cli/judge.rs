@@ -33,6 +33,10 @@ pub fn run(args: &JudgeArgs, out: &Out) -> Result<Exit, Failed> {
             failure.hint("add --baseline FILE, or a --rule with limits only: error_limit, latency_limit"),
         ));
     }
+    if let Some(own) = rule.own_metrics().next() {
+        let failure = Failure::new("rule_invalid", format!("a recording has no `{own}`"));
+        return Err(plain(failure.hint("what is not of the traffic is compared in a release only (docs/metrics.md)")));
+    }
     let report = judge(&rule, &samples).map_err(|e| {
         let why = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
         plain(Failure::new("rule_invalid", e.to_string()).because(why).hint("docs/judge.md has the settings of a rule"))

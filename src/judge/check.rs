@@ -194,6 +194,13 @@ impl State {
         }
     }
 
+    /// Takes what somebody else has measured of both versions.
+    pub(super) fn measured(&mut self, name: &str, baseline: Option<f64>, candidate: Option<f64>) {
+        if let Self::Kayenta { points } = self {
+            points.measured(name, baseline, candidate);
+        }
+    }
+
     /// Natural logarithm of the evidence of harm.
     pub(super) fn harm(&self) -> f64 {
         match self {
@@ -242,7 +249,7 @@ impl State {
             Self::Latency { harm, .. } => harm.bar.us().is_some(),
             Self::ErrorLimit { mean, .. } | Self::LatencyLimit { mean, .. } => mean.blocks() > 0,
             Self::Throughput { rate } => rate.mean.blocks() > 0,
-            Self::Kayenta { points } => points.steps() > 0,
+            Self::Kayenta { points } => points.most() > 0,
         }
     }
 }

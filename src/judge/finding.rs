@@ -84,9 +84,9 @@ impl Ground<'_> {
                 None => (said.verdict, Some(said.score), format!("{}{others}", said.reason)),
             }
         } else {
-            let (steps, watched) = (points.steps(), span(self.watched_ms));
+            let (most, watched) = (points.most(), span(self.watched_ms));
             let reason = format!(
-                "{steps} points so far, it looks at the end; watched {watched} of {}",
+                "{most} points so far, it looks at the end; watched {watched} of {}",
                 span(self.rule.window_ms)
             );
             (Verdict::Inconclusive, None, reason)

@@ -135,6 +135,14 @@ impl Monitor {
         Ok((over || near) && self.judge(sample.at_ms, over).decided)
     }
 
+    /// Takes a measurement of both versions that is not of their traffic, for the checks that ask for this name; `None` where it could not be
+    /// made. Once decided, nothing more counts.
+    pub fn measured(&mut self, name: &str, baseline: Option<f64>, candidate: Option<f64>) {
+        if self.decided.is_none() {
+            self.states.iter_mut().for_each(|state| state.measured(name, baseline, candidate));
+        }
+    }
+
     /// Ends the watch at `at_ms`, also where no sample came: what is known then stands.
     pub fn end(&mut self, at_ms: u64) -> Judgement {
         match &self.decided {

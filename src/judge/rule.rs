@@ -68,7 +68,7 @@ pub enum Check {
     /// The candidate answers at least so many requests per second. It can only fail where so many are asked.
     ThroughputLimit(ThroughputLimit),
     /// Kayenta's rule on points of both versions' traffic: looks once, at the end, and takes no part in `alpha`. Its metrics are `error_rate`,
-    /// `throughput`, and quantiles of the latency such as `latency_p99`.
+    /// `throughput`, quantiles of the latency such as `latency_p99`, and what others measure (`own`).
     Kayenta(KayentaConfig),
 }
 
@@ -230,6 +230,13 @@ const INSIDE: &str = "more than 0 and less than 1";
 const RATIO: &str = "0.01 to 1000";
 
 impl Rule {
+    /// The metrics that are not measured of the traffic but told by whoever watches.
+    pub fn own_metrics(&self) -> impl Iterator<Item = &str> {
+        let kayenta =
+            self.checks.iter().filter_map(|check| if let Check::Kayenta(config) = check { Some(config) } else { None });
+        kayenta.flat_map(|config| &config.metrics).filter(|metric| metric.own).map(|metric| metric.name.as_str())
+    }
+
     /// Refuses a rule that could judge nothing.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::{join_all, pending};
+use futures_util::future::{join_all, pending, try_join};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -61,8 +61,33 @@ pub struct MetricPoint {
     pub at: DateTime<Utc>,
     /// What came of it; null where it could not be made.
     pub value: Value,
+    /// What came of the same measurement of the live version, where both are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Value>,
     /// How it counts.
     pub outcome: Outcome,
+}
+
+/// What one measurement came to.
+#[derive(Debug, Clone, PartialEq)]
+struct Measured {
+    value: Value,
+    live: Option<Value>,
+    outcome: Outcome,
+}
+
+impl Measured {
+    fn lost(why: &str) -> Self {
+        Self { value: Value::Null, live: None, outcome: Outcome::Error(cut(why, ERROR_CHARS)) }
+    }
+}
+
+/// Both versions' value of a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pair {
+    pub(super) metric: String,
+    pub(super) live: Option<f64>,
+    pub(super) candidate: Option<f64>,
 }
 
 impl Metrics {
@@ -144,7 +169,8 @@ impl Metric {
         self.plan.threshold.dry_run || self.at_end(true).phase.verdict() == Verdict::Pass
     }
 
-    fn take(&mut self, value: Value, outcome: Outcome, now_ms: u64) {
+    fn take(&mut self, measured: Measured, now_ms: u64) {
+        let Measured { value, live, outcome } = measured;
         self.counted = self.counted.on(&self.plan.threshold, &outcome);
         self.next_ms = now_ms.saturating_add(self.plan.threshold.next_after_ms(&self.counted).unwrap_or(0));
         if self.points.len() >= MOST_POINTS {
@@ -154,13 +180,15 @@ impl Metric {
                 keep
             });
         }
-        self.points.push(MetricPoint { at: Utc::now(), value, outcome });
+        self.points.push(MetricPoint { at: Utc::now(), value, live, outcome });
     }
 }
 
 /// Metrics that one side measures while the other looks.
 pub(super) struct Held {
     metrics: Mutex<Metrics>,
+    /// What was compared since somebody has asked.
+    pairs: Mutex<Vec<Pair>>,
     /// Measurements under way.
     busy: AtomicUsize,
     /// Whether no more may begin.
@@ -174,7 +202,7 @@ impl Held {
     pub(super) fn new(metrics: Metrics) -> Self {
         let before_ms = metrics.watched_ms;
         let (busy, resting) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { metrics: Mutex::new(metrics), busy, resting, before_ms, began: Instant::now() }
+        Self { metrics: Mutex::new(metrics), pairs: Mutex::default(), busy, resting, before_ms, began: Instant::now() }
     }
 
     /// Lets no more measurements begin; whether none is under way any more. One that takes long must not be begun for nothing again and again.
@@ -186,6 +214,24 @@ impl Held {
     fn lock(&self) -> MutexGuard<'_, Metrics> {
         // Nothing panics while holding it.
         self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was compared since the last call; to be asked every now and then.
+    pub(super) fn pairs(&self) -> Vec<Pair> {
+        std::mem::take(&mut *self.pairs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self, index: usize, measured: Measured) {
+        let now_ms = self.now_ms();
+        if let Some(metric) = self.lock().all.get_mut(index) {
+            if metric.plan.compare {
+                let number = |value: &Value| value.as_f64();
+                let (live, candidate) = (measured.live.as_ref().and_then(number), number(&measured.value));
+                let pair = Pair { metric: metric.plan.threshold.name.clone(), live, candidate };
+                self.pairs.lock().unwrap_or_else(PoisonError::into_inner).push(pair);
+            }
+            metric.take(measured, now_ms);
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -225,8 +271,12 @@ pub(super) struct Gauge<'a> {
     /// Folder in which commands run.
     folder: String,
     /// What is filled in for the names of [`METRIC_NAMES`](crate::release::METRIC_NAMES).
-    names: BTreeMap<&'static str, String>,
+    names: Names,
+    /// The same for the live version, where there is one.
+    live: Option<Names>,
 }
+
+type Names = BTreeMap<&'static str, String>;
 
 impl<'a> Gauge<'a> {
     /// Of a version in the slot `candidate`; before it has an endpoint of its own `address` is that.
@@ -251,17 +301,21 @@ impl<'a> Gauge<'a> {
             ("slot", candidate.to_owned()),
             ("endpoint", endpoint),
         ]);
-        if let Some(live) = &plan.previous {
-            names.insert("live_version", live.model_version.clone());
-            names.insert("live_slot", live.slot_token.clone().unwrap_or_default());
-        }
+        let live = plan.previous.as_ref().map(|live| {
+            let (version, slot) = (live.model_version.clone(), live.slot_token.clone().unwrap_or_default());
+            names.insert("live_version", version.clone());
+            names.insert("live_slot", slot.clone());
+            let mut theirs = names.clone();
+            theirs.extend([("version", version), ("slot", slot)]);
+            theirs
+        });
         let folder = match &plan.build.source {
             ModelSource::Project { path } => path.clone(),
             ModelSource::Artifact { path, .. } => {
                 Path::new(path).parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned()
             }
         };
-        Ok(Self { world, thread: cx.thread().to_string(), node: cx.node().to_owned(), folder, names })
+        Ok(Self { world, thread: cx.thread().to_string(), node: cx.node().to_owned(), folder, names, live })
     }
 
     /// Lets `looks` go on to its end while the metrics are measured beside it.
@@ -302,36 +356,46 @@ impl<'a> Gauge<'a> {
                 return pending().await;
             }
             held.busy.fetch_add(1, Ordering::Relaxed);
-            let (value, outcome) = self.measure(&plan).await;
+            let measured = self.measure(&plan).await;
+            held.take(index, measured);
             held.busy.fetch_sub(1, Ordering::Relaxed);
-            let now_ms = held.now_ms();
-            if let Some(metric) = held.lock().all.get_mut(index) {
-                metric.take(value, outcome, now_ms);
-            }
         }
     }
 
-    /// One measurement: the value, and how it counts.
-    async fn measure(&self, plan: &MetricPlan) -> (Value, Outcome) {
+    /// One measurement: the value, the live version's where both are compared, and how it counts.
+    async fn measure(&self, plan: &MetricPlan) -> Measured {
         let limit = Duration::from_millis(plan.timeout_ms);
-        let asked = async {
-            match &plan.source {
-                MetricSource::Prometheus(asked) => self.query(asked).await,
-                MetricSource::Command(argv) => self.run(&plan.threshold.name, argv).await,
+        let live = async {
+            match self.live.as_ref().filter(|_| plan.compare) {
+                Some(names) => {
+                    self.value(plan, names).await.map_err(|why| format!("of the live version: {why}")).map(Some)
+                }
+                None => Ok(None),
             }
         };
-        let value = match tokio::time::timeout(limit, asked).await {
-            Ok(Ok(value)) => value,
-            Ok(Err(why)) => return (Value::Null, Outcome::Error(cut(&why, ERROR_CHARS))),
-            Err(_) => return (Value::Null, Outcome::Error(format!("nothing within {} s", limit.as_secs_f64()))),
+        let both = async { try_join(self.value(plan, &self.names), live).await };
+        let (value, live) = match tokio::time::timeout(limit, both).await {
+            Ok(Ok(both)) => both,
+            Ok(Err(why)) => return Measured::lost(&why),
+            Err(_) => return Measured::lost(&format!("nothing within {} s", limit.as_secs_f64())),
         };
+        if plan.compare && [Some(&value), live.as_ref()].into_iter().flatten().any(|value| !value.is_number()) {
+            return Measured::lost("numbers are compared, and this is none");
+        }
         let holds = |condition: &Option<String>| condition.as_ref().map(|source| self.holds(source, &value));
         let Threshold { success_condition, failure_condition, .. } = &plan.threshold;
         let outcome = match Outcome::of(holds(success_condition), holds(failure_condition)) {
             Outcome::Error(why) => Outcome::Error(cut(&why, ERROR_CHARS)),
             outcome => outcome,
         };
-        (short(value), outcome)
+        Measured { value: short(value), live, outcome }
+    }
+
+    async fn value(&self, plan: &MetricPlan, names: &Names) -> Result<Value, String> {
+        match &plan.source {
+            MetricSource::Prometheus(asked) => self.query(asked, names).await,
+            MetricSource::Command(argv) => self.run(&plan.threshold.name, argv, names).await,
+        }
     }
 
     fn holds(&self, source: &str, result: &Value) -> Result<bool, String> {
@@ -346,14 +410,10 @@ impl<'a> Gauge<'a> {
         }
     }
 
-    fn filled(&self, text: &str) -> Result<String, String> {
-        fill(text, |name| self.names.get(name).cloned())
-    }
-
-    async fn query(&self, asked: &PrometheusQuery) -> Result<Value, String> {
+    async fn query(&self, asked: &PrometheusQuery, names: &Names) -> Result<Value, String> {
         let PrometheusQuery { url, query, token_env, token_file } = asked;
         let mut call = HttpCall { url: format!("{}/api/v1/query", url.trim_end_matches('/')), ..HttpCall::default() };
-        call.query.insert("query".to_owned(), self.filled(query)?.into());
+        call.query.insert("query".to_owned(), filled(query, names)?.into());
         if token_env.is_some() || token_file.is_some() {
             let prefix = Some("Bearer ".to_owned());
             let token = SecretSource { env: token_env.clone(), file: token_file.clone(), prefix };
@@ -367,10 +427,10 @@ impl<'a> Gauge<'a> {
         number(&answer.body).map_err(|why| format!("{why}; the query is `{query}`"))
     }
 
-    async fn run(&self, name: &str, argv: &[String]) -> Result<Value, String> {
-        let argv = argv.iter().map(|part| self.filled(part)).collect::<Result<_, _>>()?;
+    async fn run(&self, name: &str, argv: &[String], names: &Names) -> Result<Value, String> {
+        let argv = argv.iter().map(|part| filled(part, names)).collect::<Result<_, _>>()?;
         let about: Map<String, Value> =
-            self.names.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
+            names.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
         let program = Program {
             argv,
             cwd: Some(self.folder.clone()),
@@ -380,7 +440,9 @@ impl<'a> Gauge<'a> {
             stdout: Stdout::Json,
             ok_codes: vec![0],
         };
-        let token = format!("{}-metric-{name}", self.thread);
+        // Of each version its own: both are measured at once.
+        let slot = names.get("slot").map_or("", String::as_str);
+        let token = format!("{}-metric-{name}-{slot}", self.thread);
         let call =
             ProgramCall { program, thread: self.thread.clone(), node: self.node.clone(), token, purpose: Purpose::Run };
         let end = self.world.commands.run(&call, &Quiet).await.map_err(said)?;
@@ -389,6 +451,10 @@ impl<'a> Gauge<'a> {
             Some(why) => Err(format!("it must write one JSON value, such as 0.2: {why}")),
         }
     }
+}
+
+fn filled(text: &str, names: &Names) -> Result<String, String> {
+    fill(text, |name| names.get(name).cloned())
 }
 
 /// The one number of Prometheus's answer: a vector of one series, or a scalar.

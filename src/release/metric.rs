@@ -75,6 +75,9 @@ pub struct MetricSpec {
     /// So many good ones in a row end it; absent: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_success_limit: Option<u32>,
+    /// It is measured of the live version as well, each time, for a `kayenta` check of the strategy's `analysis` that names it with `own: true`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compare: bool,
     /// How long a measurement may take; absent: 10 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Millis>,
@@ -119,6 +122,9 @@ pub struct MetricPlan {
     pub source: MetricSource,
     /// When it is held, at least once.
     pub during: Vec<During>,
+    /// It is measured of the live version as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compare: bool,
     /// How long a measurement may take, in milliseconds.
     pub timeout_ms: u64,
 }
@@ -148,11 +154,13 @@ impl MetricSpec {
             consecutive_success_limit: self.consecutive_success_limit,
             dry_run: self.dry_run,
         };
-        let mut during = self.during.clone().unwrap_or_else(|| vec![During::Trial, During::Bake]);
+        // Beside each other they have traffic on trial only.
+        let usual = if self.compare { vec![During::Trial] } else { vec![During::Trial, During::Bake] };
+        let mut during = self.during.clone().unwrap_or(usual);
         during.sort_unstable();
         during.dedup();
         let timeout_ms = ms(self.timeout).unwrap_or(DEFAULT_METRIC_TIMEOUT_MS);
-        let plan = MetricPlan { threshold, source, during, timeout_ms };
+        let plan = MetricPlan { threshold, source, during, compare: self.compare, timeout_ms };
         plan.check()?;
         Ok(plan)
     }
@@ -160,7 +168,7 @@ impl MetricSpec {
 
 impl MetricPlan {
     fn check(&self) -> Result<(), String> {
-        let Self { threshold, source, during, timeout_ms } = self;
+        let Self { threshold, source, during, compare, timeout_ms } = self;
         let fine = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         let name = &threshold.name;
         if name.is_empty() || name.len() > NAME_CHARS || !name.chars().all(fine) {
@@ -169,7 +177,13 @@ impl MetricPlan {
         if during.is_empty() {
             return Err("during: at least one of validation, trial, bake".to_owned());
         }
-        if !threshold.dry_run && threshold.success_condition.is_none() && threshold.failure_condition.is_none() {
+        if *compare && during != &[During::Trial] {
+            return Err(
+                "compare: two versions have traffic beside each other on trial only, so it is `during: [trial]`"
+                    .to_owned(),
+            );
+        }
+        if !threshold.dry_run && !compare && !self.has_condition() {
             return Err("without success_condition or failure_condition nothing could fail; \
                         to look at it only write `dry_run: true`"
                 .to_owned());
@@ -190,6 +204,11 @@ impl MetricPlan {
         self.texts().try_for_each(|text| fill(text, |_| Some(String::new())).map(drop))
     }
 
+    /// Whether a measurement by itself can be bad.
+    pub fn has_condition(&self) -> bool {
+        self.threshold.success_condition.is_some() || self.threshold.failure_condition.is_some()
+    }
+
     /// Every text in which names are filled in.
     fn texts(&self) -> impl Iterator<Item = &str> {
         let (query, argv): (Option<&str>, &[String]) = match &self.source {
@@ -204,7 +223,8 @@ impl MetricPlan {
         let Threshold { name, success_condition, failure_condition, interval_ms, .. } = &self.threshold;
         let good = success_condition.as_ref().map(|holds| format!("good if {holds}"));
         let bad = failure_condition.as_ref().map(|holds| format!("bad if {holds}"));
-        let conditions: Vec<String> = good.into_iter().chain(bad).collect();
+        let beside = self.compare.then(|| "beside the live version's".to_owned());
+        let conditions: Vec<String> = good.into_iter().chain(bad).chain(beside).collect();
         let conditions = if conditions.is_empty() { "looked at only".to_owned() } else { conditions.join(", ") };
         let every = interval_ms.map_or_else(|| "once".to_owned(), |ms| format!("every {}", duration_text(ms)));
         let source = match &self.source {
@@ -327,6 +347,7 @@ mod tests {
             (json!({"command": ["a", "{{verison}}"]}), "`{{verison}}` is not known"),
             (json!({"command": ["a", "{{version"]}), "without"),
             (json!({"success_condition": null}), "dry_run"),
+            (json!({"compare": true, "during": ["trial", "bake"]}), "on trial only"),
             (json!({"name": "a b"}), "name"),
             (json!({"during": []}), "during"),
             (json!({"interval": "1ms"}), "interval"),
@@ -342,6 +363,10 @@ mod tests {
         }
         assert!(spec(json!({"success_condition": null, "dry_run": true})).plan().is_ok());
         assert!(spec(json!({"during": ["validation"], "interval": "1s", "count": 2})).plan().is_ok());
+        let compared =
+            spec(json!({"success_condition": null, "compare": true, "interval": "1s"})).plan().expect("a plan");
+        assert_eq!((compared.compare, compared.during.as_slice()), (true, &[During::Trial][..]));
+        assert_eq!(compared.line(), "m: beside the live version's; every 1s, from `true`");
         let twice = metric_plans(&[spec(json!({})), spec(json!({}))]).expect_err("twice");
         assert!(twice.0 == "m" && twice.1.contains("two metrics"), "{twice:?}");
         let unknown = serde_json::from_value::<MetricSpec>(json!({"name": "m", "successCondition": "x"}));

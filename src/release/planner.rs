@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{checks, steps};
 use super::format::Format;
-use super::metric::{During, MetricPlan, metric_plans};
 use super::plan::{BuildSpec, DeploymentPlan, PlanInput, Reason};
 use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
 use super::resources::{cpus, memory_mb, resource};
@@ -12,6 +11,7 @@ use super::strategy::{Situation, Slots, Strategies, Strategy};
 use super::units::duration_text;
 use bake::{bake, bake_rule};
 use choose::{choose_strategy, hold, trials};
+use metrics::metrics;
 
 /// Memory of one copy where nothing is known, in MB: BentoML's arbiter (83) and one worker (179), measured with a small model.
 pub const DEFAULT_MEMORY_MB: u64 = 262;
@@ -212,7 +212,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     };
     let slots = strategy.slots(&situation);
     why.add("slot", slot_chosen(&slots));
-    let metrics = metrics(request, trial.is_some(), &mut why)?;
+    let metrics = metrics(request, trial.as_ref(), &mut why)?;
     let bake_rule = bake_rule(request, bake, &mut why)?;
     let checks = checks(input, ready_timeout_ms, &metrics, &mut why);
     let plan = DeploymentPlan {
@@ -260,17 +260,6 @@ fn slot_chosen(slots: &Slots) -> String {
         Some(live) => format!("{live} serves, so the new version goes to {}", slots.candidate),
         None => format!("nothing serves, so the new version goes to {}", slots.candidate),
     }
-}
-
-fn metrics(request: &DeployRequest, on_trial: bool, why: &mut Reasons) -> Result<Vec<MetricPlan>, PlanError> {
-    let metrics = metric_plans(&request.metrics);
-    let metrics = metrics.map_err(|(metric, message)| PlanError::MetricInvalid { metric, message })?;
-    let never = metrics.iter().filter(|metric| !on_trial && metric.during == [During::Trial]);
-    let never: Vec<&str> = never.map(|metric| metric.threshold.name.as_str()).collect();
-    if !never.is_empty() {
-        why.add("metrics", format!("{}: held on trial only, and there is no trial", never.join(", ")));
-    }
-    Ok(metrics)
 }
 
 /// Collects why.
@@ -466,5 +455,6 @@ fn ready_timeout(request: &DeployRequest, why: &mut Reasons) -> u64 {
 
 mod bake;
 mod choose;
+mod metrics;
 #[cfg(test)]
 mod tests;

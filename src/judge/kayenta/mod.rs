@@ -80,6 +80,10 @@ impl Default for EffectSize {
 pub struct MetricConfig {
     /// The metric's name.
     pub name: String,
+    /// In a watch: it is not measured of the traffic, but told by whoever watches ([`Monitor::measured`](crate::judge::Monitor::measured)). In a
+    /// release's rule: one of the release's `metrics` with `compare`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     /// Groups that it counts in; without one it is in a group of its own name.
     #[serde(default)]
     pub groups: Vec<String>,

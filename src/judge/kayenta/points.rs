@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::super::rule::{RuleError, holds, inside};
 use super::super::sample::{Arm, Sample};
-use super::{KayentaConfig, KayentaReport, Series, judge_metrics};
+use super::{KayentaConfig, KayentaReport, MetricConfig, Series, judge_metrics};
 
 /// Most points of a watch, and most metrics of a rule: a watch under way is stored again and again.
 const MOST_POINTS: u64 = 1000;
 const MOST_METRICS: usize = 20;
 /// What a metric may be called, in an error.
-const METRICS: &str = "error_rate, throughput, or latency_p with a number such as latency_p99";
+const METRICS: &str = "error_rate, throughput, latency_p with a number such as latency_p99, or with `own: true` one of the release's `metrics`";
 
 /// What can be measured of a version's traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,7 +62,8 @@ impl KayentaConfig {
         number("metrics", named as f64, (1..=MOST_METRICS).contains(&named), "1 to 20 metrics")?;
         for (n, metric) in self.metrics.iter().enumerate() {
             let again = self.metrics[..n].iter().any(|other| other.name == metric.name);
-            if again || Measure::named(&metric.name).is_none() {
+            let known = metric.own || Measure::named(&metric.name).is_some();
+            if again || !known {
                 let allowed = if again { "each metric once" } else { METRICS };
                 return Err(RuleError::Name { place: at("metrics"), name: metric.name.clone(), allowed });
             }
@@ -77,14 +78,19 @@ impl KayentaConfig {
         let points = window_ms / self.step_ms.max(1);
         let steps = self.step_ms > 0 && points <= MOST_POINTS;
         number("step_ms", self.step_ms as f64, steps, "a thousandth of window_ms or more")?;
-        // One more than needed: a step at the edge may not be whole.
-        let enough = self.min_points > 0 && (self.min_points as u64) < points;
+        // One more than needed: a step at the edge may not be whole. How often others measure is theirs to say.
+        let enough = self.min_points > 0 && (self.of_traffic().next().is_none() || (self.min_points as u64) < points);
         number(
             "min_points",
             self.min_points as f64,
             enough,
             "at least 1, and fewer than window_ms has steps of step_ms",
         )
+    }
+
+    /// The metrics that are measured of the traffic.
+    fn of_traffic(&self) -> impl Iterator<Item = &MetricConfig> {
+        self.metrics.iter().filter(|metric| !metric.own)
     }
 }
 
@@ -108,12 +114,32 @@ impl Points {
     }
 
     /// Steps that are over.
-    pub(in super::super) fn steps(&self) -> usize {
-        self.series.first().map_or(0, |series| series.baseline.len())
+    fn steps(&self) -> usize {
+        let mut of_traffic = self.config.metrics.iter().zip(&self.series).filter(|(metric, _)| !metric.own);
+        of_traffic.next().map_or(0, |(_, series)| series.baseline.len())
+    }
+
+    /// Points of the metric that has most.
+    pub(in super::super) fn most(&self) -> usize {
+        self.series.iter().map(|series| series.baseline.len()).max().unwrap_or(0)
+    }
+
+    /// Takes a measurement of both versions that somebody else has made, if a metric of this name is wanted.
+    pub(in super::super) fn measured(&mut self, name: &str, baseline: Option<f64>, candidate: Option<f64>) {
+        let mut all = self.config.metrics.iter().zip(&mut self.series);
+        let wanted = all
+            .find(|(metric, series)| metric.own && metric.name == name && series.baseline.len() < MOST_POINTS as usize);
+        if let Some((_, series)) = wanted {
+            series.baseline.push(baseline);
+            series.candidate.push(candidate);
+        }
     }
 
     /// Takes a sample; a step in which none came has no points.
     pub(in super::super) fn look(&mut self, sample: &Sample) {
+        if self.config.of_traffic().next().is_none() {
+            return;
+        }
         let (at_ms, step_ms) = (sample.at_ms, self.config.step_ms.max(1));
         // How long the first interval was is not known: at most a second, as a rule.
         let mut since_ms = self.since_ms.unwrap_or_else(|| at_ms.saturating_sub(step_ms.min(1000)));
@@ -137,7 +163,7 @@ impl Points {
         }
         // Without a request on either side nothing was measured, no throughput either.
         let silent = baseline.requests == 0 && candidate.requests == 0;
-        for (metric, series) in self.config.metrics.iter().zip(&mut self.series) {
+        for (metric, series) in self.config.metrics.iter().zip(&mut self.series).filter(|(metric, _)| !metric.own) {
             let of = |arm| Measure::named(&metric.name).filter(|_| !silent)?.of(arm, self.config.step_ms);
             series.baseline.push(of(&baseline));
             series.candidate.push(of(&candidate));
@@ -253,6 +279,41 @@ mod tests {
         // A clock that jumps a year does not fill the memory.
         points.look(&second(31_536_000, 0, 0));
         assert!(points.steps() <= MOST_POINTS as usize);
+    }
+
+    #[test]
+    fn what_others_measure_is_judged_beside_the_traffic() {
+        let kayenta = json!({"step_ms": 10_000, "metrics": [
+            {"name": "error_rate"}, {"name": "memory_mb", "own": true, "direction": "increase", "critical": true}
+        ]});
+        let judged = |more: f64, every_s: u64| {
+            let mut monitor = Monitor::new(rule(&kayenta)).expect("a rule");
+            for s in 1..=600_u64 {
+                if s.is_multiple_of(every_s) {
+                    let noise = (s * 31 % 17) as f64;
+                    monitor.measured("memory_mb", Some(500.0 + noise), Some(500.0 + more + noise));
+                    monitor.measured("another", Some(0.0), Some(9.0));
+                }
+                monitor.look(&second(s, 0, 0)).expect("a sample");
+            }
+            monitor.report().judgement
+        };
+        let well = judged(0.0, 10);
+        assert_eq!(well.verdict, Verdict::Pass, "{}", well.reason);
+        let bad = judged(80.0, 10);
+        assert_eq!(bad.verdict, Verdict::Fail, "{}", bad.reason);
+        assert!(bad.reason.contains("a critical metric failed: memory_mb is higher"), "{}", bad.reason);
+        let few = judged(80.0, 60);
+        assert_eq!(few.verdict, Verdict::Inconclusive, "{}", few.reason);
+        // On its own: how long a step is does not matter then, and its points are bounded.
+        let alone = json!({"metrics": [{"name": "memory_mb", "own": true}]});
+        let Check::Kayenta(config) = &rule(&alone).checks[0] else { panic!("it is one") };
+        assert_eq!(rule(&alone).validate(), Ok(()));
+        let mut points = Points::new(config);
+        (1..=2_000_u64).for_each(|s| points.look(&second(s * 3_600, 0, 0)));
+        assert_eq!(points.most(), 0);
+        (0..2_000).for_each(|_| points.measured("memory_mb", Some(1.0), None));
+        assert_eq!(points.most(), 1000);
     }
 
     #[test]

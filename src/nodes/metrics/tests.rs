@@ -14,7 +14,8 @@ fn metric(json: Value) -> Metrics {
 
 fn after(mut metrics: Metrics, outcomes: &[Outcome]) -> Metrics {
     for (nth, outcome) in outcomes.iter().enumerate() {
-        metrics.all[0].take(json!(nth), outcome.clone(), 1000 * nth as u64);
+        let measured = Measured { value: json!(nth), live: None, outcome: outcome.clone() };
+        metrics.all[0].take(measured, 1000 * nth as u64);
     }
     metrics
 }
@@ -53,6 +54,22 @@ fn points_are_bounded_and_a_watch_goes_on_where_it_was() {
     let kept: Metrics = serde_json::from_value(serde_json::to_value(&long).unwrap()).unwrap();
     assert_eq!(kept, long);
     assert_eq!(long.all[0].plan.during, [During::Trial, During::Bake]);
+}
+
+#[test]
+fn what_is_compared_is_handed_over_once() {
+    let held = Held::new(metric(json!({"compare": true, "success_condition": null, "interval": "1s"})));
+    let measured = |live: i32| Measured { value: json!(7), live: Some(json!(live)), outcome: Outcome::Success };
+    held.take(0, measured(1));
+    held.take(0, Measured::lost("no answer"));
+    let pair = |live, candidate| Pair { metric: "m".into(), live, candidate };
+    assert_eq!(held.pairs(), [pair(Some(1.0), Some(7.0)), pair(None, None)]);
+    held.take(0, measured(2));
+    assert_eq!((held.pairs(), held.pairs()), (vec![pair(Some(2.0), Some(7.0))], vec![]));
+    let points = held.now().all[0].points.clone();
+    assert_eq!((points.len(), points[2].live.clone()), (3, Some(json!(2))));
+    // By itself it is neither good nor bad, and what was never measured is no pass.
+    assert_eq!(held.now().verdict(), Verdict::Pass);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::judge::Verdict;
 use crate::judge::answers::Answers;
 use crate::nodes::World;
 use crate::nodes::effects::DivideTraffic;
-use crate::nodes::metrics::{Gauge, Held};
+use crate::nodes::metrics::{Gauge, Held, Pair};
 use crate::nodes::readiness::until_up_again;
 use crate::nodes::world::port_err;
 use crate::ports::{Fence, RenewRequest, SlotState, first_of};
@@ -90,6 +90,9 @@ impl Watcher<'_> {
         loop {
             if !self.renewed().await? {
                 return Ok(Stretch { lapsed: true, ..Stretch::of(state) });
+            }
+            for Pair { metric, live, candidate } in held.map(Held::pairs).unwrap_or_default() {
+                state.monitor.measured(&metric, live, candidate);
             }
             let found = match self.of_slot(&mut unready).await? {
                 None => self.judged(&mut state).await?,
