@@ -54,7 +54,7 @@ async fn run(paths: HostPaths) -> Result<(), HostError> {
     tokio::spawn(housekeeping(Arc::clone(&host)));
     tokio::spawn(lease::watch(Arc::clone(&host.core)));
     tokio::spawn(standby::watch(Arc::clone(&host)));
-    tokio::spawn(gateway::mirror(Arc::clone(&host.core)));
+    gateway::mirror(Arc::clone(&host.core), host.quit.clone())?;
     host.begin().await?;
     tracing::info!(pid = std::process::id(), home = %host.core.paths.home.display(), "serving");
     let serving = tokio::spawn(admin::serve(Arc::clone(&host), admin.into()));

@@ -34,6 +34,14 @@ pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
+/// Lets the calling thread run when others do not want to: its nice value is raised for good. Where that fails it has the place that it had.
+pub(crate) fn give_way() {
+    /// Beside a busy thread of nice value 0 it gets a tenth of a core.
+    const NICE: libc::c_int = 10;
+    // SAFETY: the call takes three integers. On Linux 0 is the calling thread (setpriority(2), C library/kernel differences).
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+}
+
 /// Makes a command's process nobody's: in a session of its own from its first moment (ctrl-C in our terminal is not meant for it),
 /// and without any descriptor of ours but the three standard ones. A lock or a pipe that whoever called us had left open would
 /// otherwise stay open as long as the daemon lives.

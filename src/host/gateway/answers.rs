@@ -24,6 +24,12 @@ pub(crate) fn tls_required() -> Response<Answer> {
     error(StatusCode::FORBIDDEN, "tls_required", "this gateway speaks TLS with other machines", hint)
 }
 
+/// The connection is closed with it: where this request ends is what is in doubt.
+pub(crate) fn both_lengths() -> Response<Answer> {
+    let message = "the request has both Content-Length and Transfer-Encoding";
+    error(StatusCode::BAD_REQUEST, "both_lengths", message, "send one of them")
+}
+
 pub(crate) fn no_model() -> Response<Answer> {
     let hint = "models are served under /MODEL/, the gateway's own health under /-/healthz";
     error(StatusCode::NOT_FOUND, "no_model_in_path", "the path names no model", hint)

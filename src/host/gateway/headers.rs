@@ -139,6 +139,15 @@ pub(crate) fn prefix_location(headers: &mut HeaderMap, prefix: &str) {
     }
 }
 
+/// Names a host where there is none: a client of HTTP/1.0 may leave it out, we may not.
+pub(super) fn ensure_host(headers: &mut HeaderMap, port: u16) {
+    if !headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(&format!("127.0.0.1:{port}"))
+    {
+        headers.insert(header::HOST, host);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
@@ -164,12 +164,7 @@ impl Job {
         *request.uri_mut() = Uri::from(self.path.clone());
         *request.method_mut() = self.head.method.clone();
         *request.headers_mut() = headers;
-        if !request.headers().contains_key(header::HOST)
-            && let Ok(host) = HeaderValue::from_str(&format!("127.0.0.1:{port}"))
-        {
-            // A client of HTTP/1.0 may leave it out, we may not.
-            request.headers_mut().insert(header::HOST, host);
-        }
+        headers::ensure_host(request.headers_mut(), port);
         request
     }
 
@@ -216,15 +211,6 @@ impl Job {
             }
         }
     }
-}
-
-/// The address of a path at a slot.
-pub(super) fn slot_uri(port: u16, path: &PathAndQuery) -> Option<Uri> {
-    let mut uri = Uri::default().into_parts();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(Authority::try_from(format!("127.0.0.1:{port}")).ok()?);
-    uri.path_and_query = Some(path.clone());
-    Uri::from_parts(uri).ok()
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Bytes};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::board::Upstream;
 use super::copy::{Budget, Copy, RequestCopy};
-use super::job::slot_uri;
 use super::meter::Metrics;
 use super::pairs::Pairs;
+use super::pool::Pool;
 use super::ticket::Ticket;
-use super::{CONNECT_TIMEOUT, UPSTREAM_IDLE, draw, version};
+use super::wire::{Flow, Wire};
+use super::{draw, headers, version};
 use crate::host::core::Core;
+use crate::host::{HostError, sys};
 use crate::ports::{Mirror, MirrorAnswer, MirrorBody, MirrorPair};
 
 /// Requests that wait to be repeated: some tenths of a second of a busy model; a candidate that is slower than that is behind anyway.
@@ -149,38 +149,49 @@ impl Mirrors {
     }
 }
 
-/// Repeats what is queued, as long as the daemon lives.
-pub(crate) async fn run(core: Arc<Core>) {
+/// Repeats what is queued, until `stop`. In a thread of its own that gives way to those that carry live traffic: where the processor is
+/// short, requests are dropped instead of repeated.
+pub(crate) fn start(core: Arc<Core>, stop: CancellationToken) -> Result<(), HostError> {
+    let doing = "starting the gateway's mirror";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HostError::io(doing))?;
+    let body = move || {
+        sys::give_way();
+        runtime.block_on(run(core, stop));
+    };
+    std::thread::Builder::new().name("gateway-mirror".to_owned()).spawn(body).map_err(HostError::io(doing))?;
+    Ok(())
+}
+
+type Repeaters = Arc<Pool<Full<Bytes>>>;
+
+async fn run(core: Arc<Core>, stop: CancellationToken) {
     let waiting = core.board.mirrors.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut waiting) = waiting else { return };
-    let client = client();
+    let pool = Repeaters::default();
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    while let Some(exchange) = waiting.recv().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let (core, client) = (Arc::clone(&core), client.clone());
-        tokio::spawn(async move {
-            let model = exchange.shadow.model.clone();
-            match repeat(&core, &client, *exchange).await {
-                Ok(pair) => core.board.mirrors.pairs.push(&model, pair),
-                Err(reason) => core.board.mirrors.pairs.dropped(&model, reason),
-            }
-            drop(place);
-        });
+    let repeating = async {
+        while let Some(exchange) = waiting.recv().await {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let (core, pool) = (Arc::clone(&core), Arc::clone(&pool));
+            tokio::spawn(async move {
+                let model = exchange.shadow.model.clone();
+                match repeat(&core, &pool, *exchange).await {
+                    Ok(pair) => core.board.mirrors.pairs.push(&model, pair),
+                    Err(reason) => core.board.mirrors.pairs.dropped(&model, reason),
+                }
+                drop(place);
+            });
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = pool.sweep() => {}
+        () = repeating => {}
     }
 }
 
-type Repeater = Client<HttpConnector, Full<Bytes>>;
-
-fn client() -> Repeater {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let mut client = Client::builder(TokioExecutor::new());
-    client.pool_timer(TokioTimer::new()).pool_idle_timeout(UPSTREAM_IDLE).build(connector)
-}
-
 /// Asks the candidate the same; says why not.
-async fn repeat(core: &Core, client: &Repeater, exchange: Exchange) -> Result<MirrorPair, &'static str> {
+async fn repeat(core: &Core, pool: &Repeaters, exchange: Exchange) -> Result<MirrorPair, &'static str> {
     let Exchange { shadow, mut live, copy } = exchange;
     let body = shadow.body.whole()?;
     live.body = MirrorBody::new(copy.bytes(), copy.is_cut());
@@ -191,33 +202,34 @@ async fn repeat(core: &Core, client: &Repeater, exchange: Exchange) -> Result<Mi
         return Err("no_candidate");
     }
     let upstream = route.pick_version(&shadow.to).ok_or("no_candidate")?;
-    let request = request(&shadow, upstream, body).ok_or("no_candidate")?;
+    let request = request(&shadow, upstream.port(), body);
     if !core.board.enter(&shadow.model, &route, upstream) {
         return Err("no_candidate");
     }
-    let candidate = ask(client, upstream, request).await;
+    let candidate = ask(pool, upstream, request).await;
     let (method, path) = (shadow.method.to_string(), shadow.path.to_string());
     Ok(MirrorPair { number: 0, at, method, path, live, candidate })
 }
 
-fn request(shadow: &Shadow, upstream: &Upstream, body: Vec<u8>) -> Option<Request<Full<Bytes>>> {
+fn request(shadow: &Shadow, port: u16, body: Vec<u8>) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(Bytes::from(body)));
-    *request.uri_mut() = slot_uri(upstream.port(), &shadow.path)?;
+    *request.uri_mut() = Uri::from(shadow.path.clone());
     *request.method_mut() = shadow.method.clone();
     *request.headers_mut() = shadow.headers.clone();
     request.headers_mut().insert(version::MIRROR, HeaderValue::from_static("1"));
-    Some(request)
+    headers::ensure_host(request.headers_mut(), port);
+    request
 }
 
 /// One repeated request; it counts as the candidate's own, in its figures and in what a drain waits for.
-async fn ask(client: &Repeater, upstream: &Arc<Upstream>, request: Request<Full<Bytes>>) -> MirrorAnswer {
+async fn ask(pool: &Repeaters, upstream: &Arc<Upstream>, request: Request<Full<Bytes>>) -> MirrorAnswer {
     let began = Instant::now();
     let mut ticket = Ticket::new(Arc::clone(upstream), began);
     let whole = async {
-        let response = client.request(request).await.ok()?;
+        let (response, wire) = exchange(pool, upstream.port(), request).await?;
         let (head, body) = response.into_parts();
         let mut answer = answer_of(upstream, head.status, &head.headers);
-        answer.body = beginning(Response::from_parts(head, body).into_body()).await?;
+        answer.body = beginning(Flow::new(body, wire, pool).await).await?;
         Some(answer)
     };
     let answer = tokio::time::timeout(TIMEOUT, whole).await.ok().flatten();
@@ -229,6 +241,24 @@ async fn ask(client: &Repeater, upstream: &Arc<Upstream>, request: Request<Full<
     }
     answer.latency_ms = ms(began.elapsed());
     answer
+}
+
+/// Sends it over a connection that is there or a new one; `None` where no head of an answer came.
+async fn exchange(
+    pool: &Repeaters,
+    port: u16,
+    mut request: Request<Full<Bytes>>,
+) -> Option<(Response<Incoming>, Wire<Full<Bytes>>)> {
+    if let Some(mut wire) = pool.take(port) {
+        match wire.send(request).await {
+            Ok(response) => return Some((response, wire)),
+            // The candidate closed it in this moment.
+            Err((_, unsent)) => request = unsent?,
+        }
+    }
+    let mut wire = Wire::connect(port).await.ok()?;
+    let response = wire.send(request).await.ok()?;
+    Some((response, wire))
 }
 
 /// Reads a body to its end, and keeps its beginning; `None` when it breaks off.

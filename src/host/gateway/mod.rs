@@ -9,6 +9,7 @@ mod copy;
 mod draw;
 mod headers;
 mod health;
+mod heard;
 mod ids;
 mod job;
 mod meter;
@@ -42,7 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use board::Board;
 use connections::{Connections, Peer};
-pub(crate) use mirror::run as mirror;
+use heard::{Heard, Listened};
+pub(crate) use mirror::start as mirror;
 use proxy::Proxy;
 use tls::{Begun, Tls};
 use workers::{Local, Workers};
@@ -79,10 +81,11 @@ pub(crate) async fn serve(
     if let Some(tls) = &tls {
         tokio::spawn(Arc::clone(tls).follow(stop.clone()));
     }
-    let server = server(&core.settings);
+    let (server, max_header_bytes) = (server(&core.settings), core.settings.max_header_bytes);
     let connections = Connections::new(listener, &core);
     let proxy = Proxy::new(core);
-    let workers = Workers::start(&Arc::new(Serving { server, proxy, tls, stop: stop.clone() }), grace)?;
+    let workers =
+        Workers::start(&Arc::new(Serving { server, proxy, tls, stop: stop.clone(), max_header_bytes }), grace)?;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -104,6 +107,7 @@ struct Serving {
     proxy: Proxy,
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
+    max_header_bytes: usize,
 }
 
 impl Serving {
@@ -125,11 +129,15 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let serving = Arc::clone(self);
+        let (serving, heard) = (Arc::clone(self), Heard::default());
+        let stream = Listened::new(stream, heard.clone(), self.max_header_bytes);
         let service = service_fn(move |request| {
             let (serving, local) = (Arc::clone(&serving), local.clone());
+            let both_lengths = heard.both_lengths(&request);
             // Boxed: what a request needs is some kilobytes, which would be moved about several times otherwise.
-            Box::pin(async move { Ok::<_, Infallible>(serving.proxy.handle(request, peer, &local).await) })
+            Box::pin(
+                async move { Ok::<_, Infallible>(serving.proxy.handle(request, both_lengths, peer, &local).await) },
+            )
         });
         let connection = self.server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         // How a client's connection ends is its own business.

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::UPSTREAM_IDLE;
-use super::wire::Wire;
+use super::body::Lent;
+use super::wire::{Sent, Wire};
 
 /// To one slot, in one worker: as many as there may be requests at once in a burst; what is beyond is closed after its use.
 const MOST: usize = 1024;
@@ -13,12 +14,18 @@ const MOST: usize = 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// By port.
-#[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<HashMap<u16, Vec<Wire>>>);
+#[derive(Debug)]
+pub(super) struct Pool<B = Lent>(Mutex<HashMap<u16, Vec<Wire<B>>>>);
 
-impl Pool {
+impl<B> Default for Pool<B> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<B: Sent> Pool<B> {
     /// A connection that is open as far as anybody knows; the one used last, because it is the warmest.
-    pub(super) fn take(&self, port: u16) -> Option<Wire> {
+    pub(super) fn take(&self, port: u16) -> Option<Wire<B>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = all.get_mut(&port)?;
         while let Some(mut wire) = idle.pop() {
@@ -35,7 +42,7 @@ impl Pool {
 
     /// Takes one back. Whether it can be used again is seen when it is taken: by then nothing refers to what was read over it, and its
     /// buffer is used again, too.
-    pub(super) fn give(&self, mut wire: Wire) {
+    pub(super) fn give(&self, mut wire: Wire<B>) {
         wire.idle_since = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = all.entry(wire.port).or_default();

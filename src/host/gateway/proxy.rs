@@ -50,12 +50,21 @@ impl Proxy {
         Self { core, hold_timeout, hold_places, access }
     }
 
-    /// Answers a request.
-    pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: Peer, local: &Local) -> Response<Answer> {
+    /// Answers a request. `both_lengths`: its head named a length beside its pieces.
+    pub(crate) async fn handle(
+        &self,
+        mut request: Request<Incoming>,
+        both_lengths: bool,
+        peer: Peer,
+        local: &Local,
+    ) -> Response<Answer> {
         let id = ids::ensure(request.headers_mut());
         // From here on: a client that goes away before its answer has a line, too.
         let entry = self.access.as_ref().map(|log| Entry::new(log, line(&request, &id, peer)));
-        let mut response = self.answer(request, peer, local).await;
+        let mut response = match both_lengths {
+            true => self.both_lengths(),
+            false => self.answer(request, peer, local).await,
+        };
         response.headers_mut().insert(REQUEST_ID, id);
         if let Some(mut entry) = entry {
             entry.line.status = response.status().as_u16();
@@ -83,6 +92,11 @@ impl Proxy {
     fn too_large(&self) -> Response<Answer> {
         self.core.board.metrics.refused("body_too_large");
         answers::body_too_large(self.core.settings.max_body_bytes)
+    }
+
+    fn both_lengths(&self) -> Response<Answer> {
+        self.core.board.metrics.refused("both_lengths");
+        answers::both_lengths()
     }
 
     fn own_page(&self, path: &str) -> Response<Answer> {

@@ -3,6 +3,7 @@
 //! No task of its own: where a client's and a slot's side are one task, a request wakes nobody but itself on its way there and back, and
 //! what the slot sends in one packet leaves in one.
 
+use std::error::Error;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,10 +21,18 @@ use super::body::{Broken, Lent, with_first};
 use super::pool::Pool;
 use super::upstream_error::Unanswered;
 
-/// A connection, and what is said over it.
-pub(super) struct Wire {
+/// A body that can be sent to a slot.
+pub(super) trait Sent:
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static
+{
+}
+
+impl<B> Sent for B where B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static {}
+
+/// A connection, and what is said over it; `B` is what requests carry.
+pub(super) struct Wire<B = Lent> {
     pub(super) port: u16,
-    sender: SendRequest<Lent>,
+    sender: SendRequest<B>,
     driver: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
     /// The driver has come to its end.
     over: bool,
@@ -31,13 +40,13 @@ pub(super) struct Wire {
     pub(super) idle_since: Instant,
 }
 
-impl std::fmt::Debug for Wire {
+impl<B> std::fmt::Debug for Wire<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wire").field("port", &self.port).field("over", &self.over).finish_non_exhaustive()
     }
 }
 
-impl Wire {
+impl<B: Sent> Wire<B> {
     /// A new one.
     pub(super) async fn connect(port: u16) -> Result<Self, Unanswered> {
         let connect = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port));
@@ -61,8 +70,8 @@ impl Wire {
     /// Sends a request and waits for the head of its answer. `Err` with the request: nothing of it was sent.
     pub(super) async fn send(
         &mut self,
-        request: Request<Lent>,
-    ) -> Result<Response<Incoming>, (Unanswered, Option<Request<Lent>>)> {
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, (Unanswered, Option<Request<B>>)> {
         let mut answered = pin!(self.sender.try_send_request(request));
         let answered = std::future::poll_fn(|cx| {
             self.drive(cx);
@@ -115,19 +124,19 @@ impl Wire {
 
 /// The body of an answer together with the connection that it comes from, which goes back to the pool at its end.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(super) struct Flow<B = Lent> {
     body: Incoming,
-    wire: Option<Wire>,
-    pool: Arc<Pool>,
+    wire: Option<Wire<B>>,
+    pool: Arc<Pool<B>>,
     /// What was there together with the head.
     first: Option<hyper::Result<Frame<Bytes>>>,
     /// It ended before its end.
     torn: bool,
 }
 
-impl Flow {
+impl<B: Sent> Flow<B> {
     /// Takes along what has come with the head: most answers are whole by then.
-    pub(super) async fn new(body: Incoming, wire: Wire, pool: &Arc<Pool>) -> Self {
+    pub(super) async fn new(body: Incoming, wire: Wire<B>, pool: &Arc<Pool<B>>) -> Self {
         let mut flow = Self { body, wire: Some(wire), pool: Arc::clone(pool), first: None, torn: false };
         if flow.body.is_end_stream() {
             flow.let_go();
@@ -159,7 +168,7 @@ impl Flow {
     }
 }
 
-impl Body for Flow {
+impl<B: Sent> Body for Flow<B> {
     type Data = Bytes;
     type Error = Broken;
 
