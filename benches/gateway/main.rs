@@ -8,6 +8,7 @@ mod figures;
 #[path = "../../tests/host_support/mod.rs"]
 mod host_support;
 mod load;
+mod mirror;
 mod rivals;
 mod speed;
 mod upheaval;
@@ -43,7 +44,7 @@ fn main() {
         print("switches under load", &upheaval::switches(&place, rounds));
     }
     if wanted("mirror") {
-        print("mirroring", &upheaval::mirroring(&place, rounds));
+        print("mirroring", &mirror::figures(&place, rounds));
     }
     if wanted("recover") {
         print("recovery under load", &upheaval::recovery(&place, rounds));
@@ -59,13 +60,15 @@ pub struct Place {
     pub gateway: SocketAddr,
     /// The live upstream itself.
     pub direct: SocketAddr,
+    /// The other one.
+    pub candidate: SocketAddr,
 }
 
 impl Place {
     fn new() -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let home = Home::new();
-        let (client, gateway, direct) = runtime.block_on(async {
+        let (client, gateway, [direct, candidate]) = runtime.block_on(async {
             let client = home.start().await;
             let mut ports = Vec::new();
             for (token, version) in [("a", "v1"), ("b", "v2")] {
@@ -74,9 +77,9 @@ impl Place {
             }
             client.switch(&switch_to("a", None, 0)).await.expect("switched");
             let gateway = client.status().await.expect("a status").public_addr.expect("an address");
-            (client, gateway, SocketAddr::from(([127, 0, 0, 1], ports[0])))
+            (client, gateway, [ports[0], ports[1]].map(|port| SocketAddr::from(([127, 0, 0, 1], port))))
         });
-        Self { runtime, home, client, gateway, direct }
+        Self { runtime, home, client, gateway, direct, candidate }
     }
 
     /// Live and standby from now on.

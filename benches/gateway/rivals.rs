@@ -66,9 +66,15 @@ fn start(mut command: Command, addr: SocketAddr) -> Rival {
     rival
 }
 
-/// nginx with an idle pool that is large enough for every load here, and without an access log, as our gateway's is off too.
-pub fn nginx(dir: &Path, upstream: SocketAddr) -> Option<Rival> {
+/// nginx with an idle pool that is large enough for every load here, and without an access log, as our gateway's is off too. Under `/all` it repeats
+/// every request at the candidate, under `/some` a tenth.
+pub fn nginx(dir: &Path, upstream: SocketAddr, candidate: SocketAddr) -> Option<Rival> {
     let (program, addr, dir, threads) = (find("nginx")?, free_addr(), dir.display(), threads());
+    let proxied = "proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Prefix /iris;
+      proxy_set_header X-Request-Id $request_id;";
+    let live = format!("proxy_pass http://up/; {proxied} add_header X-Request-Id $request_id;");
     let text = format!(
         "daemon off; worker_processes {threads}; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
 events {{ worker_connections 8192; }}
@@ -76,14 +82,15 @@ http {{
   access_log off; keepalive_requests 1000000000; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
   fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
   upstream up {{ server {upstream}; keepalive 256; keepalive_requests 1000000000; }}
+  upstream candidate {{ server {candidate}; keepalive 256; keepalive_requests 1000000000; }}
+  split_clients $request_id $tenth {{ 10% 1; * 0; }}
   server {{
     listen {addr} backlog=4096;
-    location /iris/ {{
-      proxy_pass http://up/; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Prefix /iris;
-      proxy_set_header X-Request-Id $request_id; add_header X-Request-Id $request_id;
-    }}
+    location /iris/ {{ {live} }}
+    location /all/ {{ mirror /to-all; {live} }}
+    location /some/ {{ mirror /to-some; {live} }}
+    location = /to-all {{ internal; proxy_pass http://candidate/predict; {proxied} }}
+    location = /to-some {{ internal; if ($tenth = 0) {{ return 204; }} proxy_pass http://candidate/predict; {proxied} }}
   }}
 }}
 "

@@ -46,7 +46,7 @@ pub fn figures(place: &Place, rounds: usize) -> Vec<Figure> {
     std::fs::create_dir_all(&dir).expect("a folder");
     let status = place.runtime.block_on(place.client.status()).expect("a status");
     let (daemon, upstream) = (status.pid, status.slots[0].pid.expect("a process"));
-    let nginx = rivals::nginx(&dir, place.direct);
+    let nginx = rivals::nginx(&dir, place.direct, place.candidate);
     let haproxy = rivals::haproxy(&dir, place.direct);
     let mut proxies = vec![Proxy { name: "direct", addr: place.direct, prefix: "", pid: upstream }];
     for (name, rival) in [("nginx", &nginx), ("haproxy", &haproxy)] {

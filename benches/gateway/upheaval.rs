@@ -1,16 +1,17 @@
-//! What changes while traffic flows: switches, mirroring, versions and daemons that are killed.
+//! What changes while traffic flows: switches, versions and daemons that are killed.
 
 use std::time::{Duration, Instant};
 
 use tidegate::bench::{Figure, Limit};
-use tidegate::ports::{Leg, Mirror, RouteRequest, SlotState, TrafficPlan, WHOLE};
+use tidegate::ports::SlotState;
 
-use crate::host_support::{fence, kill9, switch_to};
+use crate::host_support::{kill9, switch_to};
 use crate::load::{Ask, How, Took, run};
 use crate::{Place, median};
 
 /// A load that leaves room: the middle of a machine that is not saturated.
-const PACED: How = How { connections: 32, lasts: Duration::from_millis(1500), every: Some(Duration::from_millis(16)) };
+pub const PACED: How =
+    How { connections: 32, lasts: Duration::from_millis(1500), every: Some(Duration::from_millis(16)) };
 
 /// The load runs while something is done. The answer of each request counts.
 fn beside<T>(place: &Place, how: How, what: impl FnOnce() -> T) -> (Took, T) {
@@ -62,48 +63,6 @@ pub fn switches(place: &Place, rounds: usize) -> Vec<Figure> {
             .note(worst(&answered)),
         lost.target(Limit::AtMost(0.0)).note(format!("of {}", took.latencies.len())),
     ]
-}
-
-/// The same load with and without a mirror, in turn.
-pub fn mirroring(place: &Place, rounds: usize) -> Vec<Figure> {
-    let saturated = How { connections: 32, lasts: Duration::from_millis(1000), every: None };
-    let (mut paced, mut full) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    for _ in 0..rounds {
-        for (n, share) in [None, Some(WHOLE), Some(WHOLE / 10)].into_iter().enumerate() {
-            divide(place, share);
-            let ask = Ask::predict(place.gateway, "/iris/predict");
-            if n < 2 {
-                paced[n].push(run(&ask, PACED).quantile_us(0.5));
-            }
-            if n != 1 {
-                full[n / 2].push(run(&ask, saturated).per_second);
-            }
-        }
-    }
-    place.switch("a", None);
-    let ratio = |[without, with]: &[Vec<f64>; 2]| median(with.iter().zip(without).map(|(a, b)| a / b).collect());
-    let p50 = Figure::new("p50 at 2,000 requests/s, all of them mirrored", median(paced[1].clone()), "us");
-    let rate = Figure::new("requests/s at 32 connections, a tenth mirrored", median(full[1].clone()), "/s");
-    let (p50_floor, rate_floor) = (p50.value / ratio(&paced), rate.value / ratio(&full));
-    vec![
-        p50.floor(p50_floor).target(Limit::AtMost(1.05)).note("beside the same without a mirror"),
-        rate.floor(rate_floor)
-            .target(Limit::AtLeast(0.95))
-            .note("the candidate's own work is on the same cores and in this figure"),
-    ]
-}
-
-fn divide(place: &Place, share: Option<u32>) {
-    let leg = |version: &str, slot: &str, weight| Leg { version: version.into(), slots: vec![slot.into()], weight };
-    let (methods, paths) = (vec!["POST".to_owned()], vec!["/predict".to_owned()]);
-    let mirror = share.map(|share| Mirror { to: "v2".to_owned(), share, methods, paths });
-    let legs = vec![leg("v1", "a", WHOLE), leg("v2", "b", 0)];
-    let traffic = TrafficPlan { legs, mirror, ..TrafficPlan::default() };
-    place.runtime.block_on(async {
-        let generation = place.client.route("iris").await.expect("a route").map_or(0, |route| route.generation);
-        let request = RouteRequest { model: "iris".into(), traffic, expected_generation: generation, fence: fence(1) };
-        place.client.put_route(&request).await.expect("divided");
-    });
 }
 
 /// SIGKILL of the live version, with a warm standby, and of the daemon: how long until a new connection is answered again.

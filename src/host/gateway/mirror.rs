@@ -27,6 +27,9 @@ use crate::ports::{Mirror, MirrorAnswer, MirrorBody, MirrorPair};
 
 /// Requests that wait to be repeated: some tenths of a second of a busy model; a candidate that is slower than that is behind anyway.
 const QUEUE: usize = 256;
+/// The first copy of some waits so long, and the others come to it: a burst of requests is over then, and whoever answers them wakes this thread
+/// once.
+const GATHER: Duration = Duration::from_millis(2);
 /// Repeated at once: enough for a candidate as fast as the live version at a few hundred a second, and no load test for a slow one.
 const AT_ONCE: usize = 16;
 /// A candidate that takes longer gives no answer.
@@ -170,7 +173,7 @@ async fn run(core: Arc<Core>, stop: CancellationToken) {
     let pool = Repeaters::default();
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let repeating = async {
-        while let Some(exchange) = waiting.recv().await {
+        while let Some(exchange) = next(&mut waiting).await {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let (core, pool) = (Arc::clone(&core), Arc::clone(&pool));
             tokio::spawn(async move {
@@ -188,6 +191,16 @@ async fn run(core: Arc<Core>, stop: CancellationToken) {
         () = pool.sweep() => {}
         () = repeating => {}
     }
+}
+
+/// The next one; where none is there, after a moment in which more may come.
+async fn next(waiting: &mut mpsc::Receiver<Box<Exchange>>) -> Option<Box<Exchange>> {
+    if let Ok(exchange) = waiting.try_recv() {
+        return Some(exchange);
+    }
+    let first = waiting.recv().await?;
+    tokio::time::sleep(GATHER).await;
+    Some(first)
 }
 
 /// Asks the candidate the same; says why not.
