@@ -44,6 +44,31 @@ fn a_version_that_is_as_good_gets_all_of_the_traffic_step_by_step() {
 }
 
 #[test]
+fn a_judge_that_begins_later_does_not_look_before() {
+    let home = Home::new();
+    let one = home.deploy(&home.hello("one"));
+    let load = Load::on(&one);
+    let flag = home.beside("worn-out");
+    let project = judged(home.hello("bad").worn_out_by(&flag)).change(
+        "tidegate.yaml",
+        "canary: {",
+        "canary: { analysis_from: 40%,",
+    );
+    let never = home.run(&["deploy", project.arg(), "--yes", "--json", "--steps", "20%,10s"]);
+    assert!(never.error()["message"].as_str().unwrap().contains("no step gives 40%"), "{never:?}");
+    let deploy = home.start(&["deploy", project.arg(), "--yes", "--json", "--steps", "20%,8s,40%,10m"]);
+    assert!((weight(&home) - 20.0).abs() < 1e-9);
+    // A judge that looked would have said so within some seconds.
+    fs::write(&flag, "").unwrap();
+    let ran = deploy.end();
+    assert_eq!((ran.code, &ran.error()["code"]), (Some(1), &"canary_failed".into()), "{ran:?}");
+    let record = home.json(&["run", "export", "hello"]).to_string();
+    assert!(record.contains(r#""weight":40000"#), "it got the share that is judged");
+    assert!(stable_alone(&home) && version(&one) == "one");
+    drop(load);
+}
+
+#[test]
 fn a_version_that_fails_is_taken_back_at_once() {
     let home = Home::new();
     let one = home.deploy(&home.hello("one"));

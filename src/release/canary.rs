@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::trial::SplitBy;
-use super::units::{UnitError, duration_text, parse_duration_ms, parse_share};
+use super::units::{Share, UnitError, duration_text, parse_duration_ms, parse_share};
 use crate::judge::{DEFAULT_WINDOW_MS, Rule};
 
 /// All of the traffic: weights are parts of this.
@@ -42,6 +42,11 @@ impl CanaryStep {
     pub fn share(share: f64) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is 0 to 1")]
         Self::Weight((share.clamp(0.0, 1.0) * f64::from(WHOLE_WEIGHT)).round() as u32)
+    }
+
+    /// The share that it gives, in parts of [`WHOLE_WEIGHT`]; 0 where it gives none.
+    fn weight(self) -> u32 {
+        if let Self::Weight(weight) = self { weight } else { 0 }
     }
 }
 
@@ -159,9 +164,19 @@ impl CanarySteps {
 
     /// How long it takes where nobody pauses it, in milliseconds.
     pub fn watched_ms(&self) -> u64 {
-        let waits = self.0.iter().map(|step| if let CanaryStep::Wait(ms) = step { *ms } else { 0 });
-        waits.fold(0, u64::saturating_add)
+        waits_ms(&self.0)
     }
+
+    /// The steps from the one on that gives at least so much of the traffic.
+    fn from(&self, parts: u32) -> &[CanaryStep] {
+        let first = self.0.iter().position(|step| matches!(step, CanaryStep::Weight(weight) if *weight >= parts));
+        first.map_or(&[], |first| &self.0[first..])
+    }
+}
+
+fn waits_ms(steps: &[CanaryStep]) -> u64 {
+    let waits = steps.iter().map(|step| if let CanaryStep::Wait(ms) = step { *ms } else { 0 });
+    waits.fold(0, u64::saturating_add)
 }
 
 impl Default for CanarySteps {
@@ -188,6 +203,9 @@ pub struct CanarySpec {
     /// What is held while it has a part of the traffic; absent: error rate and p99 are no higher than the live version's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Rule>,
+    /// The judge begins with the first step that gives at least so much of the traffic (Argo's `startingStep`); absent: with the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis_from: Option<Share>,
     /// Keeps a caller at the version that it had: `cookie`, `client-ip`, or `{ header: x-user-id }`; absent: each request is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<SplitBy>,
@@ -201,9 +219,39 @@ pub struct CanaryPlan {
     pub steps: CanarySteps,
     /// What is held meanwhile.
     pub analysis: Rule,
+    /// From which share of the traffic on, in parts of [`WHOLE_WEIGHT`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub analysis_from: u32,
     /// What keeps a caller at its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<SplitBy>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(parts: &u32) -> bool {
+    *parts == 0
+}
+
+impl CanaryPlan {
+    /// Refuses what could judge nothing.
+    ///
+    /// # Errors
+    /// What makes no sense, in words.
+    pub fn check(&self) -> Result<(), String> {
+        self.analysis.validate().map_err(|e| format!("analysis: {e}"))?;
+        let judged = self.steps.from(self.analysis_from);
+        let from = CanaryStep::Weight(self.analysis_from);
+        if judged.is_empty() {
+            return Err(format!("analysis_from: no step gives {from} of the traffic, so nothing would be judged"));
+        }
+        let before = self.steps.steps().len() - judged.len();
+        if self.steps.steps()[..before].contains(&CanaryStep::Analysis) {
+            return Err(format!(
+                "analysis_from: a step `analysis` comes before {from}, and the judge does not look yet"
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl CanarySpec {
@@ -212,9 +260,11 @@ impl CanarySpec {
     pub fn plan(&self) -> CanaryPlan {
         let steps = self.steps.clone().unwrap_or_default();
         // Steps that wait for somebody take no time of their own.
-        let window_ms = Some(steps.watched_ms()).filter(|ms| *ms > 0).unwrap_or(DEFAULT_WINDOW_MS);
+        let analysis_from = self.analysis_from.map_or(0, |share| CanaryStep::share(share.0).weight());
+        let window_ms = Some(waits_ms(steps.from(analysis_from))).filter(|ms| *ms > 0).unwrap_or(DEFAULT_WINDOW_MS);
         let watched = || Rule { window_ms, ..Rule::default() };
-        CanaryPlan { analysis: self.analysis.clone().unwrap_or_else(watched), steps, by: self.by.clone() }
+        let analysis = self.analysis.clone().unwrap_or_else(watched);
+        CanaryPlan { analysis, analysis_from, steps, by: self.by.clone() }
     }
 
     /// The same with what `over` says differently.
@@ -224,6 +274,7 @@ impl CanarySpec {
         Self {
             steps: steps.or_else(|| self.steps.clone()),
             analysis: analysis.or_else(|| self.analysis.clone()),
+            analysis_from: over.analysis_from.or(self.analysis_from),
             by: by.or_else(|| self.by.clone()),
         }
     }
@@ -275,5 +326,21 @@ mod tests {
         let both = spec.overlaid(&over).plan();
         assert_eq!((both.analysis.alpha, both.steps), (0.05, spec.plan().steps));
         assert!(serde_json::from_value::<CanarySpec>(json!({"step": []})).is_err());
+    }
+
+    #[test]
+    fn the_judge_may_begin_at_a_later_share() {
+        let planned = |steps: &[&str], from: &str| {
+            let spec = json!({"steps": steps, "analysis_from": from});
+            serde_json::from_value::<CanarySpec>(spec).expect("a spec").plan()
+        };
+        let later = planned(&["1%", "1m", "20%", "2m", "50%", "3m"], "10%");
+        assert_eq!((later.analysis_from, later.analysis.window_ms, later.check()), (10_000, 300_000, Ok(())));
+        assert_eq!(serde_json::from_value::<CanaryPlan>(json!(later)).expect("a plan"), later);
+        let never = planned(&["1%", "1m", "20%", "2m"], "30%").check().expect_err("never");
+        assert!(never.contains("no step gives 30%"), "{never}");
+        let early = planned(&["1%", "analysis", "20%", "2m"], "20%").check().expect_err("too early");
+        assert!(early.contains("comes before 20%"), "{early}");
+        assert_eq!(json!(CanarySpec::default().plan()).get("analysis_from"), None);
     }
 }

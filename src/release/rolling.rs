@@ -108,7 +108,7 @@ impl RollingPlan {
         let steps =
             self.batches(replicas).into_iter().flat_map(|batch| [share(batch.new), CanaryStep::Wait(self.batch_ms)]);
         let (steps, analysis) = (steps.collect(), self.analysis.clone());
-        Trial { word: "rolling", called: "rolling release", steps, analysis, by: None, shadow: None }
+        Trial { word: "rolling", called: "rolling release", steps, analysis, by: None, shadow: None, judged_from: 0 }
     }
 
     /// Why it makes no sense, if it does not.

@@ -405,6 +405,7 @@ mod tests {
             analysis: crate::judge::Rule::default(),
             by: Some(SplitBy::Header("x-user".into())),
             shadow: None,
+            judged_from: 0,
         };
         let situation = Situation {
             model: "iris",

@@ -128,6 +128,8 @@ pub struct Trial {
     pub steps: Vec<CanaryStep>,
     /// What is held.
     pub analysis: Rule,
+    /// From which share of the traffic on, in parts of the whole.
+    pub judged_from: u32,
     /// Keeps callers at a version.
     pub by: Option<SplitBy>,
     /// Repeats requests instead of dividing them.
@@ -182,7 +184,7 @@ impl AbTestPlan {
     pub fn trial(&self) -> Trial {
         let steps = vec![CanaryStep::share(self.share), CanaryStep::Wait(self.for_ms)];
         let (analysis, by) = (self.analysis.clone(), Some(self.by.clone()));
-        Trial { word: "ab_test", called: "A/B test", steps, analysis, by, shadow: None }
+        Trial { word: "ab_test", called: "A/B test", steps, analysis, by, shadow: None, judged_from: 0 }
     }
 
     /// Why it makes no sense, if it does not.
@@ -245,6 +247,7 @@ impl ShadowPlan {
             analysis: self.analysis.clone(),
             by: None,
             shadow: Some(self.clone()),
+            judged_from: 0,
         }
     }
 
@@ -280,7 +283,15 @@ impl CanaryPlan {
     /// What is done.
     pub fn trial(&self) -> Trial {
         let (steps, analysis) = (self.steps.steps().to_vec(), self.analysis.clone());
-        Trial { word: "canary", called: "canary", steps, analysis, by: self.by.clone(), shadow: None }
+        Trial {
+            word: "canary",
+            called: "canary",
+            steps,
+            analysis,
+            by: self.by.clone(),
+            shadow: None,
+            judged_from: self.analysis_from,
+        }
     }
 }
 

@@ -110,6 +110,16 @@ impl TrialState {
         trial.steps.get(self.step).is_none_or(|step| *step == CanaryStep::Analysis)
     }
 
+    /// Whether its share is one that is judged.
+    pub(super) fn is_judged(&self, trial: &Trial) -> bool {
+        self.weight >= trial.judged_from
+    }
+
+    /// Shows the judge nothing of what was.
+    pub(super) fn pass_over(&mut self, page: &SeriesPage) {
+        self.seen = self.seen.max(page.until);
+    }
+
     /// Shows the judge all seconds that are complete and that it has not seen.
     pub(super) fn look(&mut self, page: &SeriesPage, live: &str, candidate: &str) -> Option<Judgement> {
         let mut samples: BTreeMap<u64, Sample> = BTreeMap::new();
@@ -306,6 +316,19 @@ mod tests {
         // Later harm is seen, long after the first window.
         let judgement = state.look(&page(200, 150, 10), "live", "new").unwrap();
         assert_eq!(judgement.verdict, Verdict::Fail, "{}", judgement.reason);
+    }
+
+    #[test]
+    fn what_was_before_the_judged_share_is_passed_over() {
+        let mut state = state(20);
+        state.pass_over(&page(130, 101, 10));
+        assert_eq!((state.seen, state.monitor.report().candidate), (130, [0, 0]));
+        state.pass_over(&page(120, 101, 10));
+        assert_eq!(
+            state.look(&page(140, 1000, 0), "live", "new").map(|said| said.verdict),
+            Some(Verdict::Inconclusive)
+        );
+        assert_eq!((state.seen, state.monitor.report().candidate), (140, [100, 0]));
     }
 
     #[test]

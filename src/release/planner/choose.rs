@@ -133,8 +133,11 @@ pub(super) fn trials(
             if request.canary.as_ref().is_none_or(|asked| asked.analysis.is_none()) {
                 hold_requirements(&mut canary.analysis, request, true);
             }
-            let analysis = canary.analysis.validate();
-            analysis.map_err(|e| invalid("canary")(format!("analysis: {e}")))?;
+            canary.check().map_err(invalid("canary"))?;
+            if canary.analysis_from > 0 {
+                let from = crate::release::CanaryStep::Weight(canary.analysis_from);
+                why.add("canary", format!("the judge looks from {from} of the traffic on, as the request says"));
+            }
             canary.by.iter().try_for_each(SplitBy::check).map_err(invalid("canary"))?;
             trials.canary = Some(canary);
         }
