@@ -4,12 +4,17 @@ mod host_support;
 
 use host_support::{Home, fence, url};
 use tidegate::host::HostClient;
-use tidegate::ports::{Leg, Mirror, MirrorPage, RouteRequest, TrafficPlan, WHOLE};
+use tidegate::ports::{Leg, Mirror, MirrorPage, RouteRequest, SlotState, TrafficPlan, WHOLE};
 
-async fn mirroring(home: &Home, paths: &[&str]) -> HostClient {
+async fn mirroring(home: &Home, paths: &[&str], curt: bool) -> HostClient {
     let client = home.start().await;
     home.ready_slot(&client, "a", "v1").await;
-    home.ready_slot(&client, "b", "v2").await;
+    let mut candidate = home.request("b", "v2");
+    if curt {
+        candidate.env.insert("CURT".to_owned(), "1".to_owned());
+    }
+    client.start_slot(&candidate).await.unwrap();
+    home.wait_state(&client, "b", SlotState::Ready).await;
     let leg = |version: &str, slot: &str, weight| Leg { version: version.into(), slots: vec![slot.into()], weight };
     let mirror = Mirror {
         to: "v2".to_owned(),
@@ -34,7 +39,7 @@ async fn pairs(home: &Home, client: &HostClient, after: u64, count: usize) -> Mi
 #[tokio::test]
 async fn what_is_declared_is_repeated_and_both_answers_are_handed_out() {
     let home = Home::new();
-    let client = mirroring(&home, &["/echo", "/headers"]).await;
+    let client = mirroring(&home, &["/echo", "/headers"], false).await;
     let http = reqwest::Client::new();
     let answer = http.post(url(&client, "/echo?x=1").await).body("hello").send().await.unwrap();
     assert!(answer.text().await.unwrap().contains("\"v1\""));
@@ -89,7 +94,7 @@ async fn what_is_declared_is_repeated_and_both_answers_are_handed_out() {
 #[tokio::test]
 async fn a_candidate_that_cannot_follow_costs_live_traffic_nothing() {
     let home = Home::new();
-    let client = mirroring(&home, &["/lag"]).await;
+    let client = mirroring(&home, &["/lag"], false).await;
     let (http, lag) = (reqwest::Client::new(), url(&client, "/lag?20000").await);
     // More than are repeated at once and wait together.
     for _ in 0..350 {
@@ -100,4 +105,21 @@ async fn a_candidate_that_cannot_follow_costs_live_traffic_nothing() {
     let traffic = client.traffic("iris").await.unwrap();
     assert_eq!((traffic[0].requests, traffic[0].errors), (350, 0));
     assert_eq!(traffic[1].in_flight, 16);
+}
+
+/// A connection that is gone when it is used again says nothing of the candidate.
+#[tokio::test]
+async fn a_candidate_that_ends_connections_has_not_failed() {
+    let home = Home::new();
+    let client = mirroring(&home, &["/echo"], true).await;
+    let (http, echo) = (reqwest::Client::new(), url(&client, "/echo").await);
+    let asked = (0..8).map(|_| async {
+        for _ in 0..25 {
+            http.post(&echo).body("hello").send().await.unwrap().text().await.unwrap();
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    let page = pairs(&home, &client, 0, 200).await;
+    let lost = page.pairs.iter().filter(|pair| pair.candidate.status != Some(200)).count();
+    assert_eq!((lost, page.dropped.get("busy")), (0, None));
 }

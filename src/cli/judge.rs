@@ -33,7 +33,7 @@ pub fn run(args: &JudgeArgs, out: &Out) -> Result<Exit, Failed> {
             failure.hint("add --baseline FILE, or a --rule with limits only: error_limit, latency_limit"),
         ));
     }
-    if let Some(own) = rule.own_metrics().next() {
+    if let Some((own, _)) = rule.own_metrics().next() {
         let failure = Failure::new("rule_invalid", format!("a recording has no `{own}`"));
         return Err(plain(failure.hint("what is not of the traffic is compared in a release only (docs/metrics.md)")));
     }

@@ -132,6 +132,7 @@ async fn housekeeping(host: Arc<Host>) {
     loop {
         tokio::time::sleep(TICK).await;
         host.core.flush().await;
+        host.supervisor.keep_scratch().await;
         if let Err(error) = renew_admin_socket(&host) {
             tracing::warn!(%error, "cannot put the admin socket back");
         }

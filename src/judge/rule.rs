@@ -230,11 +230,14 @@ const INSIDE: &str = "more than 0 and less than 1";
 const RATIO: &str = "0.01 to 1000";
 
 impl Rule {
-    /// The metrics that are not measured of the traffic but told by whoever watches.
-    pub fn own_metrics(&self) -> impl Iterator<Item = &str> {
+    /// The metrics that are not measured of the traffic but told by whoever watches, each with the points that its check needs.
+    pub fn own_metrics(&self) -> impl Iterator<Item = (&str, usize)> {
         let kayenta =
             self.checks.iter().filter_map(|check| if let Check::Kayenta(config) = check { Some(config) } else { None });
-        kayenta.flat_map(|config| &config.metrics).filter(|metric| metric.own).map(|metric| metric.name.as_str())
+        kayenta.flat_map(|config| {
+            let own = config.metrics.iter().filter(|metric| metric.own);
+            own.map(|metric| (metric.name.as_str(), config.min_points))
+        })
     }
 
     /// Refuses a rule that could judge nothing.

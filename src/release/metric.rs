@@ -1,6 +1,7 @@
 //! Figures of the user's own that are held beside what the gateway counts: a query to Prometheus, or a command, with Argo Rollouts' words for
 //! how many outcomes decide.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
@@ -69,7 +70,7 @@ pub struct MetricSpec {
     /// So many may be inconclusive.
     #[serde(default)]
     pub inconclusive_limit: u32,
-    /// So many in a row may be errors; absent: 4.
+    /// So many in a row may be errors; absent: 4, or any number where it is compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_error_limit: Option<u32>,
     /// So many good ones in a row end it; absent: they do not.
@@ -150,7 +151,12 @@ impl MetricSpec {
             failure_condition: self.failure_condition.clone(),
             failure_limit: self.failure_limit,
             inconclusive_limit: self.inconclusive_limit,
-            consecutive_error_limit: self.consecutive_error_limit.unwrap_or(DEFAULT_CONSECUTIVE_ERROR_LIMIT),
+            // A value that is compared may be missing now and then: its check says how many it needs.
+            consecutive_error_limit: self.consecutive_error_limit.unwrap_or(if self.compare {
+                u32::MAX
+            } else {
+                DEFAULT_CONSECUTIVE_ERROR_LIMIT
+            }),
             consecutive_success_limit: self.consecutive_success_limit,
             dry_run: self.dry_run,
         };
@@ -182,6 +188,11 @@ impl MetricPlan {
                 "compare: two versions have traffic beside each other on trial only, so it is `during: [trial]`"
                     .to_owned(),
             );
+        }
+        if let (true, MetricSource::Prometheus(asked)) = (*compare, source)
+            && !names_version(&asked.query)
+        {
+            return Err("compare: a query without {{version}} or {{slot}} says the same of both".to_owned());
         }
         if !threshold.dry_run && !compare && !self.has_condition() {
             return Err("without success_condition or failure_condition nothing could fail; \
@@ -290,6 +301,17 @@ pub fn metric_plans(specs: &[MetricSpec]) -> Result<Vec<MetricPlan>, (String, St
     Ok(plans)
 }
 
+/// Whether a text says something else of each version.
+fn names_version(text: &str) -> bool {
+    let named = Cell::new(false);
+    let note = |name: &str| {
+        named.set(named.get() || name == "version" || name == "slot");
+        None
+    };
+    // What cannot be filled in is refused with its own words.
+    fill(text, note).is_err() || named.get()
+}
+
 /// Fills `{{name}}` in: one of [`METRIC_NAMES`]. What `value` does not know, such as the live version of a first release, is empty.
 ///
 /// # Errors
@@ -348,6 +370,10 @@ mod tests {
             (json!({"command": ["a", "{{version"]}), "without"),
             (json!({"success_condition": null}), "dry_run"),
             (json!({"compare": true, "during": ["trial", "bake"]}), "on trial only"),
+            (
+                json!({"compare": true, "command": null, "prometheus": {"url": "http://x", "query": "x{version=\"1\"} * {{model}}"}}),
+                "of both",
+            ),
             (json!({"name": "a b"}), "name"),
             (json!({"during": []}), "during"),
             (json!({"interval": "1ms"}), "interval"),

@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use hyper::{Request, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// An idle connection keeps no more than this of what it has heard.
+/// More room than this is given back once a head was looked at. What follows an answer and is no head, as of a websocket, takes as much as a head may
+/// until the next answer.
 const KEPT_BYTES: usize = 1024;
 
 /// Shared by a connection, which listens, and its service, which asks.
@@ -24,6 +25,8 @@ struct Head {
     bytes: Vec<u8>,
     /// The request is being answered: what comes now belongs to its body, or to one that does not wait for its turn.
     asked: bool,
+    /// It is HTTP/2, which has no such heads.
+    deaf: bool,
 }
 
 impl Head {
@@ -47,6 +50,7 @@ impl Heard {
     /// A request that was sent before the one in front of it was answered is not known to the byte, and is as hyper takes it.
     pub(super) fn both_lengths<B>(&self, request: &Request<B>) -> bool {
         let mut head = self.head();
+        head.deaf |= request.version() == Version::HTTP_2;
         let in_pieces =
             request.version() == Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING);
         let both = in_pieces && names_length(&head.bytes, request.method().as_str());
@@ -87,7 +91,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listened<S> {
         let come = buf.filled().get(before..).unwrap_or_default();
         if !come.is_empty() {
             let mut head = self.heard.head();
-            if !head.asked {
+            if !head.asked && !head.deaf {
                 let room = self.most.saturating_sub(head.bytes.len());
                 head.bytes.extend_from_slice(&come[..come.len().min(room)]);
             }

@@ -215,17 +215,17 @@ async fn repeat(core: &Core, pool: &Repeaters, exchange: Exchange) -> Result<Mir
         return Err("no_candidate");
     }
     let upstream = route.pick_version(&shadow.to).ok_or("no_candidate")?;
-    let request = request(&shadow, upstream.port(), body);
+    let body = Bytes::from(body);
     if !core.board.enter(&shadow.model, &route, upstream) {
         return Err("no_candidate");
     }
-    let candidate = ask(pool, upstream, request).await;
+    let candidate = ask(pool, upstream, || request(&shadow, upstream.port(), body.clone())).await;
     let (method, path) = (shadow.method.to_string(), shadow.path.to_string());
     Ok(MirrorPair { number: 0, at, method, path, live, candidate })
 }
 
-fn request(shadow: &Shadow, port: u16, body: Vec<u8>) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(Bytes::from(body)));
+fn request(shadow: &Shadow, port: u16, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
     *request.uri_mut() = Uri::from(shadow.path.clone());
     *request.method_mut() = shadow.method.clone();
     *request.headers_mut() = shadow.headers.clone();
@@ -235,7 +235,7 @@ fn request(shadow: &Shadow, port: u16, body: Vec<u8>) -> Request<Full<Bytes>> {
 }
 
 /// One repeated request; it counts as the candidate's own, in its figures and in what a drain waits for.
-async fn ask(pool: &Repeaters, upstream: &Arc<Upstream>, request: Request<Full<Bytes>>) -> MirrorAnswer {
+async fn ask(pool: &Repeaters, upstream: &Arc<Upstream>, request: impl Fn() -> Request<Full<Bytes>>) -> MirrorAnswer {
     let began = Instant::now();
     let mut ticket = Ticket::new(Arc::clone(upstream), began);
     let whole = async {
@@ -256,21 +256,20 @@ async fn ask(pool: &Repeaters, upstream: &Arc<Upstream>, request: Request<Full<B
     answer
 }
 
-/// Sends it over a connection that is there or a new one; `None` where no head of an answer came.
+/// Sends it over a connection that is there, else over a new one; `None` where no head of an answer came. A candidate that closes a connection
+/// while it is used again has not failed: what is mirrored was declared to be safe to repeat.
 async fn exchange(
     pool: &Repeaters,
     port: u16,
-    mut request: Request<Full<Bytes>>,
+    request: impl Fn() -> Request<Full<Bytes>>,
 ) -> Option<(Response<Incoming>, Wire<Full<Bytes>>)> {
-    if let Some(mut wire) = pool.take(port) {
-        match wire.send(request).await {
-            Ok(response) => return Some((response, wire)),
-            // The candidate closed it in this moment.
-            Err((_, unsent)) => request = unsent?,
-        }
+    if let Some(mut wire) = pool.take(port)
+        && let Ok(response) = wire.send(request()).await
+    {
+        return Some((response, wire));
     }
     let mut wire = Wire::connect(port).await.ok()?;
-    let response = wire.send(request).await.ok()?;
+    let response = wire.send(request()).await.ok()?;
     Some((response, wire))
 }
 

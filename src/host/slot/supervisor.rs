@@ -53,6 +53,15 @@ impl Supervisor {
         scratch::folder(&self.core.paths.home, token)
     }
 
+    /// Puts the folders for temporary files of all running slots back where somebody has cleared them away.
+    pub(crate) async fn keep_scratch(&self) {
+        let state = self.core.state();
+        let running = state.slots.iter().filter(|(_, slot)| slot.process.is_some() && !slot.life.is_over());
+        let folders: Vec<PathBuf> = running.map(|(token, _)| self.scratch(token)).collect();
+        // A panic in it would be its own end, and the next tick tries again.
+        let _ = tokio::task::spawn_blocking(move || folders.iter().for_each(|folder| scratch::keep(folder))).await;
+    }
+
     fn watch(&self, token: &str) -> Watch {
         Watch {
             core: Arc::clone(&self.core),

@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use super::gauge::number;
 use super::*;
 use crate::release::{During, MetricSpec};
 
@@ -61,15 +62,18 @@ fn what_is_compared_is_handed_over_once() {
     let held = Held::new(metric(json!({"compare": true, "success_condition": null, "interval": "1s"})));
     let measured = |live: i32| Measured { value: json!(7), live: Some(json!(live)), outcome: Outcome::Success };
     held.take(0, measured(1));
-    held.take(0, Measured::lost("no answer"));
+    held.take(0, Measured { live: None, ..measured(0) });
     let pair = |live, candidate| Pair { metric: "m".into(), live, candidate };
-    assert_eq!(held.pairs(), [pair(Some(1.0), Some(7.0)), pair(None, None)]);
+    assert_eq!(held.news().1, [pair(Some(1.0), Some(7.0)), pair(None, Some(7.0))]);
     held.take(0, measured(2));
-    assert_eq!((held.pairs(), held.pairs()), (vec![pair(Some(2.0), Some(7.0))], vec![]));
-    let points = held.now().all[0].points.clone();
-    assert_eq!((points.len(), points[2].live.clone()), (3, Some(json!(2))));
-    // By itself it is neither good nor bad, and what was never measured is no pass.
-    assert_eq!(held.now().verdict(), Verdict::Pass);
+    for _ in 0..10 {
+        held.take(0, Measured { value: Value::Null, live: None, outcome: Outcome::Error("no answer".into()) });
+    }
+    let (metrics, pairs) = held.news();
+    assert_eq!((pairs.len(), &pairs[..2]), (11, &[pair(Some(2.0), Some(7.0)), pair(None, None)][..]));
+    assert_eq!((held.news().1.len(), metrics.all[0].points[2].live.clone()), (0, Some(json!(2))));
+    // By itself it is neither good nor bad, however often it could not be measured.
+    assert_eq!(metrics.verdict(), Verdict::Pass);
 }
 
 #[test]

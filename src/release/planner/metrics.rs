@@ -2,6 +2,7 @@
 
 use super::{PlanError, Reasons};
 use crate::release::metric::{During, MetricPlan, metric_plans};
+use crate::release::units::duration_text;
 use crate::release::{DeployRequest, Trial};
 
 /// The request's metrics, with their defaults.
@@ -23,28 +24,47 @@ pub(super) fn metrics(
     Ok(metrics)
 }
 
-/// What is compared is measured, and what is measured for that is compared.
+/// What is compared is measured, often enough, and what is measured for that is compared.
 fn compared(trial: &Trial, metrics: &[MetricPlan]) -> Result<(), PlanError> {
-    let name = |metric: &MetricPlan| metric.threshold.name.clone();
-    let own: Vec<&str> = trial.analysis.own_metrics().collect();
-    if let Some(lost) = own.iter().find(|own| !metrics.iter().any(|metric| metric.compare && name(metric) == **own)) {
-        let message = "a kayenta check compares it, so it is needed among `metrics` with `compare: true`".to_owned();
-        return Err(PlanError::MetricInvalid { metric: (*lost).to_owned(), message });
+    let invalid = |name: &str, message: String| Err(PlanError::MetricInvalid { metric: name.to_owned(), message });
+    for (name, needed) in trial.analysis.own_metrics() {
+        let Some(metric) = metrics.iter().find(|metric| metric.compare && metric.threshold.name == name) else {
+            let message = "a kayenta check compares it, so it is needed among `metrics` with `compare: true`";
+            return invalid(name, message.to_owned());
+        };
+        if metric.threshold.dry_run {
+            return invalid(name, "dry_run: a kayenta check compares it, and that decides".to_owned());
+        }
+        let points = points(metric, trial.analysis.window_ms);
+        if points < needed as u64 {
+            let window = duration_text(trial.analysis.window_ms);
+            let message = format!(
+                "compare: {points} measurement(s) in the analysis' window of {window}, and the kayenta check needs {needed} \
+                 (min_points): a shorter interval, or a longer window_ms"
+            );
+            return invalid(name, message);
+        }
     }
     let idle = |metric: &&MetricPlan| {
-        metric.compare
-            && !metric.has_condition()
-            && !metric.threshold.dry_run
-            && !own.contains(&metric.threshold.name.as_str())
+        let own = trial.analysis.own_metrics().any(|(own, _)| own == metric.threshold.name);
+        metric.compare && !metric.has_condition() && !metric.threshold.dry_run && !own
     };
     match metrics.iter().find(idle) {
         Some(metric) => {
             let message = "compare: nothing compares it; name it with `own: true` in a kayenta check of the strategy's `analysis`, or give \
                            it a condition";
-            Err(PlanError::MetricInvalid { metric: name(metric), message: message.to_owned() })
+            invalid(&metric.threshold.name, message.to_owned())
         }
         None => Ok(()),
     }
+}
+
+/// Measurements that can be made in a window.
+fn points(metric: &MetricPlan, window_ms: u64) -> u64 {
+    let threshold = &metric.threshold;
+    let left_ms = window_ms.saturating_sub(threshold.initial_delay_ms);
+    let in_time = threshold.interval_ms.map_or(1, |interval_ms| left_ms / interval_ms.max(1));
+    threshold.count.map_or(in_time, |count| in_time.min(count.into()))
 }
 
 #[cfg(test)]
@@ -71,6 +91,10 @@ mod tests {
             }
             metric
         };
+        let more = |mut metric: Value, key: &str, value: Value| {
+            metric[key] = value;
+            metric
+        };
         let kayenta = json!([{"kayenta": {"metrics": [{"name": "memory", "own": true}]}}]);
         let other = json!([{"error_ratio": {}}]);
         let good = planned("canary", &metric(&["compare"]), &kayenta).expect("a plan");
@@ -78,6 +102,14 @@ mod tests {
         for (metric, checks, part) in [
             (metric(&["dry_run"]), &kayenta, "needed among `metrics` with `compare: true`"),
             (metric(&["compare"]), &other, "nothing compares it"),
+            (metric(&["compare", "dry_run"]), &kayenta, "that decides"),
+            (
+                more(metric(&["compare"]), "interval", json!("20s")),
+                &kayenta,
+                "30 measurement(s) in the analysis' window of 10m",
+            ),
+            (more(metric(&["compare"]), "initial_delay", json!("570s")), &kayenta, "30 measurement(s)"),
+            (more(metric(&["compare"]), "count", json!(5)), &kayenta, "needs 50"),
         ] {
             let error = planned("canary", &metric, checks).expect_err(part);
             assert!(error.code() == "metric_invalid" && error.to_string().contains(part), "{error}");
