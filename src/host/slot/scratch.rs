@@ -57,7 +57,7 @@ pub(crate) fn keep(folder: &Path) {
             create(folder)
         }
         Ok(touched) if touched.elapsed().is_ok_and(|age| age > TOUCH_AFTER) => {
-            File::open(folder).and_then(|open| open.set_modified(SystemTime::now()))
+            File::open(folder).and_then(|open| open.set_modified(SystemTime::from(chrono::Utc::now())))
         }
         Ok(_) | Err(_) => Ok(()),
     };
@@ -98,7 +98,7 @@ mod tests {
         let folder = dir.path().join("scratch");
         keep(&folder);
         std::fs::write(folder.join("file"), "").unwrap();
-        let old = SystemTime::now() - 2 * TOUCH_AFTER;
+        let old = SystemTime::from(chrono::Utc::now()) - 2 * TOUCH_AFTER;
         File::open(&folder).unwrap().set_modified(old).unwrap();
         keep(&folder);
         assert!(std::fs::metadata(&folder).unwrap().modified().unwrap() > old + TOUCH_AFTER);
