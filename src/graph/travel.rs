@@ -79,7 +79,9 @@ impl Engine {
             let before = latest(&*self.store, id).await?;
             let next = core::start(graph, &Name::default(), Some(&before), input, self.clock.now())?;
             let done = self.store.journal(id).await?.iter().map(|entry| entry.seq).max().unwrap_or(0);
-            self.put(graph, &thread, vec![next], vec![Record::CommitPoint(done)]).await
+            // Accepted and not begun, like a new thread: no node that is due has been stopped before, whoever takes it on.
+            let status = if next.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Pending };
+            self.put_as(status, graph, &thread, vec![next], vec![Record::CommitPoint(done)]).await
         };
         let given = given.await;
         let released = self.store.release(id, thread.epoch).await;
@@ -161,6 +163,19 @@ impl Engine {
         graph: &CompiledGraph,
         thread: &Thread,
         line: Vec<Checkpoint>,
+        records: Vec<Record>,
+    ) -> Result<(), EngineError> {
+        let ended = line.last().is_some_and(Checkpoint::ended);
+        let status = if ended { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
+        self.put_as(status, graph, thread, line, records).await
+    }
+
+    async fn put_as(
+        &self,
+        status: ThreadStatus,
+        graph: &CompiledGraph,
+        thread: &Thread,
+        line: Vec<Checkpoint>,
         mut records: Vec<Record>,
     ) -> Result<(), EngineError> {
         refuse_changed(graph, thread)?;
@@ -169,7 +184,6 @@ impl Engine {
             return Err(Failure::new("thread_unwinding", message).hint("resume or cancel it").into());
         }
         let Some(last) = line.last() else { return Ok(()) };
-        let status = if last.ended() { ThreadStatus::Succeeded } else { ThreadStatus::Interrupted };
         let at = last.at;
         records.push(Record::Withdraw { ns: Name::default() });
         records.push(Record::Sleeps { wake: None, listens: BTreeSet::new() });

@@ -159,6 +159,27 @@ async fn static_interrupts_stop_once_each() {
     .await;
 }
 
+/// As LangGraph 1.2.22: an interrupt was passed by whoever continued, not by whoever begins anew.
+#[tokio::test]
+async fn new_input_stops_before_a_node_that_was_stopped_before() {
+    each(async |rig| {
+        let built = graph("anew").node("a", maker()).edge(START, "a").interrupt_before(["a"]);
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, _) = rig.run(&graph).await;
+        for _ in 0..2 {
+            rig.engine.input(&graph, &id, &object(json!({}))).await.unwrap();
+            assert_eq!(rig.engine.store().thread(&id).await.unwrap().unwrap().status, ThreadStatus::Pending);
+            assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Interrupted);
+            rig.replays(&graph, &id).await;
+        }
+        assert_eq!(rig.world.count("perform"), 0);
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        assert_eq!(rig.world.count("perform"), 1);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_error_beats_a_waiting_sibling_and_withdraws_its_question() {
     each(async |rig| {
