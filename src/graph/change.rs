@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::channel::{apply_writes, end_step};
-use super::core::{arrive, in_order, leave, plan, settle};
+use super::core::{arrive, in_order, leave, plan, settle, use_up};
 use super::{Checkpoint, CompiledGraph, END, Failure, Name, START, Source, TaskResult, Trigger, Write};
 
 /// A change of the state from outside (LangGraph's `StateUpdate`).
@@ -38,7 +38,8 @@ pub(super) fn refuse_untracked(graph: &CompiledGraph, values: &Map<String, Value
 }
 
 /// Changes from outside in one superstep: as if each `as_node` had written its `values` now. What was due before is not due any more (LangGraph's
-/// `update_state`); finished tasks of the unfinished superstep keep their writes, not their triggers.
+/// `update_state`), and what finished tasks of the unfinished superstep wrote is not kept: that superstep never ends. Only whoever ends what is due, as
+/// END, takes their writes along.
 pub(super) fn update(
     graph: &CompiledGraph,
     before: &Checkpoint,
@@ -55,13 +56,14 @@ pub(super) fn update(
         }
         refuse_untracked(graph, values, "a change from outside")?;
     }
+    let ends = updates.iter().any(|update| update.as_node == END);
+    let finished = if ends { finished } else { &[] };
     let mut next = settle(graph, before, &in_order(finished), None, at)?;
     for arrived in finished.iter().flat_map(|r| &r.triggers) {
         arrive(&mut next, arrived);
     }
-    if updates.iter().any(|update| update.as_node == END) {
-        // What was due counts as having run, so it has used up its barriers.
-        next.barriers.retain(|id, arrived| graph.barriers.get(id).is_none_or(|barrier| *arrived != barrier.from));
+    if ends {
+        use_up(graph, &mut next);
         next.deferred.clear();
     }
     let mut all = Vec::new();

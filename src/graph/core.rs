@@ -62,10 +62,16 @@ pub(super) fn start(
         visits: before.map(|b| b.visits.clone()).unwrap_or_default(),
         at,
     };
+    use_up(graph, &mut next);
     let triggers = leave(graph, &START.into(), &next.values)?;
     plan(graph, &mut next, &triggers);
     bounded(&next)?;
     Ok(next)
+}
+
+/// What was due counts as having run, as in LangGraph: it has used up its barriers.
+pub(super) fn use_up(graph: &CompiledGraph, next: &mut Checkpoint) {
+    next.barriers.retain(|id, arrived| graph.barriers.get(id).is_none_or(|barrier| *arrived != barrier.from));
 }
 
 /// Whether an input may write this channel.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, json};
 use tidegate::graph::{
-    Advance, CheckpointId, CompiledGraph, Durability, START, Source, StateUpdate, ThreadId, ThreadStatus,
+    Advance, CheckpointId, CompiledGraph, Durability, END, START, Source, StateUpdate, ThreadId, ThreadStatus,
 };
 
 use crate::support::*;
@@ -108,6 +108,44 @@ async fn new_input_begins_anew_on_the_state_that_is_there() {
         // What an earlier input led to is not undone by the failure of a later one.
         let (id, _) = rig.run(&graph).await;
         assert!(rig.engine.input(&graph, &id, &Map::new()).await.is_err(), "it was undone");
+    })
+    .await;
+}
+
+/// As LangGraph 1.2.22: what was due counts as having run, barriers too.
+#[tokio::test]
+async fn new_input_leaves_nothing_due_that_was_due_before() {
+    each(async |rig| {
+        let built = graph("used").node("a", maker()).node("b", maker()).node("c", maker());
+        let built = built.edge(START, "a").edge(START, "b").barrier(["a", "b"], "c").interrupt_before(["c"]);
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, _) = rig.run(&graph).await;
+        assert_eq!(rig.world.count("perform"), 2);
+        rig.engine.input(&graph, &id, &Map::new()).await.unwrap();
+        let due = rig.engine.state(&graph, &id).await.unwrap().next;
+        assert_eq!(due, ["a", "b"]);
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Interrupted);
+        assert_eq!(rig.world.count("perform"), 4);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+/// As LangGraph 1.2.22: a superstep that never ends leaves nothing, unless whoever changes the state ends it.
+#[tokio::test]
+async fn an_update_leaves_what_finished_siblings_wrote_with_their_superstep() {
+    each(async |rig| {
+        let built = graph("half").node("a", maker()).node("ask", asker()).node("c", maker());
+        let built = built.edge(START, "a").edge(START, "ask").edge("ask", "c");
+        let graph = Arc::new(built.compile().unwrap());
+        for (as_node, log) in [("ask", json!([])), ("END", json!(["made a"]))] {
+            let (id, end) = rig.run(&graph).await;
+            assert_eq!(end.status, ThreadStatus::Interrupted);
+            assert_eq!(rig.engine.state(&graph, &id).await.unwrap().values["log"], json!(["made a"]));
+            let node = if as_node == "END" { END } else { as_node };
+            rig.engine.update(&graph, &id, &Map::new(), node).await.unwrap();
+            assert_eq!(rig.engine.state(&graph, &id).await.unwrap().values["log"], log, "{as_node}");
+        }
     })
     .await;
 }
