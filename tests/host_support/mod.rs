@@ -1,6 +1,9 @@
 //! A home with a host daemon of its own for each test; nothing of it survives the test.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+#[path = "../support/scratch.rs"]
+mod scratch;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -152,6 +155,7 @@ impl Drop for Home {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        scratch::remove_scratch(&self.config.home);
         let pointer = self.config.home.join("host/admin-socket");
         if let Ok(socket) = std::fs::read_to_string(pointer)
             && let Some(dir) = Path::new(&socket).parent()

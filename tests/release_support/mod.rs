@@ -7,6 +7,8 @@ pub mod crash;
 pub mod disk;
 pub mod load;
 pub mod process;
+#[path = "../support/scratch.rs"]
+mod scratch;
 pub mod web;
 
 use std::fs;
@@ -311,6 +313,7 @@ impl Drop for Home {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        scratch::remove_scratch(&self.home);
     }
 }
 
