@@ -92,7 +92,7 @@ async fn workers_end_with_their_arbiter() {
     let packager = home.packager();
     let slot = home.path().join("slot");
 
-    let mut unguarded = packager.serve_command(&model, &slot);
+    let mut unguarded = packager.serve_command(&model, &slot, None);
     unguarded.env.remove("TIDEGATE_SLOT_GUARD").expect("the guard is on by default");
     let mut serving = Serving::run(&unguarded, &slot);
     serving.ready().await;
@@ -152,7 +152,7 @@ async fn a_taken_port_ends_serve_at_once() {
     let model = package(&home, "p", project.path()).await;
     let slot = home.path().join("slot");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut command = home.packager().serve_command(&model, &slot);
+    let mut command = home.packager().serve_command(&model, &slot, None);
     let port = taken.local_addr().unwrap().port().to_string();
     command.argv.iter_mut().filter(|part| *part == "{port}").for_each(|part| part.clone_from(&port));
     let mut serving = Serving::run(&command, &slot);

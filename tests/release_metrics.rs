@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use release_support::{Home, Load, Project, version, web};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A Prometheus that scrapes a home's gateway every second; ended with the home that it has its folder in.
 struct Prometheus {
@@ -232,4 +232,10 @@ fn requirements_are_measured_by_a_short_load_that_later_plans_size_replicas_by()
     assert!(memory >= 2 * 64 && memory.is_multiple_of(32), "{plan}");
     let because = plan["reasons"].as_array().unwrap().iter().find(|reason| reason["rule"] == "memory").unwrap();
     assert!(because["because"].as_str().unwrap().contains("what a replica takes now"), "{because}");
+
+    // In the one replica that was asked for there is a second worker, where there is a processor for it.
+    let dense = more.change("tidegate.yaml", "bake: 1s", "bake: 1s\nreplicas: 1");
+    let plan = home.json(&["plan", dense.arg()]);
+    let workers = if std::thread::available_parallelism().unwrap().get() > 1 { json!(2) } else { Value::Null };
+    assert_eq!((&plan["replicas"], &plan["workers"]), (&json!(1), &workers), "{plan}");
 }

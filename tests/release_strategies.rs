@@ -149,13 +149,15 @@ fn replicas_are_rolled_out_one_after_the_other_and_back() {
 #[test]
 fn recreate_lets_requests_wait_while_one_version_takes_the_others_place() {
     let home = Home::new();
-    let one = home.deploy(&home.hello("one"));
+    let one = home.deploy(&with(home.hello("one"), "workers: 2"));
+    assert_eq!(home.workers(), 2, "more than its code says");
     let load = Load::on(&one);
     let two = home.json(&["deploy", home.hello("two").arg(), "--yes", "--strategy", "recreate"]);
+    assert_eq!(home.workers(), 1, "as its code says");
     assert_eq!((two["deployment_strategy"].as_str(), version(&two).as_str()), (Some("recreate"), "two"));
     assert_eq!(home.slots().len(), 1, "the old one is gone");
     let back = home.json(&["rollback", "hello"]);
-    assert_eq!((version(&back).as_str(), home.slots().len()), ("one", 1));
+    assert_eq!((version(&back).as_str(), home.slots().len(), home.workers()), ("one", 1, 2));
     let seen = load.end();
     seen.assert_unharmed();
     assert!(seen.saw("two"), "{seen:?}");

@@ -46,6 +46,7 @@ impl Node for DeploymentExecutor {
             package: package.clone(),
             env_file: plan.env_file.clone().map(PathBuf::from),
             replicas: (1..=plan.first_replicas()).collect(),
+            workers: plan.workers,
         };
         let started = cx.effect("slot", start).await?;
         let at = cx.now().await?;

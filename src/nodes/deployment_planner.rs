@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::sync::Arc;
 
 use super::effects::{OpenRelease, UpdateRelease};
@@ -12,7 +13,7 @@ use crate::graph::{Context, Failure, Node, NodeError, Outcome};
 use crate::ports::{PortError, SlotState};
 use crate::release::{
     DeployRequest, DeploymentPlan, MOST_RPS, Machine, PlanInput, PlanState, Policy, ReleaseChange, ReleaseKind,
-    ReleaseRow, Seen, Strategy, plan,
+    ReleaseRow, Seen, Strategy, Workers, plan,
 };
 
 /// Reads the request, writes the plan. The planning itself is a pure function of the release room.
@@ -117,7 +118,27 @@ pub async fn machine(world: &World, model: &str) -> Result<Machine, PortError> {
         Some(pid) => world.machine.memory_of(pid).await?,
         None => None,
     };
-    Ok(Machine { memory_needed_mb, ..facts })
+    let live = world.ledger.live(model).await.ok().flatten().filter(|_| memory_needed_mb.is_some());
+    let workers = match live {
+        Some(row) => workers(world, &row).await?.map(|workers| workers.each),
+        None => None,
+    };
+    Ok(Machine { memory_needed_mb, workers, ..facts })
+}
+
+/// How many workers each replica of a release has, and how many its code asks for; `None` where its code leaves that to the machine, or is
+/// not in the registry any more.
+async fn workers(world: &World, row: &ReleaseRow) -> Result<Option<Workers>, PortError> {
+    let Some(version) = &row.model_version else { return Ok(None) };
+    let registered = world.registry.find(&row.model_name, version).await?;
+    let own = registered.and_then(|registered| registered.package.workers);
+    let planned = row.plan.as_ref().and_then(planned_workers);
+    Ok(own.map(|own| Workers { each: planned.unwrap_or(own), own }))
+}
+
+/// How many workers a plan gives each replica; `None`: as the service's code says.
+pub(super) fn planned_workers(plan: &Value) -> Option<u32> {
+    plan["workers"].as_u64().and_then(|workers| u32::try_from(workers).ok())
 }
 
 /// Seconds over which a model's traffic is averaged, and how many must have been counted to say anything.
@@ -145,8 +166,12 @@ pub async fn seen(world: &World, model: &str) -> Result<Seen, Failure> {
     let completed = rows.iter().filter(|row| row.kind == ReleaseKind::Deploy && row.status == PlanState::Completed);
     let measured = completed.take(LAST_RELEASES).find_map(|row| {
         let most = row.metrics_baseline.get(MOST_RPS).copied()?;
-        Some((most, row.as_live().and_then(|live| live.replicas)?))
+        Some((most, row.as_live().and_then(|live| live.replicas)?, row))
     });
-    let (most_rps, replicas) = measured.unzip();
-    Ok(Seen { rps, most_rps, replicas, went_bad: went_bad.map(name) })
+    let workers = match measured {
+        Some((.., row)) => workers(world, row).await.map_err(|e| Failure::new(&e.code, e.message))?,
+        None => None,
+    };
+    let (most_rps, replicas) = measured.map(|(most, replicas, _)| (most, replicas)).unzip();
+    Ok(Seen { rps, most_rps, replicas, workers, went_bad: went_bad.map(name) })
 }

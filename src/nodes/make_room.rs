@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::deployment_planner::planned_workers;
 use super::effects::{HoldRequests, UpdateRelease, VacateSlot};
 use super::world::{ledger_err, port_err};
 use super::{RouteState, Situation, World};
@@ -90,6 +91,7 @@ pub(super) async fn vacate(
         package: way_back.package,
         env_file: way_back.env_file,
         replicas: way_back.replicas,
+        workers: way_back.workers,
         ready_timeout_ms: way_back.ready_timeout_ms,
         hold_ms,
         expected_generation: held.generation,
@@ -104,6 +106,9 @@ pub(super) struct WayBack {
     pub(super) env_file: Option<PathBuf>,
     /// The numbers of its replicas.
     pub(super) replicas: Vec<u32>,
+    /// How many workers each of them has; absent: as the service's code says.
+    #[serde(default)]
+    pub(super) workers: Option<u32>,
     /// How long it may take to be ready, in milliseconds, as its own plan says.
     pub(super) ready_timeout_ms: u64,
 }
@@ -129,5 +134,6 @@ pub(super) async fn way_back(
     let replicas = world.pool(token).await.map_err(port_err)?.iter().map(|slot| number_of(&slot.token)).collect();
     let ready_timeout_ms = plan.as_ref().and_then(|plan| plan["ready_timeout_ms"].as_u64());
     let ready_timeout_ms = ready_timeout_ms.unwrap_or(DEFAULT_READY_TIMEOUT_MS);
-    Ok(WayBack { package, env_file, replicas, ready_timeout_ms })
+    let workers = plan.as_ref().and_then(planned_workers);
+    Ok(WayBack { package, env_file, replicas, workers, ready_timeout_ms })
 }

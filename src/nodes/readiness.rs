@@ -218,7 +218,7 @@ mod tests {
         async fn discard(&self, _token: &str) -> Result<(), PortError> {
             never()
         }
-        fn serve_command(&self, _model: &PackagedModel, slot_dir: &Path) -> ServeCommand {
+        fn serve_command(&self, _model: &PackagedModel, slot_dir: &Path, _workers: Option<u32>) -> ServeCommand {
             ServeCommand { argv: Vec::new(), cwd: slot_dir.to_owned(), env: BTreeMap::new() }
         }
         fn explain(&self, log: &[String]) -> Option<String> {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::deployment_planner::look;
+use super::deployment_planner::{look, planned_workers};
 use super::effects::{CompleteRelease, OpenRelease, StartReplicas, StartSlot, SwitchTraffic, UpdateRelease};
 use super::make_room::{Occupant, vacate};
 use super::readiness::all_ready;
@@ -161,11 +161,13 @@ impl Rollback {
         let count = way.target.plan.as_ref().and_then(|plan| plan["replicas"].as_u64()).unwrap_or(1);
         let count = u32::try_from(count).unwrap_or(1).max(1);
         let env_file = way.target.plan.as_ref().and_then(|p| p["env_file"].as_str()).map(Into::into);
+        let workers = way.target.plan.as_ref().and_then(planned_workers);
+        let model = request.model.to_string();
         if let Some(token) = &way.warm {
             // A rolling release kept one of them.
             let missing = cx.pin("missing", async { self.0.missing(token, count).await.map_err(port_err) }).await?;
             if let Some(package) = way.package.clone().filter(|_| !missing.is_empty()) {
-                let start = StartSlot { model: request.model.to_string(), package, env_file, replicas: missing };
+                let start = StartSlot { model, package, env_file, replicas: missing, workers };
                 cx.effect("replicas", StartReplicas { first: token.clone(), start }).await?;
             }
             // It was when the way was found; the host may have been down since.
@@ -179,7 +181,7 @@ impl Rollback {
                 .into());
         };
         let replicas = (1..=count).collect();
-        let start = StartSlot { model: request.model.to_string(), package, env_file, replicas };
+        let start = StartSlot { model, package, env_file, replicas, workers };
         let slot = cx.effect("slot", start).await?;
         cx.observe("ready", all_ready(&self.0, &slot.token, way.ready_timeout_ms())).await?;
         Ok(slot.token)

@@ -287,7 +287,9 @@ impl Bench<'_> {
         };
         let mut loads = Loads { replicas, ..Loads::default() };
         let at_once = asked.is_some();
-        warm_up(&call, if at_once { CLIENTS * replicas } else { replicas }).await;
+        // Two for each worker: while one's answer is on its way the other's is made.
+        let clients = replicas * CLIENTS.max(2 * self.plan.workers.unwrap_or(1) as usize);
+        warm_up(&call, if at_once { clients } else { replicas }).await;
         let paced_or_one = match asked {
             Some(rps) => paced(&call, rps * part).await,
             None if serving.latency_p99_ms.is_some() || serving.availability.is_some() => closed(&call, 1).await,
@@ -301,7 +303,7 @@ impl Bench<'_> {
         loads.count(&paced_or_one);
         if at_once {
             // More than was asked for: what it sheds then is not held against it.
-            let most = closed(&call, CLIENTS * replicas).await;
+            let most = closed(&call, clients).await;
             loads.rps = most.rps() / part;
             metrics.insert(MOST_RPS.to_owned(), loads.rps);
         }

@@ -64,6 +64,9 @@ pub struct PackagedModel {
     pub models: Vec<String>,
     /// The service's name (class), as BentoML's configuration keys it.
     pub service: String,
+    /// How many workers its code asks for; absent: that is no number, or depends on what the machine has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
     /// The service's routes, with the JSON Schemas of input and output.
     pub routes: Vec<ServiceRoute>,
     /// Where the build wrote what it printed, absolute.
@@ -103,8 +106,9 @@ pub trait Packager: Send + Sync {
     /// Removes that copy. Fine when there is none.
     async fn drop_copy(&self, of: &str) -> Result<(), PortError>;
     /// How to serve `model` in a slot: argv, working directory, environment (without the user's secrets).
-    /// `{port}` in argv is replaced by the target; `slot_dir` is the slot's own BENTOML_HOME.
-    fn serve_command(&self, model: &PackagedModel, slot_dir: &std::path::Path) -> ServeCommand;
+    /// `{port}` in argv is replaced by the target; `slot_dir` is the slot's own BENTOML_HOME; `workers`: how many of them, `None` as the
+    /// service's code says.
+    fn serve_command(&self, model: &PackagedModel, slot_dir: &std::path::Path, workers: Option<u32>) -> ServeCommand;
     /// Why a service did not start, from its log: its last traceback, if there is one.
     fn explain(&self, log: &[String]) -> Option<String>;
     /// A project with a generated service for a model artifact that comes without one. Made again on every call, same place.

@@ -218,7 +218,11 @@ impl DeploymentEngineerOutput {
             deployment_config: DeploymentConfig {
                 container_image: facts.artifact.clone(),
                 replicas: plan.replicas,
-                resources: object([("memoryMb", json!(plan.memory_mb))]),
+                resources: object(
+                    [("memoryMb", json!(plan.memory_mb))]
+                        .into_iter()
+                        .chain(plan.workers.map(|n| ("workers", json!(n)))),
+                ),
                 strategy: object([
                     ("type", json!(plan.strategy)),
                     ("slot", json!(plan.slots.candidate)),
@@ -275,7 +279,7 @@ fn first_percent(plan: &DeploymentPlan) -> Option<u32> {
     (weight % (WHOLE_WEIGHT / 100) == 0).then_some(weight / (WHOLE_WEIGHT / 100))
 }
 
-fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
+fn object<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Map<String, Value> {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 

@@ -70,7 +70,7 @@ pub use name::{ModelName, NameError};
 pub use orchestrator::{DeploymentOrchestrator, PlannedDeployment, Verification};
 pub use plan::{
     Bake, Bound, BuildSpec, CheckKind, DeploymentPlan, Limit, LiveRelease, Machine, PlanInput, PlanStep, PlannedCheck,
-    Reason, Seen,
+    Reason, Seen, Workers,
 };
 pub use planner::{
     CANARY_FROM_RPS, DEFAULT_BAKE_MS, DEFAULT_HOLD_MS, DEFAULT_MAX_ERROR_RATE, DEFAULT_MEMORY_MB,

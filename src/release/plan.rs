@@ -73,6 +73,9 @@ pub struct Seen {
     /// How many replicas that were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// How many workers each of them had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Workers>,
     /// The version of the last few releases that failed after users had got to it, the newest of them.
     #[serde(default)]
     pub went_bad: Option<String>,
@@ -88,9 +91,22 @@ pub struct Machine {
     /// Memory that one copy of the model needs, in MB, e.g. as measured at the live version.
     #[serde(default)]
     pub memory_needed_mb: Option<u64>,
+    /// How many workers that copy has; absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
     /// Processors.
     #[serde(default)]
     pub cpu_count: Option<u32>,
+}
+
+/// How many workers a replica of some version has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Workers {
+    /// As it runs.
+    pub each: u32,
+    /// As its code says.
+    pub own: u32,
 }
 
 /// What will be done, in full.
@@ -132,6 +148,9 @@ pub struct DeploymentPlan {
     pub standby_ms: Option<u64>,
     /// How many copies of the new version run.
     pub replicas: u32,
+    /// How many workers each of them has; absent: as the service's code says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
     /// Memory counted for the new version, in MB, over all replicas.
     pub memory_mb: u64,
     /// Where versions run.
@@ -333,12 +352,13 @@ impl DeploymentPlan {
 
     /// The plan for people, plain lines.
     pub fn lines(&self) -> Vec<String> {
+        let workers = self.workers.map(|workers| format!(" of {workers} worker(s)")).unwrap_or_default();
         let mut lines = vec![
             format!("model      {} ({})", self.model, self.build.source.path()),
             format!("version    {}", self.version_text()),
             format!("replaces   {}", self.previous_version().unwrap_or("nothing: first release")),
             format!("strategy   {}, slot {}", self.strategy, self.slots.candidate),
-            format!("memory     {} MB for {} replica(s)", self.memory_mb, self.replicas),
+            format!("memory     {} MB for {} replica(s){workers}", self.memory_mb, self.replicas),
             format!("ready in   {}", duration_text(self.ready_timeout_ms)),
             format!(
                 "approval   {}: {}",

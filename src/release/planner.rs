@@ -6,25 +6,20 @@ use super::checks::{checks, steps};
 use super::format::Format;
 use super::plan::{BuildSpec, DeploymentPlan, PlanInput, Reason};
 use super::request::{DEFAULT_REQUIREMENTS, DeployRequest, EnvSpec, ModelSource};
-use super::resources::{cpus, memory_mb, resource};
 use super::strategy::{Situation, Slots, Strategies, Strategy};
 use super::units::duration_text;
 use bake::{bake, bake_rule};
 use choose::{choose_strategy, hold, trials};
 use metrics::metrics;
+pub use size::{DEFAULT_MEMORY_MB, MOST_REPLICAS, replicas_for};
+use size::{Size, memory, size};
 
-/// Memory of one copy where nothing is known, in MB: BentoML's arbiter (83) and one worker (179), measured with a small model.
-pub const DEFAULT_MEMORY_MB: u64 = 262;
 /// How long a version may take to become ready where nobody says, in milliseconds: ten times what a small model takes.
 pub const DEFAULT_READY_TIMEOUT_MS: u64 = 60_000;
 /// How long the new version is watched where nobody says, in milliseconds.
 pub const DEFAULT_BAKE_MS: u64 = 10_000;
 /// How long a request may wait while a version is recreated where nobody says, in milliseconds: as long as clients wait as a rule.
 pub const DEFAULT_HOLD_MS: u64 = 60_000;
-/// Replicas of a version on one machine: as many as the gateway takes.
-pub const MOST_REPLICAS: u32 = 64;
-/// What replicas are sized for beyond what is asked for: load is never even.
-const REPLICA_HEADROOM: f64 = 1.25;
 /// The measured figure that later plans size replicas by.
 pub const MOST_RPS: &str = "throughput_rps";
 /// Requests per second from which a canary's judge has something to look at.
@@ -150,7 +145,7 @@ impl PlanError {
                  and deploy that folder"
             }
             Self::PlatformUnavailable { .. } => "leave `infrastructure.platform` out, or write `local`",
-            Self::ReplicasUnavailable { .. } => "ask for fewer; use the service's `workers` for more parallelism",
+            Self::ReplicasUnavailable { .. } => "ask for fewer, and for more `workers` in each",
             Self::ResourceInvalid { .. } => "correct the value, or leave it out",
             Self::InsufficientMemory { .. } => {
                 "free memory, retire a model that is not needed, or replace the live version in its place: `--strategy recreate`"
@@ -184,7 +179,8 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let build = build_spec(request, &mut why)?;
     check_place(request, &mut why)?;
     check_version(input, &mut why)?;
-    let replicas = replicas(input, &mut why)?;
+    let size = size(input, &mut why)?;
+    let Size { replicas, workers } = size;
     let trials = trials(request, strategy.strategy(), live.is_some(), replicas, &mut why)?;
     let trial = trials.trial(replicas);
     let copies = match &trials.rolling {
@@ -192,7 +188,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         Some(rolling) => rolling.max_surge.max(1),
         None => strategy.additional_copies().saturating_mul(replicas),
     };
-    let memory_mb = memory(input, copies, replicas, &mut why)?;
+    let memory_mb = memory(input, copies, size, &mut why)?;
     let ready_timeout_ms = ready_timeout(request, &mut why);
     let bake = bake(request, &mut why);
     let approval = policy.decide(request.environment.as_deref(), live.is_none(), request.approval);
@@ -229,6 +225,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         hold_ms,
         standby_ms,
         replicas,
+        workers,
         memory_mb,
         traffic: strategy.traffic(&situation),
         slots,
@@ -307,7 +304,7 @@ fn check_place(request: &DeployRequest, why: &mut Reasons) -> Result<(), PlanErr
     if let Some(namespace) = &place.namespace {
         why.add("namespace", format!("{namespace} is recorded only: this machine has no namespaces"));
     }
-    for key in place.resources.keys().filter(|key| !matches!(key.as_str(), "memory" | "cpu" | "replicas")) {
+    for key in place.resources.keys().filter(|key| !matches!(key.as_str(), "memory" | "cpu" | "replicas" | "workers")) {
         why.add("resources", format!("{key} is recorded only: this machine cannot reserve it"));
     }
     Ok(())
@@ -333,117 +330,6 @@ fn check_version(input: &PlanInput, why: &mut Reasons) -> Result<(), PlanError> 
     Ok(())
 }
 
-fn replicas(input: &PlanInput, why: &mut Reasons) -> Result<u32, PlanError> {
-    let request = &input.request;
-    if let Some(value) = request.infrastructure.resources.get("replicas") {
-        let count = value
-            .as_u64()
-            .filter(|count| *count > 0)
-            .ok_or_else(|| resource("replicas", value, "a number, such as 1"))?;
-        let replicas = u32::try_from(count).ok().filter(|count| *count <= MOST_REPLICAS);
-        let replicas = replicas.ok_or(PlanError::ReplicasUnavailable { replicas: count })?;
-        why.add("replicas", format!("{replicas}: as asked for, each in a slot of its own"));
-        return Ok(replicas);
-    }
-    let measured = request.serving.throughput_rps.zip(input.seen.most_rps);
-    let before = input.seen.replicas.unwrap_or(1).max(1);
-    let one = input.seen.most_rps.map_or(f64::NAN, |most| most / f64::from(before));
-    let Some((rps, most)) = measured.filter(|(rps, _)| *rps > one) else {
-        why.add("replicas", "1 by default");
-        return Ok(1);
-    };
-    let needed = replicas_for(rps, one).unwrap_or(MOST_REPLICAS);
-    // What was enough is enough: replicas that share processors do less each, and that is no reason for more of them.
-    let needed = if most >= rps { needed.min(before) } else { needed };
-    // More of them than processors would only take turns.
-    let cpus = input.machine.cpu_count.unwrap_or(MOST_REPLICAS);
-    let each = one_copy_mb(input)?.0.max(1);
-    let fit =
-        input.machine.memory_free_mb.map_or(MOST_REPLICAS, |free| u32::try_from(free / each).unwrap_or(MOST_REPLICAS));
-    let replicas = needed.min(cpus).min(fit).clamp(1, MOST_REPLICAS);
-    let bound = match replicas < needed {
-        true if fit < cpus => format!(", and no more fit into memory at {each} MB each"),
-        true => format!(", and there are {cpus} processors"),
-        false => String::new(),
-    };
-    let because = format!(
-        "{replicas}: {before} answered {most:.0} requests/s at most when last measured, {rps} need {needed}{bound}"
-    );
-    why.add("replicas", because);
-    Ok(replicas)
-}
-
-/// How many replicas answer so many requests per second with a fifth to spare, where one answers `one`; `None` where that cannot be said.
-pub fn replicas_for(rps: f64, one: f64) -> Option<u32> {
-    let needed = (rps * REPLICA_HEADROOM / one).ceil();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the limit")]
-    (needed.is_finite() && needed >= 1.0 && needed <= f64::from(MOST_REPLICAS)).then_some(needed as u32)
-}
-
-/// What one copy needs, in MB, and who says so. What is asked for wins: the next version may need less than the one that serves.
-fn one_copy_mb(input: &PlanInput) -> Result<(u64, &'static str), PlanError> {
-    let asked = input.request.infrastructure.resources.get("memory").map(memory_mb).transpose()?;
-    Ok(match (asked, input.machine.memory_needed_mb) {
-        (Some(asked), Some(measured)) if measured > asked => (asked, "as the request says; a replica takes more now"),
-        (Some(asked), _) => (asked, "as the request says"),
-        (None, Some(measured)) => (measured, "what a replica takes now"),
-        (None, None) => (DEFAULT_MEMORY_MB, "what a small BentoML service takes"),
-    })
-}
-
-fn memory(input: &PlanInput, copies: u32, replicas: u32, why: &mut Reasons) -> Result<u64, PlanError> {
-    let resources = &input.request.infrastructure.resources;
-    let asked = resources.get("memory").map(memory_mb).transpose()?;
-    let (one, source) = match (asked, input.machine.memory_needed_mb) {
-        (Some(asked), Some(measured)) if measured > asked => {
-            (measured, "what a replica takes now, more than asked for")
-        }
-        (Some(asked), _) => (asked, "as the request says"),
-        (None, Some(measured)) => (measured, "what a replica takes now"),
-        (None, None) => (DEFAULT_MEMORY_MB, "what a small BentoML service takes"),
-    };
-    let all = one.saturating_mul(u64::from(replicas));
-    // What the live version leaves, where it stops first.
-    let (needed, left) = match copies {
-        0 => (all, left_by_live(input)),
-        copies => (one.saturating_mul(u64::from(copies)), 0),
-    };
-    match input.machine.memory_free_mb.map(|free| free.saturating_add(left)) {
-        Some(free_mb) if needed > free_mb => {
-            let model = input.request.model.to_string();
-            return Err(PlanError::InsufficientMemory { model, needed_mb: needed, free_mb });
-        }
-        Some(have) if left > 0 => why.add(
-            "memory",
-            format!(
-                "{needed} MB ({source}) fit into {have} MB once the live version has stopped and left its {left} MB"
-            ),
-        ),
-        Some(free) => why.add("memory", format!("{needed} MB ({source}) fit into {free} MB beside what runs already")),
-        None => why.add("memory", format!("{needed} MB ({source}); what is free is not known and not checked")),
-    }
-    if let Some(value) = resources.get("cpu") {
-        let cpus = cpus(value)?;
-        why.add(
-            "cpu",
-            match input.machine.cpu_count {
-                Some(have) if cpus > f64::from(have) => {
-                    format!("{cpus} were asked for and {have} are there: slower, not impossible")
-                }
-                Some(have) => format!("{cpus} of {have}; this machine does not reserve them"),
-                None => format!("{cpus}; how many are there is not known"),
-            },
-        );
-    }
-    Ok(needed)
-}
-
-/// Memory that the live version leaves when it stops, in MB; 0 where nothing serves.
-fn left_by_live(input: &PlanInput) -> u64 {
-    let replicas = input.live.as_ref().map_or(0, |live| u64::from(live.replicas.unwrap_or(1)));
-    input.machine.memory_needed_mb.unwrap_or(DEFAULT_MEMORY_MB).saturating_mul(replicas)
-}
-
 fn ready_timeout(request: &DeployRequest, why: &mut Reasons) -> u64 {
     let (ms, source) = match request.ready_timeout_ms {
         Some(ms) => (ms, "as the request says"),
@@ -456,5 +342,6 @@ fn ready_timeout(request: &DeployRequest, why: &mut Reasons) -> u64 {
 mod bake;
 mod choose;
 mod metrics;
+mod size;
 #[cfg(test)]
 mod tests;

@@ -67,6 +67,11 @@ pub struct ReleaseFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub replicas: Option<u32>,
+    /// How many workers each replica has, BentoML's own processes for parallel calls; absent: as the service's code says, or more where what was
+    /// measured asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub workers: Option<u32>,
     /// Memory that one replica needs, e.g. `1.5GB`; absent: what a small service takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
@@ -146,6 +151,9 @@ pub struct Overlay {
     /// See [`ReleaseFile::replicas`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// See [`ReleaseFile::workers`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
     /// See [`ReleaseFile::memory`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
@@ -248,8 +256,10 @@ impl ReleaseFile {
     /// Where it shall run, as the planner reads it.
     pub(super) fn infrastructure(&self) -> Infrastructure {
         let replicas = self.replicas.map(|count| ("replicas".to_owned(), count.into()));
+        let workers = self.workers.map(|count| ("workers".to_owned(), count.into()));
         let memory = self.memory.clone().map(|memory| ("memory".to_owned(), memory.into()));
-        Infrastructure { resources: replicas.into_iter().chain(memory).collect(), ..Infrastructure::default() }
+        let resources = replicas.into_iter().chain(workers).chain(memory).collect();
+        Infrastructure { resources, ..Infrastructure::default() }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -288,6 +298,7 @@ impl ReleaseFile {
         file.shadow = overlaid(file.shadow, over.shadow, ShadowSpec::overlaid);
         file.rolling = overlaid(file.rolling, over.rolling, RollingSpec::overlaid);
         file.replicas = over.replicas.or(file.replicas);
+        file.workers = over.workers.or(file.workers);
         file.memory = over.memory.or(file.memory);
         file.hold = over.hold.or(file.hold);
         file.standby = over.standby.or(file.standby);

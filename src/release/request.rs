@@ -168,7 +168,7 @@ pub struct Infrastructure {
     /// A cluster's namespace.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// Resources as they were given; the planner reads `memory`, `cpu` and `replicas`.
+    /// Resources as they were given; the planner reads `memory`, `cpu`, `replicas` and `workers`.
     #[serde(default)]
     pub resources: Map<String, Value>,
 }

@@ -231,6 +231,12 @@ impl Home {
         slots.iter().map(|slot| slot["token"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// How many workers of BentoML's answer in all slots.
+    pub fn workers(&self) -> usize {
+        let is_worker = |pid: &u32| process::command_line(*pid).contains("_bentoml_impl.worker.service");
+        self.processes().into_iter().filter(is_worker).count()
+    }
+
     /// Names in a folder of the home; empty where it is not there.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path().join(folder)).into_iter().flatten().flatten();

@@ -130,7 +130,7 @@ pub struct Serving {
 impl Serving {
     /// Starts `model` in `slot_dir`.
     pub fn start(packager: &BentomlPackager, model: &PackagedModel, slot_dir: &Path) -> Self {
-        Self::run(&packager.serve_command(model, slot_dir), slot_dir)
+        Self::run(&packager.serve_command(model, slot_dir, None), slot_dir)
     }
 
     /// Starts any serve command.

@@ -35,7 +35,11 @@ struct Model {
 #[derive(Debug, Deserialize)]
 struct Service {
     #[serde(default)]
+    name: String,
+    #[serde(default)]
     models: Vec<Model>,
+    #[serde(default)]
+    config: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -72,6 +76,19 @@ impl BentoYaml {
         if self.entry_service.is_empty() { class } else { &self.entry_service }
     }
 
+    /// How many workers the service's code asks for: one where it says nothing. `None` where it leaves that to the machine: to its processors,
+    /// or to its GPUs, which workers would share.
+    pub(super) fn workers(&self) -> Option<u32> {
+        let config = &self.services.iter().find(|service| service.name == self.class())?.config;
+        if !config["resources"]["gpu"].is_null() || config["replicate_process"] == true {
+            return None;
+        }
+        match &config["workers"] {
+            Value::Null => Some(1),
+            workers => workers.as_u64().and_then(|workers| u32::try_from(workers).ok()).filter(|workers| *workers > 0),
+        }
+    }
+
     /// Tags of the models that must travel with the bento, sorted.
     pub(super) fn model_tags(&self) -> Vec<String> {
         let all = self.models.iter().chain(self.services.iter().flat_map(|service| &service.models));
@@ -96,6 +113,25 @@ impl BentoYaml {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_are_a_number_or_not_known() {
+        for (config, workers) in [
+            ("", Some(1)),
+            ("  config: {}\n", Some(1)),
+            ("  config: { workers: 4, traffic: { timeout: 10 } }\n", Some(4)),
+            ("  config: { workers: cpu_count }\n", None),
+            ("  config: { workers: 0 }\n", None),
+            ("  config: { resources: { gpu: 1 } }\n", None),
+            ("  config: { replicate_process: true }\n", None),
+        ] {
+            let text = format!(
+                "service: s:A\nname: a\nversion: v\nentry_service: A\nservices:\n- name: B\n- name: A\n{config}"
+            );
+            let bento: BentoYaml = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(bento.workers(), workers, "{config}");
+        }
+    }
 
     /// As BentoML 1.4.39 wrote it.
     const IRIS: &str = "service: service:IrisClassifier\nname: iris_classifier\nversion: vrlrfwhfdk6p6ax4\nmodels: []\n\

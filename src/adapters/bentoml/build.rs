@@ -94,6 +94,7 @@ impl Build<'_> {
             env: self.request.env.clone(),
             models: yaml.model_tags(),
             service: yaml.class().to_owned(),
+            workers: yaml.workers(),
             routes: yaml.routes(),
             log: self.paths.log.clone(),
             duration_ms: began.elapsed().as_millis() as u64,

@@ -14,8 +14,10 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(1800);
 const TRAIN_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
 /// Variables of the caller's shell that would make Python or BentoML look elsewhere.
-const HIDDEN: [&str; 6] =
-    ["PYTHONHOME", "PYTHONPATH", "CONDA_PREFIX", "BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS", "BENTO_PATH"];
+const HIDDEN: [&str; 6] = ["PYTHONHOME", "PYTHONPATH", "CONDA_PREFIX", "BENTOML_CONFIG", CONFIG_OPTIONS, "BENTO_PATH"];
+
+/// Settings, separated by blanks, that BentoML lays over those of the service's code.
+const CONFIG_OPTIONS: &str = "BENTOML_CONFIG_OPTIONS";
 
 /// Folders that a command needs on PATH, before the caller's own.
 pub(super) fn search_path(env_dir: &Path, uv: Option<&Path>, callers: &str) -> String {
@@ -98,6 +100,12 @@ pub(super) fn serve(python: &Path, env_dir: &Path, release_dir: &Path, slot_dir:
         cwd: PathBuf::from(release_dir),
         env: env.map(|(name, value)| (name.to_owned(), value)).into(),
     }
+}
+
+/// The variable that gives a service so many workers, whatever its code says. Its name is quoted: BentoML reads dots and dashes as its own.
+/// `bentoml serve --api-workers` is ignored without a word.
+pub(super) fn workers(service: &str, workers: u32) -> (String, String) {
+    (CONFIG_OPTIONS.to_owned(), format!(r#"services."{service}".workers={workers}"#))
 }
 
 /// The tag in `bentoml build -o tag`'s output.

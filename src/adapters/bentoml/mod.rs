@@ -151,8 +151,10 @@ impl Packager for BentomlPackager {
         }
     }
 
-    fn serve_command(&self, model: &PackagedModel, slot_dir: &Path) -> ServeCommand {
-        commands::serve(&model.env.python, &model.env.dir, &model.release_dir, slot_dir)
+    fn serve_command(&self, model: &PackagedModel, slot_dir: &Path, workers: Option<u32>) -> ServeCommand {
+        let mut command = commands::serve(&model.env.python, &model.env.dir, &model.release_dir, slot_dir);
+        command.env.extend(workers.map(|workers| commands::workers(&model.service, workers)));
+        command
     }
 
     fn explain(&self, log: &[String]) -> Option<String> {

@@ -161,6 +161,7 @@ mod tests {
             },
             models: Vec::new(),
             service: "IrisClassifier".into(),
+            workers: None,
             routes: Vec::new(),
             log: "/log".into(),
             duration_ms: 1,

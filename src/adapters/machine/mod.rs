@@ -21,7 +21,7 @@ impl MachineFacts for ThisMachine {
     async fn facts(&self) -> Result<Machine, PortError> {
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let cpus = std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok());
-        Ok(Machine { memory_free_mb: available_mb(&memory), memory_needed_mb: None, cpu_count: cpus })
+        Ok(Machine { memory_free_mb: available_mb(&memory), memory_needed_mb: None, workers: None, cpu_count: cpus })
     }
 
     async fn memory_of(&self, pid: u32) -> Result<Option<u64>, PortError> {

@@ -1,7 +1,7 @@
 //! A slot's environment: a minimal one, the request's, and the lines of a file that is never shown.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -21,6 +21,9 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// A disk that takes longer does not answer; whoever starts a slot waits for it, and so does `down`.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 
+/// A list of settings, separated by blanks, of which the later ones win: those of the file come behind the request's, and do not replace them.
+const BENTOML_OPTIONS: &str = "BENTOML_CONFIG_OPTIONS";
+
 /// The whole environment of a slot's process. Later ones win: inherited, its folder for temporary files, request, file, and ours last.
 pub(crate) fn build(
     request: &SlotRequest,
@@ -35,8 +38,13 @@ pub(crate) fn build(
     for (name, value) in &request.env {
         env.insert(name.into(), with_port(value, port).into());
     }
-    let of_file = file.map(|file| file.vars).unwrap_or_default();
-    env.extend(of_file.into_iter().map(|(name, value)| (name.into(), value.into())));
+    for (name, value) in file.map(|file| file.vars).unwrap_or_default() {
+        let before = env.get(OsStr::new(&name)).filter(|_| name == BENTOML_OPTIONS);
+        let value = before.map_or(OsString::from(&value), |before| {
+            [before, OsStr::new(" "), OsStr::new(&value)].into_iter().collect()
+        });
+        env.insert(name.into(), value);
+    }
     env.insert(TOKEN_ENV.into(), request.token.clone().into());
     env.insert(HOME_ENV.into(), home.into());
     env
@@ -97,4 +105,29 @@ pub(crate) fn read_file(path: &Path) -> Result<EnvFile, HostError> {
 fn changed_at(meta: &Metadata) -> SystemTime {
     let seconds = Duration::from_secs(u64::try_from(meta.ctime()).unwrap_or_default());
     SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(u64::try_from(meta.ctime_nsec()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_file_come_behind_those_of_the_request() {
+        let mut request: SlotRequest = serde_json::from_value(serde_json::json!({
+            "token": "t", "model": "iris", "version": "v", "argv": ["x"], "cwd": "/", "slot_dir": "/s", "ready_path": "/",
+            "env": { "PLAIN": "request {port}", "BENTOML_CONFIG_OPTIONS": "services.\"A\".workers=2" },
+        }))
+        .unwrap();
+        let file = |text: &str| EnvFile { vars: parse_env_file(text).unwrap(), changed: SystemTime::UNIX_EPOCH };
+        let of = |request: &SlotRequest, file| build(request, file, 80, Path::new("/h"), None);
+        let text = |env: &BTreeMap<OsString, OsString>, name: &str| env[OsStr::new(name)].to_str().unwrap().to_owned();
+        let options = "services.A.traffic.timeout=5";
+        let lines = format!("PLAIN=file\n{BENTOML_OPTIONS}={options}\n");
+        let both = of(&request, Some(file(&lines)));
+        assert_eq!(text(&both, "PLAIN"), "file");
+        assert_eq!(text(&both, BENTOML_OPTIONS), format!("services.\"A\".workers=2 {options}"));
+        assert_eq!(text(&of(&request, None), "PLAIN"), "request 80");
+        request.env.clear();
+        assert_eq!(text(&of(&request, Some(file(&lines))), BENTOML_OPTIONS), options);
+    }
 }

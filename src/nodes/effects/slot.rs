@@ -25,6 +25,9 @@ pub struct StartSlot {
     /// The numbers of its replicas, from 1; none: one replica.
     #[serde(default)]
     pub replicas: Vec<u32>,
+    /// How many workers each of them has; absent: as the service's code says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
 }
 
 impl StartSlot {
@@ -48,7 +51,7 @@ impl StartSlot {
 
     fn request(&self, world: &World, token: &str) -> SlotRequest {
         let slot_dir = world.slots_dir.join(token);
-        let serve = world.packager.serve_command(&self.package, &slot_dir);
+        let serve = world.packager.serve_command(&self.package, &slot_dir, self.workers);
         SlotRequest {
             token: token.to_owned(),
             model: self.model.clone(),

@@ -48,6 +48,9 @@ pub struct VacateSlot {
     /// The numbers of its replicas, from 1; none: one replica.
     #[serde(default)]
     pub replicas: Vec<u32>,
+    /// How many workers each of them has; absent: as the service's code says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
     /// How long it may take to be ready again, in milliseconds.
     pub ready_timeout_ms: u64,
     /// How long a request may wait, in milliseconds.
@@ -164,7 +167,7 @@ impl Effect for VacateSlot {
             world.target.remove_slot(&slot.token, STOP_GRACE_MS).await.map_err(port)?;
         }
         let (model, package, env_file) = (self.model.clone(), self.package.clone(), self.env_file.clone());
-        let start = StartSlot { model, package, env_file, replicas: self.replicas.clone() };
+        let start = StartSlot { model, package, env_file, replicas: self.replicas.clone(), workers: self.workers };
         let slot = start.perform(world, cx).await?;
         let slots: Vec<String> = world.pool(&slot.token).await.map_err(port)?.into_iter().map(|s| s.token).collect();
         for token in &slots {

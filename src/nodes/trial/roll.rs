@@ -69,6 +69,7 @@ impl OnTrial<'_> {
                 package: package(self.reads.package.clone())?,
                 env_file: plan.env_file.clone().map(PathBuf::from),
                 replicas,
+                workers: plan.workers,
             };
             self.cx.effect("grow", StartReplicas { first: first.clone(), start }).await?;
         }
@@ -93,6 +94,7 @@ impl OnTrial<'_> {
             package: before_it.package.clone(),
             env_file: before_it.env_file.clone(),
             replicas,
+            workers: before_it.workers,
         };
         let (first, ready_timeout_ms) = (self.live.to_owned(), before_it.ready_timeout_ms);
         self.cx.effect(name, GiveUpReplicas { first, start, ready_timeout_ms }).await?;

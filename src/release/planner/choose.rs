@@ -7,7 +7,8 @@ use super::super::rolling::RollingPlan;
 use super::super::strategy::{DeploymentStrategy, Strategies, Strategy};
 use super::super::trial::{AbTestPlan, ShadowPlan, SplitBy, Trial};
 use super::super::units::duration_text;
-use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, PlanError, Reasons, left_by_live, one_copy_mb, replicas};
+use super::size::{copy_mb, left_by_live, size};
+use super::{CANARY_FROM_RPS, DEFAULT_HOLD_MS, PlanError, Reasons};
 use crate::judge::{AvailabilityLimit, Check, DEFAULT_BLOCK_MS, LatencyLimit, Rule};
 
 /// Longest that the gateway lets a request wait, in milliseconds.
@@ -105,9 +106,9 @@ fn described(request: &DeployRequest) -> impl Iterator<Item = Strategy> {
 
 /// What a second copy needs and what is free, in MB, where it does not fit.
 fn too_large(input: &PlanInput) -> Result<Option<(u64, u64)>, PlanError> {
-    let (one, _) = one_copy_mb(input)?;
-    let replicas = u64::from(replicas(input, &mut Reasons::default())?);
-    let all = one.saturating_mul(replicas);
+    let size = size(input, &mut Reasons::default())?;
+    let (one, _) = copy_mb(input, size.workers)?;
+    let all = one.saturating_mul(u64::from(size.replicas));
     Ok(input.machine.memory_free_mb.filter(|free| all > *free).map(|free| (all, free)))
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::judge::{Check, ErrorRatio, Rule};
 use crate::release::fixtures::input_of_iris;
 use crate::release::units::Share;
-use crate::release::{AbTestSpec, CanarySpec, CheckKind, Seen};
+use crate::release::{AbTestSpec, CanarySpec, CheckKind, Seen, Workers};
 
 fn because<'a>(plan: &'a DeploymentPlan, rule: &str) -> &'a str {
     plan.reasons.iter().find(|reason| reason.rule == rule).map_or("", |reason| &reason.because)
@@ -226,4 +226,83 @@ fn replicas_are_sized_from_what_was_measured() {
     assert_eq!(sized(10_000.0, Some(130.0), 1, eight, Some(3 * DEFAULT_MEMORY_MB + 1)).replicas, 3);
     let far = [replicas_for(100.0, 0.0), replicas_for(100.0, f64::NAN), replicas_for(100.0, 100.0)];
     assert_eq!(far, [None, None, Some(2)]);
+}
+
+/// Iris, measured with so many replicas of so many workers at `most`, asked for `rps`; `free` MB, eight processors.
+fn measured(rps: f64, most: f64, replicas: u32, workers: Workers, free: Option<u64>) -> PlanInput {
+    let mut input = input_of_iris(None);
+    input.request.serving.throughput_rps = Some(rps);
+    (input.seen.most_rps, input.seen.replicas, input.seen.workers) = (Some(most), Some(replicas), Some(workers));
+    (input.machine.cpu_count, input.machine.memory_free_mb) = (Some(8), free);
+    input
+}
+
+fn size_of(input: &PlanInput) -> (u32, Option<u32>, u64) {
+    let plan = plan(input).expect("a plan");
+    (plan.replicas, plan.workers, plan.memory_mb)
+}
+
+#[test]
+fn workers_come_where_replicas_do_not_fit() {
+    let own = Workers { each: 1, own: 1 };
+    // Four are needed, and memory has a place for four, two of two, one of four, three, one of three, one.
+    for (free, size) in [
+        (None, (4, None, 4 * 262)),
+        (Some(4 * 262), (4, None, 4 * 262)),
+        (Some(4 * 262 - 1), (2, Some(2), 2 * (83 + 2 * 179))),
+        (Some(2 * (83 + 2 * 179) - 1), (1, Some(4), 83 + 4 * 179)),
+        (Some(83 + 4 * 179 - 1), (3, None, 3 * 262)),
+        (Some(3 * 262 - 1), (1, Some(3), 83 + 3 * 179)),
+        (Some(262), (1, None, 262)),
+    ] {
+        assert_eq!(size_of(&measured(400.0, 130.0, 1, own, free)), size, "{free:?}");
+    }
+    let input = measured(400.0, 130.0, 1, own, Some(1000));
+    let plan = plan(&input).expect("a plan");
+    assert_eq!(because(&plan, "replicas"), "2: 4 are needed, at 262 MB each they do not fit into memory");
+    assert_eq!(
+        because(&plan, "workers"),
+        "2 in each replica: one answered 130 requests/s at most when last measured, 400 need 4, and 2 replica(s) are there for them"
+    );
+    assert!(
+        plan.lines().contains(&"memory     882 MB for 2 replica(s) of 2 worker(s)".to_owned()),
+        "{:?}",
+        plan.lines()
+    );
+    // What a worker takes now is what the next ones will: 83 for the arbiter, 500 for each of two.
+    let mut large = measured(400.0, 260.0, 1, Workers { each: 2, own: 1 }, Some(2100));
+    (large.machine.memory_needed_mb, large.machine.workers) = (Some(1083), Some(2));
+    assert_eq!(size_of(&large), (1, Some(4), 2083));
+    // Who says what a replica needs says it of a replica as it is.
+    let mut said = measured(400.0, 130.0, 1, own, Some(1000));
+    said.request.infrastructure.resources.insert("memory".into(), json!(300));
+    assert_eq!(size_of(&said), (3, None, 900));
+}
+
+#[test]
+fn workers_fill_the_replicas_that_were_asked_for() {
+    let own = Workers { each: 1, own: 1 };
+    let asked = |mut input: PlanInput, key: &str, count: u32| {
+        input.request.infrastructure.resources.insert(key.into(), json!(count));
+        input
+    };
+    assert_eq!(size_of(&asked(measured(400.0, 130.0, 1, own, None), "replicas", 1)), (1, Some(4), 799));
+    assert_eq!(size_of(&asked(measured(400.0, 130.0, 1, own, None), "replicas", 3)).1, Some(2));
+    assert_eq!(size_of(&asked(measured(100.0, 130.0, 1, own, None), "replicas", 1)).1, None);
+    assert_eq!(size_of(&asked(measured(9000.0, 130.0, 1, own, None), "replicas", 2)).1, Some(4), "eight processors");
+    // What was enough stays, however little each does beside the others.
+    let grown = Workers { each: 3, own: 1 };
+    assert_eq!(size_of(&asked(measured(300.0, 310.0, 1, grown, None), "replicas", 1)).1, Some(3));
+    // Never fewer than the code says.
+    let many = Workers { each: 4, own: 4 };
+    assert_eq!(size_of(&asked(measured(300.0, 500.0, 1, many, None), "replicas", 1)).1, None);
+    assert_eq!(size_of(&measured(900.0, 500.0, 1, many, None)), (2, None, 2 * 799));
+    // Said by the user: replicas are counted by them.
+    assert_eq!(size_of(&asked(measured(400.0, 130.0, 1, own, None), "workers", 2)), (2, Some(2), 2 * 441));
+    assert_eq!(size_of(&asked(input_of_iris(None), "workers", 3)), (1, Some(3), 83 + 3 * 179));
+    for wrong in [json!(0), json!(65), json!("two"), json!(-1), json!(1.5)] {
+        let mut input = input_of_iris(None);
+        input.request.infrastructure.resources.insert("workers".into(), wrong.clone());
+        assert_eq!(plan(&input).expect_err("workers").code(), "resource_invalid", "{wrong}");
+    }
 }
