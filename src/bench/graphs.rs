@@ -1,10 +1,12 @@
 //! The graphs that are measured. Every superstep writes about 1 KB, as the floor's rows do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
+use super::words::words;
 use super::{BenchError, Measured};
 use crate::graph::{
     Advance, Channel, ChannelType, CompiledGraph, Context, Destination, DynNode, END, Effects, Engine, Failure, Goto,
@@ -24,7 +26,7 @@ pub const ITEM_BYTES: usize = 100;
 
 /// What a row of the floor holds, and what a superstep writes.
 pub fn kilobyte() -> String {
-    "x".repeat(1024)
+    words(0, 1024).to_owned()
 }
 
 /// Writes a text that is never the same twice.
@@ -38,7 +40,7 @@ impl DynNode for Say {
 
     async fn run(&self, _cx: &Context, view: &View) -> Result<Produced, NodeError> {
         let n = view.0["n"].as_i64().unwrap_or(0) + 1;
-        let text = format!("{n}{}", "x".repeat(1000));
+        let text = format!("{n}{}", words(usize::try_from(n).unwrap_or(0), 1000));
         Ok(Produced { writes: vec![Write::new("n", json!(n)), Write::new("text", json!(text))], goto: Vec::new() })
     }
 }
@@ -60,6 +62,13 @@ impl DynNode for Add {
 /// Adds an item to the list.
 struct Grow {
     bytes: usize,
+    items: AtomicUsize,
+}
+
+impl Grow {
+    fn by(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { bytes, items: AtomicUsize::new(0) })
+    }
 }
 
 #[async_trait]
@@ -69,7 +78,7 @@ impl DynNode for Grow {
     }
 
     async fn run(&self, _cx: &Context, _view: &View) -> Result<Produced, NodeError> {
-        let item = json!(["x".repeat(self.bytes)]);
+        let item = json!([words(self.items.fetch_add(1, Ordering::Relaxed), self.bytes)]);
         Ok(Produced { writes: vec![Write::new("items", item)], goto: Vec::new() })
     }
 }
@@ -154,19 +163,19 @@ fn in_a_row(name: &str, node: impl Fn() -> Arc<dyn DynNode>) -> Measured<Arc<Com
 
 /// A hundred sends, each of which adds 1 KB to a list, and their join.
 pub fn fan_out() -> Measured<Arc<CompiledGraph>> {
-    let graph = channels("fan-out").dyn_node("work", Arc::new(Grow { bytes: 1000 })).dyn_node("join", Arc::new(Add));
+    let graph = channels("fan-out").dyn_node("work", Grow::by(1000)).dyn_node("join", Arc::new(Add));
     compiled(graph.router(START, Arc::new(Spread)).barrier(["work"], "join"))
 }
 
 /// A list that grows, superstep after superstep.
 pub fn growing() -> Measured<Arc<CompiledGraph>> {
-    let graph = channels("growing").dyn_node("grow", Arc::new(Grow { bytes: ITEM_BYTES }));
+    let graph = channels("growing").dyn_node("grow", Grow::by(ITEM_BYTES));
     compiled(graph.edge(START, "grow").router("grow", Arc::new(Round { then: END })))
 }
 
 /// The same, with a question at its end.
 pub fn growing_then_asking() -> Measured<Arc<CompiledGraph>> {
-    let graph = channels("growing then asking").dyn_node("grow", Arc::new(Grow { bytes: ITEM_BYTES }));
+    let graph = channels("growing then asking").dyn_node("grow", Grow::by(ITEM_BYTES));
     let graph = graph.dyn_node("ask", Arc::new(Ask)).edge(START, "grow");
     compiled(graph.router("grow", Arc::new(Round { then: "ask" })))
 }

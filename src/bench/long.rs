@@ -6,6 +6,7 @@ use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::graphs::{ITEM_BYTES, STEPS, engine, expect, growing, growing_then_asking, invoke, kilobyte};
+use super::words::words;
 use super::{Figure, How, Limit, Measured, Place, is_enough, median};
 use crate::graph::{Advance, Answer, Store, ThreadStatus};
 use crate::store::{Floor, Synchronous};
@@ -17,7 +18,7 @@ pub(super) async fn figures(place: &Place, how: How) -> Measured<Vec<Figure>> {
 }
 
 async fn writing(place: &Place, how: How) -> Measured<Vec<Figure>> {
-    let (graph, item) = (growing()?, "x".repeat(ITEM_BYTES));
+    let (graph, item) = (growing()?, words(0, ITEM_BYTES));
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     let (mut bytes, mut floor_bytes, mut empty) = (0, 0, 0);
     let all = Instant::now();
@@ -29,7 +30,7 @@ async fn writing(place: &Place, how: How) -> Measured<Vec<Figure>> {
         let floor = Floor::open(&floor_path, Synchronous::Full)?;
         let begun = Instant::now();
         for _ in 0..STEPS {
-            floor.transaction(&[&item])?;
+            floor.transaction(&[item])?;
         }
         floors.push(begun.elapsed());
         drop(floor);
@@ -78,7 +79,7 @@ async fn resuming(place: &Place, how: How) -> Measured<Figure> {
     let store = place.store("resume.db", Synchronous::Full)?;
     let engine = engine(store.clone());
     let floor = Floor::open(place.file("resume-floor.db"), Synchronous::Full)?;
-    let state = json!({"items": vec!["x".repeat(ITEM_BYTES); 1000]}).to_string();
+    let state = json!({"items": (0..STEPS).map(|n| words(n, ITEM_BYTES)).collect::<Vec<_>>()}).to_string();
     floor.transaction(&[&state])?;
     let (rows, one) = (Floor::open(place.file("resume-rows.db"), Synchronous::Full)?, kilobyte());
     let (mut ours, mut floors) = (Vec::new(), Vec::new());

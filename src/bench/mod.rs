@@ -6,6 +6,7 @@ mod long;
 mod many;
 mod report;
 mod short;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

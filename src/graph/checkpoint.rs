@@ -196,7 +196,7 @@ fn change(name: &str, before: Option<&Value>, now: &Value) -> Option<Change> {
 }
 
 /// Applies recorded changes to a state, oldest first.
-pub fn apply_changes(state: &mut State, changes: Vec<Change>) {
+pub fn apply_changes(state: &mut State, changes: impl IntoIterator<Item = Change>) {
     for change in changes {
         match change {
             Change::Set(name, value) => {

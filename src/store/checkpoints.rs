@@ -20,6 +20,11 @@ use crate::graph::{Checkpoint, CheckpointId, Name, Partial, Source, State, Store
 const DELTAS_PER_BASE: usize = 3;
 /// Below this size rows are read so fast that snapshots would only take room.
 const LEAST_BASE_BYTES: usize = 4096;
+/// What only grows stands in the changes once, as it would in a snapshot: none is due while the changes weigh at most this many times what
+/// the state does, and no more than [`MOST_GROWN_BYTES`].
+const DELTAS_PER_STATE: usize = 2;
+/// Rows of this size in all are read in a few milliseconds.
+const MOST_GROWN_BYTES: usize = 512 << 10;
 /// A larger row's text is not kept as room for the next one.
 const MOST_TEXT_BYTES: usize = 1 << 20;
 
@@ -33,13 +38,15 @@ pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>)
         line.partials = false;
     }
     let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
-    let most = LEAST_BASE_BYTES.max(line.base_bytes * DELTAS_PER_BASE).saturating_sub(line.delta_bytes);
+    let most = most_changes(&line);
     let mut text = std::mem::take(&mut tx.lines.text);
     let changes = line.last.as_ref().and_then(|last| delta::changes(last, checkpoint, most, &mut text));
-    let base = changes.transpose().map_err(unwritable)?.is_none() || text.len() > most;
+    let grown = changes.transpose().map_err(unwritable)?.filter(|_| text.len() <= most);
+    let base = grown.is_none();
     if base {
         delta::snapshot(checkpoint, &mut text).map_err(unwritable)?;
     }
+    line.state_bytes = grown.map_or(text.len(), |grown| line.state_bytes.saturating_add_signed(grown));
     let body = std::str::from_utf8(&text).map_err(|e| StoreError::Failed(format!("JSON is no text: {e}")))?;
     if base {
         (line.base_bytes, line.delta_bytes) = (body.len(), 0);
@@ -60,6 +67,12 @@ pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>)
         tx.lines.text = text;
     }
     Ok(())
+}
+
+/// How large a row may be that says only what has changed.
+fn most_changes(line: &Line) -> usize {
+    let grown = (line.state_bytes * DELTAS_PER_STATE).min(MOST_GROWN_BYTES);
+    LEAST_BASE_BYTES.max(line.base_bytes * DELTAS_PER_BASE).max(grown).saturating_sub(line.delta_bytes)
 }
 
 /// Keeps a finished task's result.
@@ -118,7 +131,7 @@ fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
             .prepare_cached("INSERT INTO lines (thread, ns) VALUES (?1, ?2)")?
             .execute(params![thread, ns.as_str()])?;
         let id = tx.conn.last_insert_rowid();
-        return Ok(Line { id, rows: 0, last: None, base_bytes: 0, delta_bytes: 0, partials: false, generation });
+        return Ok(Line { partials: false, ..no_rows(id, generation) });
     };
     read_line(tx.conn, id, ns, generation)
 }
@@ -126,10 +139,15 @@ fn line(tx: &mut Tx<'_>, key: &LineKey) -> Done<Line> {
 fn read_line(conn: &Connection, id: i64, ns: &str, generation: u64) -> Done<Line> {
     Ok(match newest(conn, id, ns)? {
         Some(Newest { checkpoint, rows, base_bytes, delta_bytes }) => {
-            Line { id, rows, last: Some(Arc::new(checkpoint)), base_bytes, delta_bytes, partials: true, generation }
+            let (state_bytes, last) = (delta::size(&checkpoint.values, MOST_GROWN_BYTES), Some(Arc::new(checkpoint)));
+            Line { id, rows, last, base_bytes, delta_bytes, state_bytes, partials: true, generation }
         }
-        None => Line { id, rows: 0, last: None, base_bytes: 0, delta_bytes: 0, partials: true, generation },
+        None => no_rows(id, generation),
     })
+}
+
+fn no_rows(id: i64, generation: u64) -> Line {
+    Line { id, rows: 0, last: None, base_bytes: 0, delta_bytes: 0, state_bytes: 0, partials: true, generation }
 }
 
 /// The root's line, if the thread has one.
@@ -387,7 +405,8 @@ pub(super) fn partial(conn: &Connection, thread: i64, ns: &str, of: &CheckpointI
 
 fn source_word(source: Source) -> &'static str {
     match source {
-        Source::Loop => "loop",
+        // Most are.
+        Source::Loop => "",
         Source::Update => "update",
         Source::Fork => "fork",
         Source::Input => "input",
@@ -395,6 +414,8 @@ fn source_word(source: Source) -> &'static str {
 }
 
 fn parse_source(word: &str) -> Done<Source> {
+    // Files of before have the word.
+    let word = if word == "loop" { "" } else { word };
     let known =
         [Source::Loop, Source::Update, Source::Fork, Source::Input].into_iter().find(|s| source_word(*s) == word);
     known.ok_or_else(|| StoreError::Damaged(format!("`{word}` is no source of a checkpoint")).into())

@@ -205,7 +205,7 @@ fn gaps(conn: &Connection) -> Vec<String> {
         WHERE (w.before IS NOT NULL AND w.n <> w.before + 1) OR (w.before IS NULL AND w.base = 0)";
     const EVENTS: &str = "
         SELECT t.id, w.last - w.many, w.before FROM
-          (SELECT n >> 32 AS thread, n & 4294967295 AS last, json_array_length(body) AS many,
+          (SELECT n >> 32 AS thread, n & 4294967295 AS last, iif(body ->> 0 = 'ran', 3, json_array_length(body)) AS many,
              coalesce(lag(n) OVER (PARTITION BY n >> 32 ORDER BY n) & 4294967295, 0) AS before FROM events) w
         JOIN threads t ON t.n = w.thread WHERE w.last - w.many <> w.before";
     const ORIGINS: &str = "

@@ -2,7 +2,10 @@
 //! nothing). Channels that changed alike in `values` and `written`, the usual case, are stored once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -25,6 +28,13 @@ impl ChangeRef<'_> {
             Self::Append(name, items) => name.len() + all(items.iter(), most),
             Self::Unset(name) => name.len(),
         }
+    }
+
+    /// By how much it makes a state longer.
+    fn growth(&self, before: &State, most: usize) -> isize {
+        let old = if matches!(self, Self::Append(..)) { None } else { before.get(self.name()) };
+        let new = if matches!(self, Self::Unset(_)) { 0 } else { self.weight(most) };
+        new.cast_signed() - old.map_or(0, |old| weight(old, most)).cast_signed()
     }
 
     fn name(&self) -> &Name {
@@ -64,8 +74,8 @@ impl Row<'_> {
                 self.0.push(b'}');
                 continue;
             }
-            let kind: &[u8] = if matches!(change, ChangeRef::Set(..)) { b"{\"set\":[" } else { b"{\"append\":[" };
-            self.0.extend_from_slice(kind);
+            let set = matches!(change, ChangeRef::Set(..));
+            self.0.extend_from_slice(if set { b"{\"set\":[" } else { b"[" });
             json::string(self.0, change.name())?;
             self.0.push(b',');
             match change {
@@ -73,7 +83,7 @@ impl Row<'_> {
                 ChangeRef::Append(_, items) => json::list(self.0, items)?,
                 ChangeRef::Unset(_) => {}
             }
-            self.0.extend_from_slice(b"]}");
+            self.0.extend_from_slice(if set { b"]}" } else { b"]" });
         }
         self.0.push(b']');
         Ok(())
@@ -98,11 +108,11 @@ pub(super) struct Body {
     #[serde(default)]
     fork: Option<u32>,
     #[serde(default)]
-    both: Vec<Change>,
+    both: Vec<Read>,
     #[serde(default)]
-    values: Vec<Change>,
+    values: Vec<Read>,
     #[serde(default)]
-    written: Vec<Change>,
+    written: Vec<Read>,
     #[serde(default)]
     visits: BTreeMap<Name, u64>,
     #[serde(default)]
@@ -119,18 +129,46 @@ pub(super) struct Body {
     frontier: Vec<Task>,
 }
 
+/// A change as it is stored: what is appended to a list, the usual case, as `[name, items]`; files of before have `{"append": …}`.
+struct Read(Change);
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ChangeVisitor).map(Self)
+    }
+}
+
+struct ChangeVisitor;
+
+impl<'de> Visitor<'de> for ChangeVisitor {
+    type Value = Change;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a change")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Change, A::Error> {
+        Change::deserialize(MapAccessDeserializer::new(map))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Change, A::Error> {
+        let (name, items) = Deserialize::deserialize(SeqAccessDeserializer::new(seq))?;
+        Ok(Change::Append(name, items))
+    }
+}
+
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<CheckpointId>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
 
-/// Writes the body of `now` as changes since `before` to `text`; `None` when a node's count disappeared, which changes cannot say, or when it would have
-/// more than about `most` bytes.
+/// Writes the body of `now` as changes since `before` to `text`, and says by how many bytes the state has about grown; `None` when a node's count
+/// disappeared, which changes cannot say, or when the text would have more than about `most` bytes.
 pub(super) fn changes(
     before: &Checkpoint,
     now: &Checkpoint,
     most: usize,
     text: &mut Vec<u8>,
-) -> Option<serde_json::Result<()>> {
+) -> Option<serde_json::Result<isize>> {
     if before.visits.iter().any(|(node, _)| !now.visits.contains(node)) {
         return None;
     }
@@ -138,6 +176,7 @@ pub(super) fn changes(
     if values.iter().map(|change| change.weight(most)).sum::<usize>() > most {
         return None;
     }
+    let grown = values.iter().map(|change| change.growth(&before.values, most)).sum();
     // What both share changed alike: it is compared once.
     let twin = |name: &Name| now.written.shares(name, &now.values) && before.written.shares(name, &before.values);
     let mut written = since(&before.written, &now.written, twin);
@@ -149,7 +188,12 @@ pub(super) fn changes(
     let names: BTreeSet<&str> = now.frontier.iter().map(|task| task.node.as_str()).collect();
     let counted = names.len() == now.frontier.len() && names.iter().eq(visits.keys()) && visits.iter().all(once_more);
     let fork = (now.fork != before.fork).then_some(now.fork);
-    Some(body(now, (parent, fork), values, written, visits, counted, text))
+    Some(body(now, (parent, fork), values, written, visits, counted, text).map(|()| grown))
+}
+
+/// About how long a state is as text, as far as it matters whether that is more than `most`.
+pub(super) fn size(state: &State, most: usize) -> usize {
+    state.iter().map(|(name, value)| name.len() + weight(value, most)).sum()
 }
 
 /// Writes the body of `now` by itself to `text`.
@@ -304,9 +348,9 @@ impl Body {
     /// Only what the rows after this one build on: state, visits, branch.
     pub fn change(self, to: &mut Checkpoint) {
         to.fork = self.fork.unwrap_or(to.fork);
-        self.both.into_iter().for_each(|change| apply_to_both(to, change));
-        apply_changes(&mut to.values, self.values);
-        apply_changes(&mut to.written, self.written);
+        self.both.into_iter().for_each(|change| apply_to_both(to, change.0));
+        apply_changes(&mut to.values, self.values.into_iter().map(|change| change.0));
+        apply_changes(&mut to.written, self.written.into_iter().map(|change| change.0));
         self.visits.into_iter().for_each(|(node, count)| to.visits.set(node, count));
         for node in &self.next {
             to.visits.count(node);
@@ -340,11 +384,23 @@ mod tests {
             let mut row = Row(&mut text);
             row.changes("both", &since(&before, &now, |_| false))?;
             row.end();
-            let ours: Value = serde_json::from_slice(&text)?;
+            let ours: Body = serde_json::from_slice(&text)?;
             let checkpoint = crate::store::conformance::checkpoint("c", None, "", 0, now);
             let wanted = serde_json::to_value(checkpoint.changes_since(&before))?;
-            assert_eq!(ours.get("both").unwrap_or(&json!([])), &wanted);
+            let ours: Vec<Change> = ours.both.into_iter().map(|change| change.0).collect();
+            assert_eq!(serde_json::to_value(ours)?, wanted);
         }
+        // As files of before have it.
+        let old: Body = serde_json::from_str(r#"{"both":[{"append":["a",[1,2]]},["b",[3]],{"unset":"c"}]}"#)?;
+        let old: Vec<Change> = old.both.into_iter().map(|change| change.0).collect();
+        assert_eq!(
+            old,
+            [
+                Change::Append("a".into(), vec![json!(1), json!(2)]),
+                Change::Append("b".into(), vec![json!(3)]),
+                Change::Unset("c".into())
+            ]
+        );
         assert_eq!(since(&state(json!({"gone": 1})), &State::new(), |_| false), [ChangeRef::Unset(&"gone".into())]);
         Ok(())
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::audit;
 use super::fault::{Done, count, decode, encode, nanos, time, uncount};
 use super::threads::Head;
-use crate::graph::{Event, EventRow, Name, Source, ThreadId};
+use crate::graph::{Event, EventRow, Name, Source, StoreError, ThreadId};
 
 /// Adds events under the thread's next numbers; audited ones to the audit too.
 pub(super) fn add(
@@ -28,7 +28,7 @@ pub(super) fn add(
         return Ok(());
     }
     head.last_event += many;
-    let body = encode(&events.iter().map(|event| Short(event)).collect::<Vec<_>>())?;
+    let body = body(events)?;
     let mut insert = conn.prepare_cached("INSERT INTO events (n, at, body) VALUES (?1, ?2, ?3)")?;
     insert.execute(params![rows_of(head.n).start + head.last_event, nanos(at)?, body])?;
     audit::add(conn, thread, at, events)
@@ -40,7 +40,7 @@ pub(super) fn keep(conn: &Connection, thread: i64, rows: &[EventRow]) -> Done<()
     // A row is a commit: events of one moment, one behind the other.
     for together in rows.chunk_by(|one, next| one.at == next.at && one.seq + 1 == next.seq) {
         let Some(last) = together.last() else { continue };
-        let body = encode(&together.iter().map(|row| Short(&row.event)).collect::<Vec<_>>())?;
+        let body = body(&together.iter().map(|row| &row.event).collect::<Vec<_>>())?;
         insert.execute(params![rows_of(thread).start + count(last.seq)?, nanos(last.at)?, body])?;
     }
     Ok(())
@@ -103,9 +103,49 @@ pub(super) fn back(conn: &Connection, thread: i64, upto: u64, limit: usize) -> D
 /// The events of a row: number of the newest one, time, body.
 fn commit(row: &Row<'_>) -> Done<impl Iterator<Item = EventRow> + use<>> {
     let (last, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-    let events: Vec<Long> = decode(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?, "events")?;
+    let events = events_of(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?)?;
     let first = uncount(last + 1 - count(events.len() as u64)?)?;
-    Ok((first..).zip(events).map(move |(seq, event)| EventRow { seq, at: time(at), event: event.0 }))
+    Ok((first..).zip(events).map(move |(seq, event)| EventRow { seq, at: time(at), event }))
+}
+
+/// A row's body: `["ran", node, ms, step, next]` for the three events of the root's superstep that ran one node, the usual case, where `next` is
+/// left out if it is that node again; else the list of all of them.
+fn body(events: &[&Event]) -> Done<String> {
+    match events {
+        [
+            Event::NodeStarted { ns, node, attempt: 1 },
+            Event::NodeFinished { ns: finished_ns, node: finished, duration_ms },
+            Event::Checkpointed { ns: step_ns, step, source: Source::Loop, next },
+        ] if node == finished && [ns, finished_ns, step_ns].iter().all(|ns| ns.is_empty()) => match next.as_slice() {
+            [again] if again == node => encode(&(RAN, node, duration_ms, step)),
+            next => encode(&(RAN, node, duration_ms, step, next)),
+        },
+        all => encode(&all.iter().map(|event| Short(event)).collect::<Vec<_>>()),
+    }
+}
+
+/// What begins the body of a superstep that ran one node; no list of events begins with a text.
+const RAN: &str = "ran";
+
+/// The same read back.
+#[derive(Deserialize)]
+struct Ran(String, Name, u64, i64, #[serde(default)] Option<Vec<Name>>);
+
+fn events_of(body: &str) -> Done<Vec<Event>> {
+    if !body.starts_with("[\"") {
+        let all: Vec<Long> = decode(body, "events")?;
+        return Ok(all.into_iter().map(|long| long.0).collect());
+    }
+    let Ran(ran, node, duration_ms, step, next) = decode(body, "events")?;
+    if ran != RAN {
+        return Err(StoreError::Damaged(format!("events cannot be read: `{ran}` is not known")).into());
+    }
+    let (ns, next) = (Name::default(), next.unwrap_or_else(|| vec![node.clone()]));
+    Ok(vec![
+        Event::NodeStarted { ns: ns.clone(), node: node.clone(), attempt: 1 },
+        Event::NodeFinished { ns: ns.clone(), node, duration_ms },
+        Event::Checkpointed { ns, step, source: Source::Loop, next },
+    ])
 }
 
 /// An event as it is stored: in short `["start", node, attempt, ns]`, `["end", node, ms, ns]` or `["step", step, next, ns]`, where
@@ -218,6 +258,39 @@ mod tests {
         assert!(text.starts_with(r#"[["start","a"],["start","a",3],["end","a",7],["step",-1,["a","b"]],{"#), "{text}");
         let newer: Vec<Long> = serde_json::from_str(r#"[["later",1,{"x":2}],{"type":"later"}]"#)?;
         assert!(newer.iter().all(|long| long.0 == Event::Unknown));
+        Ok(())
+    }
+
+    #[test]
+    fn a_superstep_of_one_node_is_shorter_still() -> Done<()> {
+        let (root, inner) = (Name::default(), Name::from("sub:1"));
+        let step = |ns: &Name, attempt, finished: &str, source| {
+            [
+                Event::NodeStarted { ns: ns.clone(), node: "a \"b\"".into(), attempt },
+                Event::NodeFinished { ns: ns.clone(), node: finished.into(), duration_ms: 7 },
+                Event::Checkpointed { ns: ns.clone(), step: 3, source, next: vec!["c".into(), "d".into()] },
+            ]
+        };
+        let same = "a \"b\"";
+        for (events, short) in [
+            (step(&root, 1, same, Source::Loop), true),
+            (step(&root, 2, same, Source::Loop), false),
+            (step(&inner, 1, same, Source::Loop), false),
+            (step(&root, 1, "other", Source::Loop), false),
+            (step(&root, 1, same, Source::Update), false),
+        ] {
+            let text = body(&events.iter().collect::<Vec<_>>())?;
+            assert_eq!(text == r#"["ran","a \"b\"",7,3,["c","d"]]"#, short, "{text}");
+            assert_eq!(events_of(&text)?, events);
+        }
+        let [started, finished, _] = step(&root, 1, same, Source::Loop);
+        let again = Event::Checkpointed { ns: root, step: 4, source: Source::Loop, next: vec![same.into()] };
+        let text = body(&[&started, &finished, &again])?;
+        assert_eq!(text, r#"["ran","a \"b\"",7,4]"#);
+        assert_eq!(events_of(&text)?, [started, finished, again]);
+        for damaged in [r#"["ran"]"#, r#"["ran","a",1,2,[]"#, r#"["went","a",1,2,[]]"#, r#"["ran","a",-1,2,[]]"#] {
+            assert!(events_of(damaged).is_err(), "{damaged}");
+        }
         Ok(())
     }
 }

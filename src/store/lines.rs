@@ -23,6 +23,8 @@ pub(super) struct Line {
     pub base_bytes: usize,
     /// Size of the rows since.
     pub delta_bytes: usize,
+    /// About the size of the newest state.
+    pub state_bytes: usize,
     /// Whether results or attempts may be kept for it.
     pub partials: bool,
     /// When it was last known to be what the file holds; see [`Lines::foreign_write`].
