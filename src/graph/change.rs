@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::channel::{apply_writes, end_step};
 use super::core::{arrive, in_order, leave, plan, settle, use_up};
-use super::{Checkpoint, CompiledGraph, END, Failure, Name, START, Source, TaskResult, Trigger, Write};
+use super::{Checkpoint, CompiledGraph, END, Failure, Name, START, Source, Task, TaskPath, TaskResult, Trigger, Write};
 
 /// A change of the state from outside (LangGraph's `StateUpdate`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,20 @@ pub(super) fn update(
     end_step(&graph.cleared, &mut next.values, all.iter());
     next.source = Source::Update;
     plan(graph, &mut next, &triggers);
+    if !ends {
+        stay_due(graph, before, &mut next);
+    }
     Ok(next)
+}
+
+/// Deferred nodes whose turn had come stay due until they have run, unless they are led to again (LangGraph's `LastValueAfterFinish`).
+fn stay_due(graph: &CompiledGraph, before: &Checkpoint, next: &mut Checkpoint) {
+    let stays = |task: &&Task| graph.deferred.contains(&task.node) && matches!(task.path, TaskPath::Pull(_));
+    let again = |node: &Name| next.deferred.contains(node) || next.frontier.iter().any(|task| task.node == *node);
+    let stay: Vec<Task> = before.frontier.iter().filter(stays).filter(|task| !again(&task.node)).cloned().collect();
+    next.frontier.extend(stay);
+    // Triggered nodes by name, then sends by index.
+    next.frontier.sort_by(|a, b| a.path.cmp(&b.path));
 }
 
 /// A branch off `from`: its state with `values` applied. As `as_node` had written them, what that node's edges lead to is due; without it

@@ -208,6 +208,15 @@ pub(super) fn look(graph: &CompiledGraph, checkpoint: &Checkpoint, finished: &[T
     CoreState { values, next }
 }
 
+/// Whether what finished tasks of one superstep wrote can be applied together.
+///
+/// # Errors
+/// As the superstep's end would have it.
+pub(super) fn agree(graph: &CompiledGraph, checkpoint: &Checkpoint, finished: &[TaskResult]) -> Result<(), Failure> {
+    let writes = in_order(finished).into_iter().flat_map(|r| r.writes.iter());
+    check_writes(&graph.channels, &checkpoint.values, writes)
+}
+
 pub(super) fn in_order(results: &[TaskResult]) -> Vec<&TaskResult> {
     let mut sorted: Vec<&TaskResult> = results.iter().collect();
     if sorted.len() > 1 {

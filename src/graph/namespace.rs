@@ -115,17 +115,21 @@ pub(super) async fn run_namespace(
             return Ok(NamespaceEnd::Left(Box::new(command)));
         }
         let next = Arc::new(core::apply(graph, &checkpoint, &results, state, scope.now())?);
-        let stops = !next.ended()
-            && may_stop(scope, &next)
-            && results
-                .iter()
-                .any(|r| graph.interrupt_after.contains(r.node.as_str()) || stops_after(scope, ns, &r.node));
+        let stands_after =
+            results.iter().any(|r| graph.interrupt_after.contains(r.node.as_str()) || stops_after(scope, ns, &r.node));
+        // As in LangGraph a subgraph stops behind its last node too; of a root nothing is left to go on with.
+        let over = ns.is_empty() && next.ended();
+        let stops = stands_after && !over && may_stop(scope, &next);
         let mut records = commit_points(scope, graph, &results);
         records.extend(stop_record(scope, graph, &next, stops));
         keep(scope, graph, &next, records).await?;
         checkpoint = next;
         if stops {
             return Ok(NamespaceEnd::Suspended);
+        }
+        // Before the count of supersteps is looked at, as in LangGraph.
+        if stands_after && over {
+            return Ok(NamespaceEnd::Finished(checkpoint));
         }
     }
 }
@@ -342,6 +346,13 @@ async fn siblings(
         None => Ok(results),
         // Nobody is left to hear the answer, as in LangGraph.
         Some((NodeError::Suspended, _)) if given(&results).is_some() => Ok(results),
+        Some((NodeError::Suspended, _)) => {
+            // What can never be applied is told at once, as in LangGraph (of the root), and not when somebody has answered.
+            if checkpoint.ns.is_empty() {
+                core::agree(graph, checkpoint, &results)?;
+            }
+            Err(NodeError::Suspended)
+        }
         Some((worst, _)) => Err(worst),
     }
 }
