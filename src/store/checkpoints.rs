@@ -207,6 +207,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
+    const N: usize = 0;
     const ID: usize = 1;
     const BASE: usize = 5;
     const BODY: usize = 6;
@@ -286,33 +287,64 @@ pub(super) fn of_row(conn: &Connection, line: i64, ns: &str, row: i64) -> Done<O
     Ok(newest_before(conn, line, ns, row + 1)?.map(|newest| newest.checkpoint))
 }
 
+/// What is read is of one moment, so that both statements see the same rows.
 fn newest_before(conn: &Connection, line: i64, ns: &str, end: i64) -> Done<Option<Newest>> {
     let rows = rows_of(line);
-    let mut select = conn.prepare_cached(&format!("{} DESC", Stored::OF_LINE))?;
-    let mut found = select.query([rows.start, end])?;
-    let Some(row) = found.next()? else { return Ok(None) };
-    let last = Stored::read(row)?;
-    let (number, mut sizes, mut base) = (last.n - rows.start, vec![last.body.len()], last.base);
-    // Of the rows that it builds on only the changes count, and of the one before it the id.
-    let (mut changes, mut before): (Vec<Body>, _) = (Vec::new(), None);
-    while !base {
-        let Some(row) = found.next()? else {
-            return Err(StoreError::Damaged(format!("checkpoint {} has lost its snapshot", last.id)).into());
-        };
-        if before.is_none() {
-            before = Some(read_id(row, Stored::ID)?);
-        }
-        let body = row.get_ref(Stored::BODY)?.as_str().map_err(rusqlite::Error::from)?;
-        changes.push(decode(body, "a checkpoint")?);
-        sizes.push(body.len());
-        base = row.get(Stored::BASE)?;
-    }
+    let Some(Span { base, before, newest }) = since_snapshot(conn, rows.start..end)? else { return Ok(None) };
+    let mut select = conn.prepare_cached(Stored::OF_LINE)?;
+    // Oldest first, each applied as it is read: what a row takes is used again for the next one.
+    let mut found = select.query([base - 1, newest + 1])?;
     let mut checkpoint = Checkpoint { ns: ns.into(), ..empty() };
-    changes.into_iter().rev().for_each(|body| body.change(&mut checkpoint));
-    checkpoint.id = before.unwrap_or(checkpoint.id);
-    last.apply(&mut checkpoint)?;
-    let base_bytes = sizes.pop().unwrap_or(0);
-    Ok(Some(Newest { checkpoint, rows: number, base_bytes, delta_bytes: sizes.into_iter().sum() }))
+    let (mut base_bytes, mut delta_bytes) = (0, 0);
+    while let Some(row) = found.next()? {
+        let body = row.get_ref(Stored::BODY)?.as_str().map_err(rusqlite::Error::from)?;
+        let n: i64 = row.get(Stored::N)?;
+        if n == base {
+            base_bytes = body.len();
+        } else {
+            delta_bytes += body.len();
+        }
+        // Of the rows that the newest builds on only the changes count, and of the one before it the id.
+        if n < newest {
+            let changes: Body = decode(body, "a checkpoint")?;
+            changes.change(&mut checkpoint);
+            if n == before {
+                checkpoint.id = read_id(row, Stored::ID)?;
+            }
+        } else {
+            Stored::read(row)?.apply(&mut checkpoint)?;
+        }
+    }
+    Ok(Some(Newest { checkpoint, rows: newest - rows.start, base_bytes, delta_bytes }))
+}
+
+/// Rows that build on each other.
+struct Span {
+    /// The snapshot.
+    base: i64,
+    /// The last one but one; the newest where there is no other.
+    before: i64,
+    newest: i64,
+}
+
+/// From the snapshot to the newest row.
+fn since_snapshot(conn: &Connection, rows: Range<i64>) -> Done<Option<Span>> {
+    let sql = "SELECT n, base, id FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n DESC";
+    let mut select = conn.prepare_cached(sql)?;
+    let mut found = select.query([rows.start, rows.end])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let (newest, id, mut is_base): (i64, _, bool) = (row.get(0)?, read_id(row, 2)?, row.get(1)?);
+    let mut span = Span { base: newest, before: newest, newest };
+    while !is_base {
+        let Some(row) = found.next()? else {
+            return Err(StoreError::Damaged(format!("checkpoint {id} has lost its snapshot")).into());
+        };
+        (span.base, is_base) = (row.get(0)?, row.get(1)?);
+        if span.before == newest {
+            span.before = span.base;
+        }
+    }
+    Ok(Some(span))
 }
 
 /// The newest checkpoint of a namespace.
