@@ -81,19 +81,22 @@ pub(super) async fn run_namespace(
     // LangGraph's count: a run that begins has its input as a step of its own, one that continues has not.
     let last_step = checkpoint.step + scope.recursion_limit + if continued { 2 } else { 0 };
     let mut pass_static = continued;
+    // Behind a static interrupt at its end a run is not out of steps, as in LangGraph.
+    let mut over_in_time = false;
     let mut stop = scope.stop.clone();
     loop {
         match scope.recorded.as_ref().filter(|_| is_kept(ns)).and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
                 (checkpoint, partial) = (Arc::new(*update), Partial::default());
                 keep(scope, graph, &checkpoint, Vec::new()).await?;
+                over_in_time = false;
                 continue;
             }
             Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),
             None => {}
         }
         // First of all, as in LangGraph: a run that needed every step it had is out of steps too.
-        if checkpoint.step >= last_step {
+        if checkpoint.step >= last_step && !over_in_time {
             return Err(NodeError::Failed(too_long(graph, scope.recursion_limit)));
         }
         if checkpoint.ended() {
@@ -127,10 +130,7 @@ pub(super) async fn run_namespace(
         if stops {
             return Ok(NamespaceEnd::Suspended);
         }
-        // Before the count of supersteps is looked at, as in LangGraph.
-        if stands_after && over {
-            return Ok(NamespaceEnd::Finished(checkpoint));
-        }
+        over_in_time = stands_after && over;
     }
 }
 

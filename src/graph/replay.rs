@@ -196,6 +196,8 @@ impl Recorded {
         self.status == ThreadStatus::Failed
             && !here.ns.is_empty()
             && self.after(here).is_none()
+            // Behind its last node nothing of its own says so, but the superstep around it, which has not ended.
+            && (!here.ended() || self.was_due(here))
             && !self.failure.as_ref().and_then(|f| f.node.as_deref()).is_some_and(inside)
             && !self.entries.keys().any(begun)
     }
@@ -210,10 +212,15 @@ impl Recorded {
             return failure.node.is_none().then(|| failure.clone());
         }
         // The same subgraph may have ended well on an earlier visit; only what was still due when the record ended can have failed.
-        let (_, last) = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back()?;
+        (self.was_due(here) && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
+    }
+
+    /// Whether the visit of a subgraph that this is of was still due in the graph around it when the record ended.
+    fn was_due(&self, here: &Checkpoint) -> bool {
+        let (outer, _) = here.ns.rsplit_once('|').unwrap_or(("", &here.ns));
+        let last = self.checkpoints.range((outer.into(), i64::MIN)..=(outer.into(), i64::MAX)).next_back();
         let is_here = |task: &Task| INNER.iter().any(|kind| here.ns == task.inner_ns(outer, here.fork, *kind));
-        let due = last.frontier.iter().any(is_here);
-        (due && failure.node.as_deref() == Some(&place)).then(|| failure.clone())
+        last.is_some_and(|(_, last)| last.frontier.iter().any(is_here))
     }
 
     /// Refuses a record whose current branch does not go back to the beginning: pruned, or with a link of the chain broken.

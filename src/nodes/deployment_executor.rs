@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::deployment_planner::planned_workers;
 use super::effects::{RegisterModel, StartSlot, UpdateRelease};
 use super::readiness::all_ready;
 use super::{LiveSlot, World};
@@ -46,7 +47,7 @@ impl Node for DeploymentExecutor {
             package: package.clone(),
             env_file: plan.env_file.clone().map(PathBuf::from),
             replicas: (1..=plan.first_replicas()).collect(),
-            workers: plan.workers,
+            workers: planned_workers(&plan.to_value(), &package),
         };
         let started = cx.effect("slot", start).await?;
         let at = cx.now().await?;

@@ -10,7 +10,7 @@ use super::effects::{OpenRelease, UpdateRelease};
 use super::world::{ledger_err, port_err};
 use super::{Situation, World, check_metrics};
 use crate::graph::{Context, Failure, Node, NodeError, Outcome};
-use crate::ports::{PortError, SlotState};
+use crate::ports::{PackagedModel, PortError, SlotState};
 use crate::release::{
     DeployRequest, DeploymentPlan, MOST_RPS, Machine, PlanInput, PlanState, Policy, ReleaseChange, ReleaseKind,
     ReleaseRow, Seen, Strategy, Workers, plan,
@@ -120,25 +120,26 @@ pub async fn machine(world: &World, model: &str) -> Result<Machine, PortError> {
     };
     let live = world.ledger.live(model).await.ok().flatten().filter(|_| memory_needed_mb.is_some());
     let workers = match live {
-        Some(row) => workers(world, &row).await?.map(|workers| workers.each),
+        Some(row) => workers(world, &row).await.map(|workers| workers.each),
         None => None,
     };
     Ok(Machine { memory_needed_mb, workers, ..facts })
 }
 
 /// How many workers each replica of a release has, and how many its code asks for; `None` where its code leaves that to the machine, or is
-/// not in the registry any more.
-async fn workers(world: &World, row: &ReleaseRow) -> Result<Option<Workers>, PortError> {
-    let Some(version) = &row.model_version else { return Ok(None) };
-    let registered = world.registry.find(&row.model_name, version).await?;
-    let own = registered.and_then(|registered| registered.package.workers);
-    let planned = row.plan.as_ref().and_then(planned_workers);
-    Ok(own.map(|own| Workers { each: planned.unwrap_or(own), own }))
+/// not in the registry any more, or cannot be read there.
+async fn workers(world: &World, row: &ReleaseRow) -> Option<Workers> {
+    let registered = world.registry.find(&row.model_name, row.model_version.as_deref()?).await.ok()??;
+    let own = registered.package.workers?;
+    let planned = row.plan.as_ref().and_then(|plan| planned_workers(plan, &registered.package));
+    Some(Workers { each: planned.unwrap_or(own), own })
 }
 
-/// How many workers a plan gives each replica; `None`: as the service's code says.
-pub(super) fn planned_workers(plan: &Value) -> Option<u32> {
-    plan["workers"].as_u64().and_then(|workers| u32::try_from(workers).ok())
+/// How many workers a plan gives each replica of a package; `None`: as the service's code says.
+pub(super) fn planned_workers(plan: &Value, package: &PackagedModel) -> Option<u32> {
+    let workers = plan["workers"].as_u64().and_then(|workers| u32::try_from(workers).ok());
+    let sized = plan["workers_sized"].as_bool().unwrap_or(false);
+    workers.filter(|workers| !sized || package.workers.is_some_and(|own| own < *workers))
 }
 
 /// Seconds over which a model's traffic is averaged, and how many must have been counted to say anything.
@@ -169,7 +170,7 @@ pub async fn seen(world: &World, model: &str) -> Result<Seen, Failure> {
         Some((most, row.as_live().and_then(|live| live.replicas)?, row))
     });
     let workers = match measured {
-        Some((.., row)) => workers(world, row).await.map_err(|e| Failure::new(&e.code, e.message))?,
+        Some((.., row)) => workers(world, row).await,
         None => None,
     };
     let (most_rps, replicas) = measured.map(|(most, replicas, _)| (most, replicas)).unzip();

@@ -134,6 +134,6 @@ pub(super) async fn way_back(
     let replicas = world.pool(token).await.map_err(port_err)?.iter().map(|slot| number_of(&slot.token)).collect();
     let ready_timeout_ms = plan.as_ref().and_then(|plan| plan["ready_timeout_ms"].as_u64());
     let ready_timeout_ms = ready_timeout_ms.unwrap_or(DEFAULT_READY_TIMEOUT_MS);
-    let workers = plan.as_ref().and_then(planned_workers);
+    let workers = plan.as_ref().and_then(|plan| planned_workers(plan, &package));
     Ok(WayBack { package, env_file, replicas, workers, ready_timeout_ms })
 }

@@ -161,12 +161,14 @@ impl Rollback {
         let count = way.target.plan.as_ref().and_then(|plan| plan["replicas"].as_u64()).unwrap_or(1);
         let count = u32::try_from(count).unwrap_or(1).max(1);
         let env_file = way.target.plan.as_ref().and_then(|p| p["env_file"].as_str()).map(Into::into);
-        let workers = way.target.plan.as_ref().and_then(planned_workers);
+        let workers =
+            |package: &PackagedModel| way.target.plan.as_ref().and_then(|plan| planned_workers(plan, package));
         let model = request.model.to_string();
         if let Some(token) = &way.warm {
             // A rolling release kept one of them.
             let missing = cx.pin("missing", async { self.0.missing(token, count).await.map_err(port_err) }).await?;
             if let Some(package) = way.package.clone().filter(|_| !missing.is_empty()) {
+                let workers = workers(&package);
                 let start = StartSlot { model, package, env_file, replicas: missing, workers };
                 cx.effect("replicas", StartReplicas { first: token.clone(), start }).await?;
             }
@@ -181,6 +183,7 @@ impl Rollback {
                 .into());
         };
         let replicas = (1..=count).collect();
+        let workers = workers(&package);
         let start = StartSlot { model, package, env_file, replicas, workers };
         let slot = cx.effect("slot", start).await?;
         cx.observe("ready", all_ready(&self.0, &slot.token, way.ready_timeout_ms())).await?;

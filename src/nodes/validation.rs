@@ -24,6 +24,8 @@ use load::{Call, Load, closed, paced, warm_up};
 
 /// Clients of each replica that ask at once for what it can do at most.
 const CLIENTS: usize = 8;
+/// As many as there are for the most replicas.
+const MOST_CLIENTS: usize = 512;
 /// Calls whose latency is only noted, as a baseline.
 const BASELINE_CALLS: usize = 10;
 /// Longest time of a liveness, readiness or load call, in milliseconds.
@@ -288,7 +290,7 @@ impl Bench<'_> {
         let mut loads = Loads { replicas, ..Loads::default() };
         let at_once = asked.is_some();
         // Two for each worker: while one's answer is on its way the other's is made.
-        let clients = replicas * CLIENTS.max(2 * self.plan.workers.unwrap_or(1) as usize);
+        let clients = (replicas * CLIENTS.max(2 * self.plan.workers.unwrap_or(1) as usize)).min(MOST_CLIENTS);
         warm_up(&call, if at_once { clients } else { replicas }).await;
         let paced_or_one = match asked {
             Some(rps) => paced(&call, rps * part).await,

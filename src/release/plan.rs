@@ -151,6 +151,9 @@ pub struct DeploymentPlan {
     /// How many workers each of them has; absent: as the service's code says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
+    /// Whether that was sized, not asked for: then it counts only where the code of what was built asks for fewer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workers_sized: bool,
     /// Memory counted for the new version, in MB, over all replicas.
     pub memory_mb: u64,
     /// Where versions run.

@@ -180,7 +180,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     check_place(request, &mut why)?;
     check_version(input, &mut why)?;
     let size = size(input, &mut why)?;
-    let Size { replicas, workers } = size;
+    let Size { replicas, workers, workers_sized } = size;
     let trials = trials(request, strategy.strategy(), live.is_some(), replicas, &mut why)?;
     let trial = trials.trial(replicas);
     let copies = match &trials.rolling {
@@ -195,8 +195,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     why.add("approval", approval.because.clone());
     let recreated = strategy.strategy() == Strategy::Recreate && live.is_some();
     let hold_ms = recreated.then(|| hold(request, &mut why)).transpose()?;
-    let standby_ms = request.standby_ms.filter(|_| live.is_some() && !recreated);
-    standby(standby_ms, &mut why);
+    let standby_ms = standby(request.standby_ms.filter(|_| live.is_some() && !recreated), &mut why);
     let situation = Situation {
         model: request.model.as_str(),
         live_version: live.as_ref().map(|live| live.model_version.as_str()),
@@ -226,6 +225,7 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
         standby_ms,
         replicas,
         workers,
+        workers_sized,
         memory_mb,
         traffic: strategy.traffic(&situation),
         slots,
@@ -246,10 +246,11 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     Ok(DeploymentPlan { steps: steps(&plan), ..plan })
 }
 
-fn standby(keep_ms: Option<u64>, why: &mut Reasons) {
+fn standby(keep_ms: Option<u64>, why: &mut Reasons) -> Option<u64> {
     if let Some(ms) = keep_ms {
         why.add("standby", format!("the version before stays warm for {}, as the request says", duration_text(ms)));
     }
+    keep_ms
 }
 
 fn slot_chosen(slots: &Slots) -> String {

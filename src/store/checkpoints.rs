@@ -24,7 +24,7 @@ const LEAST_BASE_BYTES: usize = 4096;
 /// the state does, and no more than [`MOST_GROWN_BYTES`].
 const DELTAS_PER_STATE: usize = 2;
 /// Rows of this size in all are read in a few milliseconds.
-const MOST_GROWN_BYTES: usize = 512 << 10;
+const MOST_GROWN_BYTES: usize = 256 << 10;
 /// A larger row's text is not kept as room for the next one.
 const MOST_TEXT_BYTES: usize = 1 << 20;
 

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_imports.sql"),
     include_str!("migrations/0011_links.sql"),
     include_str!("migrations/0012_cancels.sql"),
+    include_str!("migrations/0013_shorter_rows.sql"),
 ];
 
 /// Marks a file as ours (`Tide`), so that another program's file is not taken for an empty one.

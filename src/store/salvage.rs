@@ -257,18 +257,14 @@ fn unreadable(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
 
 /// A checkpoint that holds only changes is worth nothing without the one before: so is all behind it, up to the next snapshot.
 fn behind_gaps(to: &Connection, dropped: &mut Vec<String>) -> Done<()> {
+    // What a row builds on without a gap begins where `n` less its place among the line's rows does; there must be a snapshot.
     const LOST: &str = "
         DELETE FROM checkpoints WHERE n IN
-          (SELECT n FROM (SELECT n, base, lag(n) OVER (PARTITION BY n >> 32 ORDER BY n) AS before FROM checkpoints)
-           WHERE base = 0 AND (before IS NULL OR before <> n - 1))";
-    let mut gone = 0;
-    // Each pass takes the first behind each gap; a line has a snapshot every so often, so that passes are few.
-    loop {
-        match to.execute(LOST, [])? {
-            0 => break,
-            some => gone += some,
-        }
-    }
+          (SELECT n FROM
+            (SELECT n, max(base) OVER (PARTITION BY n >> 32, island ORDER BY n) AS since FROM
+              (SELECT n, base, n - row_number() OVER (PARTITION BY n >> 32 ORDER BY n) AS island FROM checkpoints))
+           WHERE since = 0)";
+    let gone = to.execute(LOST, [])?;
     note(dropped, gone, "checkpoints that say only what changed since one that is lost");
     Ok(())
 }

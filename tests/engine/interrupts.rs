@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidegate::graph::{Answer, NodeError, NodePolicy, Outcome, START, StoreError, ThreadStatus};
 
 use crate::support::*;
@@ -154,6 +154,42 @@ async fn static_interrupts_stop_once_each() {
         }
         assert_eq!(seen, [0, 1, 2]);
         assert_eq!(rig.world.count("perform"), 3);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+/// As LangGraph 1.2.22, and what goes on behind such a stop is replayed as it went on.
+#[tokio::test]
+async fn a_run_goes_on_behind_a_stop_at_its_end() {
+    each(async |rig| {
+        let built = graph("end").node("a", speaker()).node("b", speaker()).edge(START, "a").edge("a", "b");
+        let graph = Arc::new(built.interrupt_after(["b"]).compile().unwrap());
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Succeeded);
+        rig.engine.update(&graph, &id, &Map::new(), "a").await.unwrap();
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        rig.replays(&graph, &id).await;
+        rig.engine.input(&graph, &id, &Map::new()).await.unwrap();
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Succeeded);
+        rig.replays(&graph, &id).await;
+    })
+    .await;
+}
+
+/// As LangGraph 1.2.22: a subgraph stops behind its last node too.
+#[tokio::test]
+async fn a_subgraph_stops_at_its_end_and_is_replayed_whatever_comes_behind() {
+    each(async |rig| {
+        let inner = graph("inner").node("b", speaker()).edge(START, "b").interrupt_after(["b"]);
+        let inner = Arc::new(inner.compile().unwrap());
+        let built = graph("outer").subgraph("sub", inner).node("post", failing()).node("side", speaker());
+        let built = built.edge(START, "sub").edge(START, "side").edge("sub", "post");
+        let graph = Arc::new(built.compile().unwrap());
+        let (id, end) = rig.run(&graph).await;
+        assert_eq!(end.status, ThreadStatus::Interrupted);
+        rig.replays(&graph, &id).await;
+        assert_eq!(rig.advance(&graph, &id).await.status, ThreadStatus::Failed);
         rig.replays(&graph, &id).await;
     })
     .await;

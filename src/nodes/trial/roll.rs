@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::OnTrial;
 use crate::graph::NodeError;
 use crate::nodes::deployment_executor::package;
+use crate::nodes::deployment_planner::planned_workers;
 use crate::nodes::effects::{GiveUpReplicas, StartReplicas, StartSlot};
 use crate::nodes::make_room::{WayBack, way_back};
 use crate::nodes::readiness::all_ready;
@@ -64,12 +65,13 @@ impl OnTrial<'_> {
         let replicas = self.cx.pin("missing", missing).await?;
         if !replicas.is_empty() {
             self.cx.progress(&format!("starting {} of {} replicas", replicas.len(), plan.replicas));
+            let package = package(self.reads.package.clone())?;
             let start = StartSlot {
                 model: plan.model.to_string(),
-                package: package(self.reads.package.clone())?,
+                workers: planned_workers(&plan.to_value(), &package),
+                package,
                 env_file: plan.env_file.clone().map(PathBuf::from),
                 replicas,
-                workers: plan.workers,
             };
             self.cx.effect("grow", StartReplicas { first: first.clone(), start }).await?;
         }

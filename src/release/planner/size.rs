@@ -27,6 +27,14 @@ pub(super) struct Size {
     pub(super) replicas: u32,
     /// Workers in each; `None`: as the service's code says.
     pub(super) workers: Option<u32>,
+    /// Whether they were sized, not asked for.
+    pub(super) workers_sized: bool,
+}
+
+impl Size {
+    fn of(replicas: u32, workers: Option<u32>) -> Self {
+        Self { replicas, workers, workers_sized: workers.is_some() }
+    }
 }
 
 /// What a version was measured with, and what is asked of the next one.
@@ -37,7 +45,7 @@ struct Load {
     most: f64,
     /// By how many replicas.
     replicas: u32,
-    /// With how many workers each; not known: each replica counts as one worker, and workers are not sized.
+    /// With how many workers each; not known: each replica counts as one worker, whoever asks for how many, and workers are not sized.
     workers: Option<Workers>,
 }
 
@@ -59,9 +67,22 @@ impl Load {
 
     /// How many workers are needed, in all replicas together.
     fn needed(&self) -> u32 {
-        let needed = replicas_for(self.rps, self.one()).unwrap_or(MOST_REPLICAS);
+        let needed = replicas_for(self.rps, self.one()).unwrap_or(MOST_REPLICAS * MOST_WORKERS);
         // What was enough is enough: workers that share processors do less each, and that is no reason for more of them.
-        if self.most >= self.rps { needed.min(self.processes()) } else { needed }
+        if self.was_enough() { needed.min(self.processes()) } else { needed }
+    }
+
+    fn was_enough(&self) -> bool {
+        self.most >= self.rps
+    }
+
+    /// More workers than the code asks for, in so many replicas, were enough and are needed still: then it stays at that. What they take is
+    /// theirs already where the next version takes the place of this one, and who has no place for both says so with the figures.
+    fn stays(&self, replicas: u32) -> Option<u32> {
+        let workers = self.workers.filter(|workers| workers.each > workers.own)?;
+        let stays =
+            self.was_enough() && self.replicas == replicas && self.needed() > replicas.saturating_mul(workers.own);
+        stays.then_some(workers.each)
     }
 }
 
@@ -76,7 +97,7 @@ pub(super) fn size(input: &PlanInput, why: &mut Reasons) -> Result<Size, PlanErr
         Some(replicas) => {
             why.add("replicas", format!("{replicas}: as asked for, each in a slot of its own"));
             let more = load.as_ref().filter(|_| workers.is_none()).map(|load| more_workers(input, load, replicas));
-            Size { replicas, workers: more.transpose()?.flatten() }
+            Size::of(replicas, more.transpose()?.flatten())
         }
         None => measured(input, load.as_ref(), workers, why)?,
     };
@@ -85,29 +106,36 @@ pub(super) fn size(input: &PlanInput, why: &mut Reasons) -> Result<Size, PlanErr
         (None, Some(sized), Some(load)) => why.add("workers", sized_workers(load, size.replicas, sized)),
         (None, ..) => {}
     }
-    Ok(Size { workers: workers.or(size.workers), ..size })
+    Ok(if workers.is_some() { Size { workers, workers_sized: false, ..size } } else { size })
 }
 
 fn sized_workers(load: &Load, replicas: u32, workers: u32) -> String {
+    let needed = load.needed();
+    let bound = match workers.saturating_mul(replicas) < needed {
+        true => "; no more have a processor and memory",
+        false => "",
+    };
+    let (one, rps) = (load.one(), load.rps);
     format!(
-        "{workers} in each replica: one answered {:.0} requests/s at most when last measured, {} need {}, and {replicas} replica(s) are there \
-         for them",
-        load.one(),
-        load.rps,
-        load.needed()
+        "{workers} in each of {replicas} replica(s): one answered {one:.0} requests/s at most when last measured, {rps} need {needed}{bound}"
     )
 }
 
 /// How many replicas what was measured asks for, and workers where memory has no place for as many.
 fn measured(input: &PlanInput, load: Option<&Load>, asked: Option<u32>, why: &mut Reasons) -> Result<Size, PlanError> {
-    let own = asked.or(load.and_then(|load| load.workers).map(|workers| workers.own)).unwrap_or(1);
+    // What is not known of the workers that were measured is counted by replicas, as they are.
+    let own = load.and_then(|load| load.workers).map_or(1, |workers| asked.unwrap_or(workers.own));
     let Some(load) = load.filter(|load| load.rps > load.one() * f64::from(own)) else {
         why.add("replicas", "1 by default");
-        return Ok(Size { replicas: 1, workers: None });
+        return Ok(Size::of(1, None));
     };
+    if let Some(workers) = load.stays(load.replicas).filter(|_| asked.is_none()) {
+        why.add("replicas", format!("{}: as many as were enough when last measured", load.replicas));
+        return Ok(Size::of(load.replicas, Some(workers)));
+    }
     let needed = load.needed().div_ceil(own);
     // More of them than processors would only take turns.
-    let cpus = input.machine.cpu_count.map_or(MOST_REPLICAS, |cpus| (cpus / own).max(1));
+    let cpus = input.machine.cpu_count.unwrap_or(MOST_REPLICAS);
     let each = copy_mb(input, asked)?.0.max(1);
     let fit =
         input.machine.memory_free_mb.map_or(MOST_REPLICAS, |free| u32::try_from(free / each).unwrap_or(MOST_REPLICAS));
@@ -122,7 +150,7 @@ fn measured(input: &PlanInput, load: Option<&Load>, asked: Option<u32>, why: &mu
     }
     let bound = match replicas < needed {
         true if fit < cpus => format!(", and no more fit into memory at {each} MB each"),
-        true => format!(", and there are {} processors", input.machine.cpu_count.unwrap_or(cpus)),
+        true => format!(", and there are {} processors", cpus),
         false => String::new(),
     };
     let because = format!(
@@ -130,7 +158,7 @@ fn measured(input: &PlanInput, load: Option<&Load>, asked: Option<u32>, why: &mu
         load.replicas, load.most, load.rps
     );
     why.add("replicas", because);
-    Ok(Size { replicas, workers: None })
+    Ok(Size::of(replicas, None))
 }
 
 /// Fewer replicas with more workers in each, where `replicas` are all that fit: the most workers that memory has a place for, in as many
@@ -143,7 +171,7 @@ fn denser(input: &PlanInput, load: &Load, replicas: u32) -> Result<Option<Size>,
         let workers = most_workers(input, replicas, wanted.div_ceil(replicas))?;
         let all = workers.saturating_mul(replicas).min(wanted);
         if workers > own && all > best.0 {
-            best = (all, Some(Size { replicas, workers: Some(workers) }));
+            best = (all, Some(Size::of(replicas, Some(workers))));
         }
     }
     Ok(best.1)
@@ -152,7 +180,10 @@ fn denser(input: &PlanInput, load: &Load, replicas: u32) -> Result<Option<Size>,
 /// The workers that so many replicas need, where that is more than the code says.
 fn more_workers(input: &PlanInput, load: &Load, replicas: u32) -> Result<Option<u32>, PlanError> {
     let Some(own) = load.workers.map(|workers| workers.own) else { return Ok(None) };
-    let most = input.machine.cpu_count.map_or(MOST_WORKERS, |cpus| cpus.div_ceil(replicas));
+    if let Some(workers) = load.stays(replicas) {
+        return Ok(Some(workers));
+    }
+    let most = input.machine.cpu_count.map_or(MOST_WORKERS, |cpus| cpus / replicas);
     let workers = most_workers(input, replicas, load.needed().div_ceil(replicas).min(most))?;
     Ok((workers > own).then_some(workers))
 }

@@ -262,7 +262,7 @@ fn workers_come_where_replicas_do_not_fit() {
     assert_eq!(because(&plan, "replicas"), "2: 4 are needed, at 262 MB each they do not fit into memory");
     assert_eq!(
         because(&plan, "workers"),
-        "2 in each replica: one answered 130 requests/s at most when last measured, 400 need 4, and 2 replica(s) are there for them"
+        "2 in each of 2 replica(s): one answered 130 requests/s at most when last measured, 400 need 4"
     );
     assert!(
         plan.lines().contains(&"memory     882 MB for 2 replica(s) of 2 worker(s)".to_owned()),
@@ -296,7 +296,11 @@ fn workers_fill_the_replicas_that_were_asked_for() {
     // Never fewer than the code says.
     let many = Workers { each: 4, own: 4 };
     assert_eq!(size_of(&asked(measured(300.0, 500.0, 1, many, None), "replicas", 1)).1, None);
-    assert_eq!(size_of(&measured(900.0, 500.0, 1, many, None)), (2, None, 2 * 799));
+    assert_eq!(size_of(&measured(900.0, 500.0, 1, many, None)), (3, None, 3 * 799));
+    // Not known of what was measured: counted by replicas, whatever is asked for.
+    let mut unknown = asked(measured(800.0, 400.0, 1, own, None), "workers", 4);
+    unknown.seen.workers = None;
+    assert_eq!(size_of(&unknown).0, 3);
     // Said by the user: replicas are counted by them.
     assert_eq!(size_of(&asked(measured(400.0, 130.0, 1, own, None), "workers", 2)), (2, Some(2), 2 * 441));
     assert_eq!(size_of(&asked(input_of_iris(None), "workers", 3)), (1, Some(3), 83 + 3 * 179));
@@ -304,5 +308,25 @@ fn workers_fill_the_replicas_that_were_asked_for() {
         let mut input = input_of_iris(None);
         input.request.infrastructure.resources.insert("workers".into(), wrong.clone());
         assert_eq!(plan(&input).expect_err("workers").code(), "resource_invalid", "{wrong}");
+    }
+}
+
+#[test]
+fn what_was_enough_is_planned_again_though_it_fills_the_memory_itself() {
+    let four = Workers { each: 4, own: 1 };
+    for (replicas, asked) in [(1, true), (1, false), (2, false)] {
+        let mut input = measured(400.0, 480.0, replicas, four, Some(101));
+        (input.machine.memory_needed_mb, input.machine.workers) = (Some(799), Some(4));
+        input.live = input_of_iris(Some("v1")).live;
+        input.live.as_mut().expect("live").replicas = Some(replicas);
+        if asked {
+            input.request.infrastructure.resources.insert("replicas".into(), json!(replicas));
+        }
+        let again = plan(&input).expect("in the place of the other");
+        assert_eq!((again.replicas, again.workers, again.workers_sized), (replicas, Some(4), true));
+        assert_eq!(again.strategy, Strategy::Recreate, "two copies do not fit");
+        input.request.serving.throughput_rps = Some(20.0);
+        input.machine.memory_free_mb = Some(2000);
+        assert_eq!(plan(&input).expect("less is asked").workers, None);
     }
 }

@@ -1,0 +1,1 @@
+-- No table changes: rows are written in shorter forms from here on (store/events.rs, store/delta.rs), which a binary of before cannot read.
