@@ -55,6 +55,27 @@ async fn ending_before_readiness_is_final_and_after_it_is_not() {
 }
 
 #[tokio::test]
+async fn an_address_taken_while_a_slot_starts_is_no_verdict_on_it() {
+    let home = Home::new();
+    let client = home.start().await;
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let mut once = home.request("once", "v1");
+    once.env.insert("TAKEN".to_owned(), format!("{port}:1"));
+    client.start_slot(&once).await.unwrap();
+    let ready = home.wait_state(&client, "once", SlotState::Ready).await;
+    assert_eq!((ready.restarts, ready.last_exit.as_deref()), (1, Some("exit code 1")));
+    // One that wants it each time is at fault itself.
+    let mut always = home.request("always", "v1");
+    always.env.insert("TAKEN".to_owned(), port.to_string());
+    client.start_slot(&always).await.unwrap();
+    let exited = home.wait_state(&client, "always", SlotState::Exited).await;
+    assert_eq!(exited.restarts, 3);
+    let log = client.slot_log("always", 200).await.unwrap();
+    assert_eq!(log.iter().filter(|line| line.contains("Address already in use")).count(), 4);
+}
+
+#[tokio::test]
 async fn orphaned_workers_of_a_killed_arbiter_are_cleared_before_the_restart() {
     let home = Home::new();
     let client = home.start().await;

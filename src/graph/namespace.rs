@@ -87,6 +87,7 @@ pub(super) async fn run_namespace(
     loop {
         match scope.recorded.as_ref().filter(|_| is_kept(ns)).and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
+                adopt_left_behind(scope, &checkpoint, &update).await?;
                 (checkpoint, partial) = (Arc::new(*update), Partial::default());
                 keep(scope, graph, &checkpoint, Vec::new()).await?;
                 over_in_time = false;
@@ -163,6 +164,26 @@ async fn found(scope: &Scope, ns: &str) -> Result<Option<(Arc<Checkpoint>, Parti
     let Some(latest) = scope.store.latest(&scope.thread, ns).await? else { return Ok(None) };
     let partial = scope.store.partial(&scope.thread, ns, &latest.id).await?;
     Ok(Some((Arc::new(latest), partial)))
+}
+
+/// Takes over from the record what subgraphs had come to that a change from outside left.
+async fn adopt_left_behind(scope: &Scope, here: &Checkpoint, update: &Checkpoint) -> Result<(), StoreError> {
+    let Some(recorded) = &scope.recorded else { return Ok(()) };
+    let mut left = recorded.left_behind(here, update).peekable();
+    if left.peek().is_none() {
+        return Ok(());
+    }
+    scope.flush().await?;
+    let mut records = Vec::new();
+    for checkpoint in left {
+        // What visits before came to was run.
+        let run = scope.store.latest(&scope.thread, &checkpoint.ns).await?;
+        if run.is_none_or(|run| run.step < checkpoint.step) {
+            records.push(Record::Checkpoint(Arc::new(checkpoint.clone())));
+        }
+    }
+    scope.memory().waiting.extend(records);
+    Ok(())
 }
 
 /// Whether a static interrupt counts here. A replay knows where the record went on.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde_json::{Value, json};
 
 use super::journal::{Entry, EntryStatus, JournalKey, digest};
+use super::visit::entered;
 use super::{
     Advance, Checkpoint, CheckpointId, CompiledGraph, Effects, Engine, EngineError, Export, Failure, Interrupt,
     InterruptId, MemoryStore, Name, NewThread, NodeError, Owner, Persistence, RunEnd, Source, Task, ThreadStatus,
@@ -178,6 +179,19 @@ impl Recorded {
             None if self.after(here).is_some() => None,
             None => self.out_of_steps(here).map(Instead::OutOfSteps),
         }
+    }
+
+    /// What subgraphs that keep their state had come to when a change from outside left them: their next visits begin with it, and no replay runs
+    /// those that were left.
+    pub fn left_behind(&self, here: &Checkpoint, update: &Checkpoint) -> impl Iterator<Item = &Checkpoint> {
+        let begun = |task: &&Task| self.entries.contains_key(&entered(here, task));
+        let inside = here.frontier.iter().filter(begun).map(|task| task.inner_ns("", here.fork, Persistence::Thread));
+        inside.flat_map(move |own| {
+            let is_of =
+                move |ns: &Name| ns.strip_prefix(&*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('|'));
+            // Ids are in order of time.
+            self.checkpoints.values().filter(move |c| is_of(&c.ns) && c.id <= update.id)
+        })
     }
 
     /// Whether a subgraph never went on from the static interrupt that it stands at here: a sibling's failure ended the run meanwhile.

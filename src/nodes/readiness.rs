@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::world::port_err;
 use super::{LiveSlot, World};
 use crate::graph::{Failure, NodeError};
-use crate::ports::{Packager, STARTED_ANEW, Slot, SlotState, Target};
+use crate::ports::{ADDRESS_TAKEN, Packager, STARTED_ANEW, Slot, SlotState, Target};
 
 /// Pause between two looks at a slot that starts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -91,7 +91,9 @@ impl<'a> Wait<'a> {
                 log_read = Instant::now();
                 // One that was ready may have said anything since, and one without a process has said nothing: only a start is judged.
                 let starts = slot.state == SlotState::Starting && slot.pid.is_some();
-                if let Some(traceback) = self.packager.explain(&self.log().await?).filter(|_| starts) {
+                // A taken address ends the process, and the host starts it again.
+                let judged = |traceback: &String| starts && !traceback.to_lowercase().contains(ADDRESS_TAKEN);
+                if let Some(traceback) = self.packager.explain(&self.log().await?).filter(judged) {
                     let failure = Failure::new("service_start_failed", "the service raised an error while it started");
                     return Err(failure.because(traceback).hint("mend the service and release again").into());
                 }

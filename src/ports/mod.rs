@@ -45,5 +45,5 @@ pub use secrets::{SecretFiles, Secrets, parse_env_file};
 pub use series::{SeriesPage, SlotSeries, TrafficSecond};
 pub use service::{ServiceAnswer, ServiceCall, ServiceClient};
 pub use statuses::Statuses;
-pub use target::{STARTED_ANEW, Slot, SlotRequest, SlotState, Target};
+pub use target::{ADDRESS_TAKEN, STARTED_ANEW, Slot, SlotRequest, SlotState, Target};
 pub use traffic::{Hold, Leg, Mirror, Sticky, TrafficPlan, VersionHeader, WHOLE};

@@ -37,6 +37,8 @@ pub struct SlotRequest {
 
 /// The line that begins what a slot's next process says in the slot's log.
 pub const STARTED_ANEW: &str = "--- tidegate: started anew ---";
+/// What the C library says of EADDRINUSE, in lower case; Python, Node and Go say it in these words too.
+pub const ADDRESS_TAKEN: &str = "address already in use";
 
 /// What a slot is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

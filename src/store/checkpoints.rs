@@ -25,8 +25,8 @@ const LEAST_BASE_BYTES: usize = 4096;
 const DELTAS_PER_STATE: usize = 2;
 /// Rows of this size in all are read in a few milliseconds.
 const MOST_GROWN_BYTES: usize = 256 << 10;
-/// A larger row's text is not kept as room for the next one.
-const MOST_TEXT_BYTES: usize = 1 << 20;
+/// What is read faster than it is worth writing it once more where a thread comes to rest.
+const LEAST_REST_BYTES: usize = 16 << 10;
 
 /// Appends a checkpoint to its line; what was kept of the superstep before is dropped.
 pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>) -> Done<()> {
@@ -37,7 +37,6 @@ pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>)
         tx.conn.prepare_cached("DELETE FROM attempts WHERE line = ?1")?.execute([line.id])?;
         line.partials = false;
     }
-    let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
     let most = most_changes(&line);
     let mut text = std::mem::take(&mut tx.lines.text);
     let changes = line.last.as_ref().and_then(|last| delta::changes(last, checkpoint, most, &mut text));
@@ -63,10 +62,37 @@ pub(super) fn append(tx: &mut Tx<'_>, thread: i64, checkpoint: &Arc<Checkpoint>)
     insert.execute(params![n, StoredId(&checkpoint.id), checkpoint.step, source, at, base, body])?;
     line.last = Some(checkpoint.clone());
     tx.lines.put(key, line);
-    if text.capacity() <= MOST_TEXT_BYTES {
-        tx.lines.text = text;
-    }
+    tx.lines.take_back(text);
     Ok(())
+}
+
+/// The thread stands, and whoever lets it go on reads its state first: the root's newest row becomes a snapshot where that spares the reader
+/// at least as much as the last one weighs, so that all of a growing state together weigh about twice the last one.
+pub(super) fn rest(tx: &mut Tx<'_>, thread: i64) -> Done<()> {
+    let key = (thread, Name::default());
+    // Of a line that this process has not written to nothing is known; it was read then, and is as it was.
+    let Some(known) = tx.lines.get(&key).filter(|line| line.generation == tx.lines.generation()) else { return Ok(()) };
+    let spared = known.delta_bytes;
+    let Some(last) = known.last.clone() else { return Ok(()) };
+    if spared < LEAST_REST_BYTES || spared < known.base_bytes || spared < known.state_bytes / 2 {
+        return Ok(());
+    }
+    let mut line = known.clone();
+    let mut text = std::mem::take(&mut tx.lines.text);
+    delta::snapshot(&last, &mut text).map_err(unwritable)?;
+    let body = std::str::from_utf8(&text).map_err(|e| StoreError::Failed(format!("JSON is no text: {e}")))?;
+    let n = rows_of(line.id).start + line.rows;
+    tx.conn.prepare_cached(BECOMES_SNAPSHOT)?.execute(params![n, body])?;
+    (line.base_bytes, line.delta_bytes) = (body.len(), 0);
+    tx.lines.put(key, line);
+    tx.lines.take_back(text);
+    Ok(())
+}
+
+const BECOMES_SNAPSHOT: &str = "UPDATE checkpoints SET base = 1, body = ?2 WHERE n = ?1";
+
+fn unwritable(e: serde_json::Error) -> StoreError {
+    StoreError::Failed(format!("a checkpoint cannot be written: {e}"))
 }
 
 /// How large a row may be that says only what has changed.
@@ -398,11 +424,10 @@ pub(super) fn cut(conn: &Connection, line: i64, keep: usize, only_count: bool) -
     for stored in select.query_map([rows.start, first + 1], Stored::read)? {
         stored?.apply(&mut oldest)?;
     }
-    let unwritable = |e: serde_json::Error| StoreError::Failed(format!("a checkpoint cannot be written: {e}"));
     let mut text = Vec::new();
     delta::snapshot(&oldest, &mut text).map_err(unwritable)?;
     let body = String::from_utf8_lossy(&text);
-    conn.prepare_cached("UPDATE checkpoints SET base = 1, body = ?2 WHERE n = ?1")?.execute(params![first, body])?;
+    conn.prepare_cached(BECOMES_SNAPSHOT)?.execute(params![first, body])?;
     let mut delete = conn.prepare_cached("DELETE FROM checkpoints WHERE n > ?1 AND n < ?2")?;
     Ok(delete.execute([rows.start, first])?)
 }

@@ -65,6 +65,8 @@ impl Hints {
 
 /// As many threads as one process advances at once, several times over.
 const MOST: usize = 256;
+/// A larger row's text is not kept as room for the next one.
+const MOST_TEXT_BYTES: usize = 1 << 20;
 /// What the states may take, measured by their rows; a larger single state is not kept and costs a read per commit.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -105,6 +107,13 @@ impl Lines {
     /// Sets a line for the running request.
     pub fn put(&mut self, key: LineKey, line: Line) {
         self.lines.request.insert(key, line);
+    }
+
+    /// A row's text was written; the next one may have its room.
+    pub fn take_back(&mut self, text: Vec<u8>) {
+        if text.capacity() <= MOST_TEXT_BYTES {
+            self.text = text;
+        }
     }
 
     /// A thread's head as the running request sees it, unless the file may have another.

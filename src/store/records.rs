@@ -6,7 +6,7 @@ use super::batch::Tx;
 use super::fault::Done;
 use super::threads::{self, Head, RowChange};
 use super::{cache, checkpoints, events, inbox, interrupts, items, journal};
-use crate::graph::{Event, Liveness, Opening, Owner, Record, StoreError, Thread, ThreadId};
+use crate::graph::{Event, Liveness, Opening, Owner, Record, StoreError, Thread, ThreadId, ThreadStatus};
 
 /// Adds a thread with its first records.
 pub(super) fn create(tx: &mut Tx<'_>, thread: &Thread, records: &[Record]) -> Done<()> {
@@ -49,6 +49,9 @@ fn apply_all(tx: &mut Tx<'_>, id: &ThreadId, mut head: Head, at: DateTime<Utc>, 
         apply(tx, (head.n, at), record, &mut row, &mut said)?;
     }
     events::add(tx.conn, id, &mut head, at, &said)?;
+    if let Some((ThreadStatus::Interrupted | ThreadStatus::Sleeping, ..)) = row.status {
+        checkpoints::rest(tx, head.n)?;
+    }
     // The newest event says when the thread changed.
     if said.is_empty() || !row.is_none() {
         row.save(tx.conn, head.n, at)?;

@@ -115,6 +115,45 @@ async fn effects_of_every_visit_are_their_own_and_done_once() {
     .await;
 }
 
+/// `REMEMBERS` with a subgraph more around the one that asks.
+fn within(text: &str) -> String {
+    let (before, rest) = text.split_once("    graph:\n").unwrap();
+    let (inner, after) = rest.split_once("edges:\n  - { from: START, to: count }").unwrap();
+    let inner: String = inner.lines().map(|line| format!("        {line}\n")).collect();
+    let own = "      channels: { log: { type: array, reducer: append } }\n      nodes:\n        sub:\n          type: subgraph\n";
+    let own = format!("    graph:\n{own}          persistence: thread\n          graph:\n{inner}");
+    format!("{before}{own}      edges: [ {{ from: START, to: sub }} ]\nedges:\n  - {{ from: START, to: count }}{after}")
+}
+
+#[tokio::test]
+async fn what_an_update_left_in_the_middle_is_what_the_next_visit_begins_with_and_it_replays() {
+    each(async |rig| {
+        let text = REMEMBERS.replace("PERSISTENCE", "thread");
+        // Once as it is, and once with a subgraph around it that keeps its state too.
+        for (text, namespaces) in [(within(&text), vec!["", "sub:*", "sub:*|sub:*"]), (text, vec!["", "sub:*"])] {
+            let graph = load(&text, "w.yaml", &no_files).unwrap().build(&NodeTypes::generic()).unwrap();
+            let id = rig.create(&graph).await;
+            let step = async || {
+                let end = rig.engine.advance(&graph, &id, Advance::default()).await.unwrap();
+                rig.replays(&graph, &id).await;
+                end.status
+            };
+            assert_eq!(step().await, ThreadStatus::Interrupted);
+            // Twice: after the first one nothing of the visit that is due has begun.
+            for _ in 0..2 {
+                rig.engine.update(&graph, &id, &Map::new(), "count").await.unwrap();
+                rig.replays(&graph, &id).await;
+            }
+            while step().await == ThreadStatus::Interrupted {
+                rig.answer(&id, "ask", json!(1)).await;
+            }
+            assert_eq!(rig.log(&graph, &id).await, json!(["own 2", "own 3", "own 4"]), "{namespaces:?}");
+            assert_eq!(rig.engine.store().namespaces(&id).await.unwrap(), namespaces);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_branch_takes_over_what_the_subgraph_had_where_it_left() {
     each(async |rig| {

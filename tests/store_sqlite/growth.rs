@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tidegate::graph::{Record, Store};
+use tidegate::graph::{Record, Store, ThreadStatus};
 use tidegate::store::{SqliteStore, this_process};
 
 use super::{Tested, checkpoint, create, normal, place, state, transaction};
@@ -34,6 +34,43 @@ async fn a_growing_list_grows_the_file_linearly() -> Tested {
     // Ids, tasks and times of a checkpoint weigh about as much as its item, all snapshots together about twice the last one.
     let payload = STEPS as usize * ITEM;
     assert!(bytes < 6 * payload, "{bytes} bytes for a payload of {payload}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_a_thread_stands_its_state_is_read_at_once_and_the_file_still_grows_linearly() -> Tested {
+    const STEPS: i64 = 1000;
+    const ITEM: usize = 100;
+    let (_dir, path) = place()?;
+    let store = SqliteStore::open_with(&path, normal())?;
+    let id = create(&store, "stands").await?;
+    store.acquire(&id, &this_process("test")).await?;
+    let (mut items, mut expected): (Vec<Value>, _) = (Vec::new(), store.history(&id, "").await?);
+    let asked = |step: i64| if step < 500 { step % 3 == 0 } else { step == STEPS };
+    let rows = rusqlite::Connection::open(&path)?;
+    let snapshots = |of: &str| rows.query_row(&format!("SELECT {of} FROM checkpoints"), [], |row| row.get::<_, i64>(0));
+    for step in 1..=STEPS {
+        items.push(json!(format!("{step:0ITEM$}")));
+        let next = checkpoint(step, state(json!({"items": items})));
+        expected.push(next.clone());
+        let mut records = vec![Record::Checkpoint(Arc::new(next))];
+        if asked(step) {
+            records.push(Record::Status { status: ThreadStatus::Interrupted, failure: None, unwinding: None });
+        }
+        store.commit(transaction(&id, 1, records)).await?;
+        if step == 498 {
+            // Of so many stops few wrote the state once more: each of them at least doubled what is spared.
+            let all = snapshots("sum(base)")?;
+            assert!((3..=6).contains(&all), "{all} snapshots");
+        }
+    }
+    assert_eq!(snapshots("max(n * base) = max(n)")?, 1, "the newest row is a snapshot");
+    assert_eq!(store.history(&id, "").await?, expected);
+    assert_eq!(store.latest(&id, "").await?.as_ref(), expected.last());
+    drop((rows, store));
+    let (bytes, payload) = (std::fs::metadata(&path)?.len() as usize, STEPS as usize * ITEM);
+    // As without the stops, and all snapshots together twice the last one.
+    assert!(bytes < 8 * payload, "{bytes} bytes for a payload of {payload}");
     Ok(())
 }
 

@@ -39,7 +39,24 @@ struct Service {
     #[serde(default)]
     models: Vec<Model>,
     #[serde(default)]
-    config: Value,
+    config: Option<Config>,
+}
+
+/// What the service's code sets, as far as it says how many workers there are.
+#[derive(Debug, Default, Deserialize)]
+struct Config {
+    #[serde(default)]
+    resources: Option<Resources>,
+    #[serde(default)]
+    replicate_process: Value,
+    #[serde(default)]
+    workers: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resources {
+    #[serde(default)]
+    gpu: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,11 +96,12 @@ impl BentoYaml {
     /// How many workers the service's code asks for: one where it says nothing. `None` where it leaves that to the machine: to its processors,
     /// or to its GPUs, which workers would share.
     pub(super) fn workers(&self) -> Option<u32> {
-        let config = &self.services.iter().find(|service| service.name == self.class())?.config;
-        if !config["resources"]["gpu"].is_null() || config["replicate_process"] == true {
+        let service = self.services.iter().find(|service| service.name == self.class())?;
+        let Some(config) = &service.config else { return Some(1) };
+        if config.resources.as_ref().is_some_and(|r| !r.gpu.is_null()) || config.replicate_process == true {
             return None;
         }
-        match &config["workers"] {
+        match &config.workers {
             Value::Null => Some(1),
             workers => workers.as_u64().and_then(|workers| u32::try_from(workers).ok()).filter(|workers| *workers > 0),
         }
@@ -120,6 +138,8 @@ mod tests {
             ("", Some(1)),
             ("  config: {}\n", Some(1)),
             ("  config: { workers: 4, traffic: { timeout: 10 } }\n", Some(4)),
+            // Whatever else stands there, and however it is keyed.
+            ("  config: { labels: { 1: x, 2.5: y, [a]: z }, workers: 2 }\n", Some(2)),
             ("  config: { workers: cpu_count }\n", None),
             ("  config: { workers: 0 }\n", None),
             ("  config: { resources: { gpu: 1 } }\n", None),

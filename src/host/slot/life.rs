@@ -41,6 +41,8 @@ pub(crate) enum Event {
     ReadyFailed,
     /// The process ended by itself.
     Ended,
+    /// The process ended while it started, as an address that it wanted was taken: that says nothing about the service.
+    AddressTaken,
     /// The process was found dead, or the machine had been restarted, and whether it ended by itself cannot be known.
     Lost,
     /// A stop was asked for.
@@ -67,7 +69,7 @@ impl Life {
                     Self::Exited
                 }
             }
-            (_, Event::Lost) => Self::Restarting.or_first(self.proven()),
+            (_, Event::Lost | Event::AddressTaken) => Self::Restarting.or_first(self.proven()),
             (Self::Starting { .. }, Event::ReadyFailed | Event::Spawned)
             | (Self::Ready | Self::Unready, Event::Spawned)
             | (Self::Restarting, Event::ReadyOk | Event::ReadyFailed)
@@ -129,6 +131,8 @@ mod tests {
         assert_eq!(run(&[Event::ReadyOk, Event::Ended, Event::Spawned]), Life::Starting { proven: true });
         assert_eq!(run(&[Event::ReadyOk, Event::Ended, Event::Spawned, Event::Ended]), Life::Restarting);
         assert_eq!(run(&[Event::ReadyOk, Event::Ended, Event::SpawnFailed]), Life::Restarting);
+        assert_eq!(run(&[Event::AddressTaken, Event::Spawned]), NEW);
+        assert_eq!(run(&[Event::AddressTaken, Event::Ended]), Life::Exited);
     }
 
     #[test]
@@ -151,8 +155,8 @@ mod tests {
 
     #[test]
     fn over_means_over_until_revived_and_exited_for_good() {
-        use Event::{Ended, Lost, ReadyFailed, ReadyOk, Revived, SpawnFailed, Spawned, StopAsked};
-        let events = [Spawned, SpawnFailed, ReadyOk, ReadyFailed, Ended, Lost, StopAsked, Revived];
+        use Event::{AddressTaken, Ended, Lost, ReadyFailed, ReadyOk, Revived, SpawnFailed, Spawned, StopAsked};
+        let events = [Spawned, SpawnFailed, ReadyOk, ReadyFailed, Ended, AddressTaken, Lost, StopAsked, Revived];
         for event in events {
             assert_eq!(Life::Exited.after(event), Life::Exited);
             let stopped = Life::Stopped { proven: true }.after(event);

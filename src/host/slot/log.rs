@@ -4,10 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::ports::STARTED_ANEW;
+use crate::ports::{ADDRESS_TAKEN, STARTED_ANEW};
 
 /// Rotated files kept beside the current one.
 const KEPT: u32 = 3;
+/// Lines in which a process that could not start says why.
+const START_LINES: usize = 200;
 /// As much of a log's end as is ever read: some ten thousand lines.
 const MAX_TAIL_BYTES: u64 = 2 * 1024 * 1024;
 
@@ -66,6 +68,13 @@ pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
     Ok(all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect())
 }
 
+/// Whether the newest process says that an address which it wanted was taken.
+pub(crate) fn tells_of_taken_address(path: &Path) -> io::Result<bool> {
+    let lines = tail(path, START_LINES)?;
+    let of_this_start = lines.iter().rev().take_while(|line| *line != STARTED_ANEW);
+    Ok(of_this_start.into_iter().any(|line| line.to_lowercase().contains(ADDRESS_TAKEN)))
+}
+
 fn tail_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -100,6 +109,19 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "after\n");
         assert_eq!(tail(&path, 2).unwrap().last().unwrap(), "after");
         assert_eq!(tail(&path, 2).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn only_the_newest_start_tells_of_a_taken_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("slot.log");
+        assert!(!tells_of_taken_address(&path).unwrap());
+        let mut log = open(&path).unwrap();
+        writeln!(log, "zmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:36801')\nexiting").unwrap();
+        assert!(tells_of_taken_address(&path).unwrap());
+        begin_anew(&log).unwrap();
+        writeln!(log, "ValueError: no such model").unwrap();
+        assert!(!tells_of_taken_address(&path).unwrap());
     }
 
     #[test]

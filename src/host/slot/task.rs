@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::life::Event;
 use super::process::{self, Running};
-use super::{readiness, stop};
+use super::{log, log_path, readiness, stop};
 use crate::host::core::Core;
 use crate::host::identity::{Mark, ProcessId};
 use crate::host::{HostError, routes};
@@ -19,6 +19,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A process that lived this long has recovered: the next pause is the shortest again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+
+/// Starts that may find an address taken before that counts as the service's own fault. BentoML takes ports for itself, lets them go and binds them a
+/// moment later: another program can come in between, seldom twice.
+const MOST_TAKEN: u32 = 3;
 
 /// A request to end a slot's processes.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +56,7 @@ impl Watch {
     /// Watches until the slot is over. `running` is `None` when a process has to be started first.
     pub(crate) async fn run(self, mut running: Option<Running>) {
         let mut pause = if running.is_some() { BACKOFF_MIN } else { Duration::ZERO };
+        let mut taken = 0;
         loop {
             let Some(mut process) = running.take() else {
                 match self.start_again(&mut pause).await {
@@ -74,12 +79,27 @@ impl Watch {
             if began.elapsed() > RECOVERED_AFTER {
                 pause = BACKOFF_MIN;
             }
-            let over = self.note_end(Event::Ended, Some(exit)).await;
+            let event = self.kind_of_end(&mut taken).await;
+            let over = self.note_end(event, Some(exit)).await;
             stop::kill_leftovers(&self.mark, &left).await;
             if over {
                 return;
             }
         }
+    }
+
+    /// What it means that the process ended by itself; `taken`: how many starts before found an address taken.
+    async fn kind_of_end(&self, taken: &mut u32) -> Event {
+        let state = self.core.state();
+        let starting = state.slots.get(&self.token).filter(|slot| !slot.life.proven());
+        let Some(log) = starting.map(|slot| log_path(&slot.request)) else { return Event::Ended };
+        let told = tokio::task::spawn_blocking(move || log::tells_of_taken_address(&log)).await;
+        let told = told.is_ok_and(|told| told.unwrap_or(false));
+        if !told || *taken >= MOST_TAKEN {
+            return Event::Ended;
+        }
+        *taken += 1;
+        Event::AddressTaken
     }
 
     /// Waits until the process has ended; says how. Notes who is `left` of its session while its pid is still its own.
