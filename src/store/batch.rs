@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::fault::{Done, Fault};
 use super::lines::{Hints, Lines};
+use super::open::Synchronous;
 use crate::graph::StoreError;
 
 /// What a request works with.
@@ -19,8 +20,20 @@ pub(super) struct Tx<'a> {
     pub lines: &'a mut Lines,
 }
 
+/// What a request's commit must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Survives {
+    /// The death of any process. For what only says which process is at a thread: no process survives the loss of power, and before anything else
+    /// of the run counts, this is made durable with it. So it need not wait for the disk.
+    Processes,
+    /// The loss of power, too, unless the whole file is opened for less.
+    Power,
+}
+
 /// A request of any type.
 pub(super) trait Job: Send {
+    /// What its commit must survive.
+    fn survives(&self) -> Survives;
     /// Runs it; false: it refused or failed, and what it wrote must go.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// Answers with what it came to, or with the error that took the whole transaction.
@@ -30,13 +43,14 @@ pub(super) trait Job: Send {
 /// A request: what is to be done, and where the answer goes.
 pub(super) struct Request<T, F> {
     run: F,
+    survives: Survives,
     ran: Option<Done<T>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
 impl<T, F> Request<T, F> {
-    pub fn new(run: F, reply: oneshot::Sender<Result<T, StoreError>>) -> Self {
-        Self { run, ran: None, reply }
+    pub fn new(run: F, survives: Survives, reply: oneshot::Sender<Result<T, StoreError>>) -> Self {
+        Self { run, survives, ran: None, reply }
     }
 }
 
@@ -44,6 +58,10 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Done<T> + Send> Job for Request<T, F>
 where
     Fault: Send,
 {
+    fn survives(&self) -> Survives {
+        self.survives
+    }
+
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         let ran = (self.run)(tx);
         let kept = ran.is_ok();
@@ -78,6 +96,9 @@ pub(super) struct Turn {
     patience: Duration,
     /// What the connection is set to.
     waits: Option<Wait>,
+    /// The same, and what the file was opened for.
+    survives: Survives,
+    opened_for: Survives,
     lines: Lines,
     /// SQLite's count of what other connections wrote, as last seen.
     data_version: Option<i64>,
@@ -94,9 +115,25 @@ enum Lost {
 }
 
 impl Turn {
-    pub fn new(conn: Connection, path: PathBuf, patience: Duration, hints: Hints) -> Self {
-        let file = identity(&path);
-        Self { conn, path, file, patience, waits: None, lines: Lines::new(hints), data_version: None, transactions: 0 }
+    pub fn new(conn: Connection, path: PathBuf, patience: Duration, synchronous: Synchronous, hints: Hints) -> Self {
+        let (file, lines) = (identity(&path), Lines::new(hints));
+        let opened_for = match synchronous {
+            Synchronous::Full => Survives::Power,
+            Synchronous::Normal => Survives::Processes,
+        };
+        let survives = opened_for;
+        Self {
+            conn,
+            path,
+            file,
+            patience,
+            waits: None,
+            survives,
+            opened_for,
+            lines,
+            data_version: None,
+            transactions: 0,
+        }
     }
 
     /// Runs and answers all. Returns them untouched if another process holds the file and is not to be waited for.
@@ -116,7 +153,8 @@ impl Turn {
 
     /// One transaction. An error: nothing of it is in the file or in memory.
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>], wait: Wait) -> Result<(), Lost> {
-        self.begin(wait).map_err(|fault| {
+        let survives = jobs.iter().map(|job| job.survives()).max().unwrap_or(Survives::Power);
+        self.begin(wait, survives).map_err(|fault| {
             self.roll_back();
             Lost::Begin(fault)
         })?;
@@ -161,7 +199,13 @@ impl Turn {
     }
 
     /// IMMEDIATE: the write lock comes first, so that nothing a request reads can be outdated when it writes.
-    fn begin(&mut self, wait: Wait) -> Done<()> {
+    fn begin(&mut self, wait: Wait, survives: Survives) -> Done<()> {
+        let survives = survives.min(self.opened_for);
+        if self.survives != survives {
+            let word = if survives == Survives::Power { Synchronous::Full } else { Synchronous::Normal }.word();
+            self.conn.pragma_update(None, "synchronous", word)?;
+            self.survives = survives;
+        }
         if self.waits != Some(wait) {
             self.conn.busy_timeout(if wait == Wait::Yes { self.patience } else { Duration::ZERO })?;
             self.waits = Some(wait);

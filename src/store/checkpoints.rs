@@ -353,6 +353,23 @@ struct Span {
     newest: i64,
 }
 
+/// Whether what a line's newest state is read from has at most so many bytes; a row counts as a kilobyte more than it has. Only lengths are looked at.
+pub(super) fn newest_weighs_at_most(conn: &Connection, line: i64, most: i64) -> Done<bool> {
+    let sql = "SELECT octet_length(body) + 1024, base FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n DESC";
+    let (rows, mut left) = (rows_of(line), most);
+    let mut select = conn.prepare_cached(sql)?;
+    let mut found = select.query([rows.start, rows.end])?;
+    while left >= 0
+        && let Some(row) = found.next()?
+    {
+        left -= row.get::<_, i64>(0)?;
+        if row.get(1)? {
+            break;
+        }
+    }
+    Ok(left >= 0)
+}
+
 /// From the snapshot to the newest row.
 fn since_snapshot(conn: &Connection, rows: Range<i64>) -> Done<Option<Span>> {
     let sql = "SELECT n, base, id FROM checkpoints WHERE n > ?1 AND n < ?2 ORDER BY n DESC";

@@ -44,7 +44,7 @@ impl SqliteStore {
         let path = path.as_ref().to_owned();
         let conn = open::writer(&path, &options)?;
         let hints = Hints::default();
-        let writer = Writer::start(conn, path.clone(), options.busy_timeout, hints.clone())?;
+        let writer = Writer::start(conn, path.clone(), options.busy_timeout, options.synchronous, hints.clone())?;
         let liveness = options.liveness.clone();
         Ok(Self { readers: Readers::new(path.clone(), options), writer, hints, liveness, path })
     }
@@ -116,7 +116,7 @@ impl Store for SqliteStore {
 
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
         let (id, owner, liveness) = (id.clone(), owner.clone(), self.liveness.clone());
-        self.writer.run(move |tx| threads::acquire(tx, &id, &owner, &*liveness)).await
+        self.writer.run_for_processes(move |tx| threads::acquire(tx, &id, &owner, &*liveness)).await
     }
 
     async fn begin(
@@ -127,7 +127,15 @@ impl Store for SqliteStore {
         opening: Opening,
     ) -> Result<Thread, StoreError> {
         let (id, owner, liveness) = (id.clone(), owner.clone(), self.liveness.clone());
-        self.writer.run(move |tx| records::begin(tx, &id, &owner, &*liveness, at, &opening)).await
+        let of = id.clone();
+        // Why it cannot be read, the writer tells.
+        let by_itself = self.readers.read_few(move |conn| threads::goes_on_by_itself(conn, &of)).await.unwrap_or(false);
+        let begin = move |tx: &mut Tx<'_>| records::begin(tx, &id, &owner, &*liveness, at, &opening);
+        match by_itself {
+            true => self.writer.run_for_processes(begin).await,
+            // It goes on because somebody said so, and that is noted nowhere else.
+            false => self.writer.run(begin).await,
+        }
     }
 
     async fn recall(&self, id: &ThreadId) -> Result<Recall, StoreError> {
@@ -138,12 +146,12 @@ impl Store for SqliteStore {
 
     async fn release(&self, id: &ThreadId, epoch: u64) -> Result<(), StoreError> {
         let id = id.clone();
-        self.writer.run(move |tx| threads::release(tx, &id, epoch)).await
+        self.writer.run_for_processes(move |tx| threads::release(tx, &id, epoch)).await
     }
 
     async fn attend(&self, id: &ThreadId, attendant: Option<&Owner>) -> Result<(), StoreError> {
         let (id, attendant) = (id.clone(), attendant.cloned());
-        self.writer.run(move |tx| threads::attend(tx, &id, attendant.as_ref())).await
+        self.writer.run_for_processes(move |tx| threads::attend(tx, &id, attendant.as_ref())).await
     }
 
     async fn signal(&self, id: &ThreadId, signal: &Signal) -> Result<u64, StoreError> {

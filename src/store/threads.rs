@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::Tx;
-use super::events;
 use super::fault::{Done, count, decode, decode_opt, encode, nanos, time, uncount};
+use super::{checkpoints, events};
 use crate::graph::{Failure, Liveness, Owner, StoreError, Thread, ThreadFilter, ThreadId, ThreadStatus, Unwinding};
 
 /// What never changes of a thread.
@@ -55,20 +55,20 @@ pub(super) fn number(conn: &Connection, id: &ThreadId) -> Done<i64> {
 }
 
 /// More than this is read off the runtime's threads, in bytes; a row counts as a kilobyte more than it has.
-const LITTLE: i64 = 64 << 10;
+const LITTLE: i64 = 128 << 10;
 
 /// Whether a thread has so little that reading its newest state, its effects, results and questions takes less time than handing that over to
 /// another thread. Lengths are looked at, no contents.
 pub(super) fn is_little(conn: &Connection, id: &ThreadId) -> Done<bool> {
-    const WEIGHT: &str = "SELECT
-       (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM
-         (SELECT body FROM checkpoints WHERE n > l.line << 32 AND n < (l.line + 1) << 32 LIMIT 65))
-     + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM entries WHERE thread = l.thread LIMIT 65))
-     + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM interrupts WHERE thread = l.thread LIMIT 65))
-     + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM results WHERE line = l.line LIMIT 65))
+    const WEIGHT: &str = "SELECT l.line,
+       (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM entries WHERE thread = l.thread LIMIT 129))
+     + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM interrupts WHERE thread = l.thread LIMIT 129))
+     + (SELECT coalesce(sum(octet_length(body) + 1024), 0) FROM (SELECT body FROM results WHERE line = l.line LIMIT 129))
      FROM lines l WHERE l.thread = (SELECT n FROM threads WHERE id = ?1) AND l.ns = ''";
-    let weight: Option<i64> = conn.prepare_cached(WEIGHT)?.query_row([id.as_str()], |row| row.get(0)).optional()?;
-    Ok(weight.is_none_or(|weight| weight <= LITTLE))
+    let mut weigh = conn.prepare_cached(WEIGHT)?;
+    let found = weigh.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((line, others)): Option<(i64, i64)> = found else { return Ok(true) };
+    checkpoints::newest_weighs_at_most(conn, line, LITTLE - others)
 }
 
 /// What a commit changes in the row. Most change nothing there: when a thread changed last stands in its newest event.
@@ -307,6 +307,15 @@ pub(super) fn acquire(tx: &mut Tx<'_>, id: &ThreadId, owner: &Owner, liveness: &
     let head = head(tx.conn, id)?;
     tx.lines.put_head(id, head);
     Ok(thread)
+}
+
+/// Whether a thread as it stands is gone on with by whoever looks, without anybody's further word. One that is not there is not.
+pub(super) fn goes_on_by_itself(conn: &Connection, id: &ThreadId) -> Done<bool> {
+    let sql = "SELECT status IN ('pending', 'running', 'sleeping') OR (status = 'interrupted' AND seen <
+                 (SELECT count(*) FROM interrupts i WHERE i.thread = t.n AND i.answer IS NOT NULL))
+               FROM threads t WHERE id = ?1";
+    let found = conn.prepare_cached(sql)?.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    Ok(found.unwrap_or(false))
 }
 
 /// Gives the lease back if it is still the one of `epoch`.

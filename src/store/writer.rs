@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::batch::{Job, Request, Turn, Tx, Wait};
+use super::batch::{Job, Request, Survives, Turn, Tx, Wait};
 use super::fault::Done;
 use super::lines::Hints;
+use super::open::Synchronous;
 use crate::graph::StoreError;
 
 /// Waiting requests. One batch takes them all, so this is also the largest batch: enough that the fsync is shared by far more
@@ -62,12 +63,18 @@ struct Waiting {
 
 impl Writer {
     /// Starts the thread on a connection, which waits for another process's transaction for as long as `patience`.
-    pub fn start(conn: Connection, path: PathBuf, patience: Duration, hints: Hints) -> Result<Self, StoreError> {
+    pub fn start(
+        conn: Connection,
+        path: PathBuf,
+        patience: Duration,
+        synchronous: Synchronous,
+        hints: Hints,
+    ) -> Result<Self, StoreError> {
         let desk = Arc::new(Desk {
             waiting: Mutex::default(),
             bell: Condvar::new(),
             room: Semaphore::new(QUEUE),
-            turn: Mutex::new(Turn::new(conn, path, patience, hints)),
+            turn: Mutex::new(Turn::new(conn, path, patience, synchronous, hints)),
             pace: AtomicU64::new(0),
             newest: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
@@ -87,9 +94,25 @@ impl Writer {
         &self,
         run: impl FnMut(&mut Tx<'_>) -> Done<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.run_to(Survives::Power, run).await
+    }
+
+    /// The same, for what may be gone after the loss of power: by itself it does not wait for the disk.
+    pub async fn run_for_processes<T: Send + 'static>(
+        &self,
+        run: impl FnMut(&mut Tx<'_>) -> Done<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run_to(Survives::Processes, run).await
+    }
+
+    async fn run_to<T: Send + 'static>(
+        &self,
+        survives: Survives,
+        run: impl FnMut(&mut Tx<'_>) -> Done<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (reply, mut answer) = oneshot::channel();
         self.desk.room.acquire().await.map_err(|_| gone())?.forget();
-        self.desk.put(Box::new(Request::new(run, reply)));
+        self.desk.put(Box::new(Request::new(run, survives, reply)));
         let unattended = Unattended(&self.desk);
         // Others that are about to write, siblings of a superstep among them, say so first; then one writes for all.
         let mut waited = false;
@@ -195,11 +218,15 @@ impl Desk {
         }
         let begun = Instant::now();
         let before = turn.transactions;
+        // What does not wait for the disk says nothing about it.
+        let waits = jobs.iter().any(|job| job.survives() == Survives::Power);
         self.crowd.store(jobs.len() as u64, Ordering::Relaxed);
         let held = turn.batch(jobs, wait);
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let last = self.newest.swap(took, Ordering::Relaxed);
-        self.pace.store(took.min(last), Ordering::Relaxed);
+        if waits {
+            let last = self.newest.swap(took, Ordering::Relaxed);
+            self.pace.store(took.min(last), Ordering::Relaxed);
+        }
         self.transactions.fetch_add(turn.transactions - before, Ordering::Relaxed);
         held
     }
@@ -224,5 +251,34 @@ impl Desk {
             drop(turn);
             self.call();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_at_a_thread_does_not_wait_for_the_disk_and_everything_else_does()
+    -> Result<(), Box<dyn std::error::Error>> {
+        const NORMAL: i64 = 1;
+        const FULL: i64 = 2;
+        let dir = tempfile::tempdir()?;
+        for (opened, full) in [(Synchronous::Full, FULL), (Synchronous::Normal, NORMAL)] {
+            let path = dir.path().join(opened.word());
+            let conn = Connection::open(&path)?;
+            conn.pragma_update(None, "journal_mode", "WAL")?;
+            conn.pragma_update(None, "synchronous", opened.word())?;
+            let writer = Writer::start(conn, path, Duration::from_secs(1), opened, Hints::default())?;
+            let level =
+                |tx: &mut Tx<'_>| Ok(tx.conn.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?);
+            assert_eq!(writer.run_for_processes(level).await?, NORMAL);
+            assert_eq!(writer.run(level).await?, full);
+            assert_eq!(writer.run_for_processes(level).await?, NORMAL);
+            // In one transaction the one that must wait decides.
+            let (lease, commit) = tokio::join!(writer.run_for_processes(level), writer.run(level));
+            assert_eq!((lease?, commit?, writer.transactions()), (full, full, 4));
+        }
+        Ok(())
     }
 }
