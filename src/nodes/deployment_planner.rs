@@ -120,7 +120,7 @@ pub async fn machine(world: &World, model: &str) -> Result<Machine, PortError> {
     };
     let live = world.ledger.live(model).await.ok().flatten().filter(|_| memory_needed_mb.is_some());
     let workers = match live {
-        Some(row) => workers(world, &row).await.map(|workers| workers.each),
+        Some(row) => workers(world, &row).await,
         None => None,
     };
     Ok(Machine { memory_needed_mb, workers, ..facts })

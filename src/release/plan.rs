@@ -91,9 +91,9 @@ pub struct Machine {
     /// Memory that one copy of the model needs, in MB, e.g. as measured at the live version.
     #[serde(default)]
     pub memory_needed_mb: Option<u64>,
-    /// How many workers that copy has; absent: not known.
+    /// How many workers that copy has, and how many its code asks for; absent: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workers: Option<u32>,
+    pub workers: Option<Workers>,
     /// Processors.
     #[serde(default)]
     pub cpu_count: Option<u32>,

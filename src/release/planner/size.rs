@@ -227,8 +227,8 @@ pub fn replicas_for(rps: f64, one: f64) -> Option<u32> {
 /// What one copy takes that has so many workers, in MB, as measured at the live version or as a small service does; and who says so.
 /// `workers`: `None`: as its code says, which is taken to be as it is now.
 fn measured_mb(input: &PlanInput, workers: Option<u32>) -> (u64, &'static str) {
-    let own = input.seen.workers.map(|workers| workers.own);
-    match (input.machine.memory_needed_mb, input.machine.workers, workers.or(own)) {
+    let own = input.seen.workers.or(input.machine.workers).map(|workers| workers.own);
+    match (input.machine.memory_needed_mb, input.machine.workers.map(|now| now.each), workers.or(own)) {
         (None, _, workers) => {
             (with_workers(DEFAULT_MEMORY_MB, 1, workers.unwrap_or(1)), "what a small BentoML service takes")
         }

@@ -271,7 +271,7 @@ fn workers_come_where_replicas_do_not_fit() {
     );
     // What a worker takes now is what the next ones will: 83 for the arbiter, 500 for each of two.
     let mut large = measured(400.0, 260.0, 1, Workers { each: 2, own: 1 }, Some(2100));
-    (large.machine.memory_needed_mb, large.machine.workers) = (Some(1083), Some(2));
+    (large.machine.memory_needed_mb, large.machine.workers) = (Some(1083), Some(Workers { each: 2, own: 1 }));
     assert_eq!(size_of(&large), (1, Some(4), 2083));
     // Who says what a replica needs says it of a replica as it is.
     let mut said = measured(400.0, 130.0, 1, own, Some(1000));
@@ -304,6 +304,10 @@ fn workers_fill_the_replicas_that_were_asked_for() {
     // Said by the user: replicas are counted by them.
     assert_eq!(size_of(&asked(measured(400.0, 130.0, 1, own, None), "workers", 2)), (2, Some(2), 2 * 441));
     assert_eq!(size_of(&asked(input_of_iris(None), "workers", 3)), (1, Some(3), 83 + 3 * 179));
+    // Asked for once and no more: the next version has as many as its code says, measured or not.
+    let mut no_more = input_of_iris(None);
+    (no_more.machine.memory_needed_mb, no_more.machine.workers) = (Some(799), Some(Workers { each: 4, own: 1 }));
+    assert_eq!(size_of(&no_more), (1, None, 262));
     for wrong in [json!(0), json!(65), json!("two"), json!(-1), json!(1.5)] {
         let mut input = input_of_iris(None);
         input.request.infrastructure.resources.insert("workers".into(), wrong.clone());
@@ -316,7 +320,7 @@ fn what_was_enough_is_planned_again_though_it_fills_the_memory_itself() {
     let four = Workers { each: 4, own: 1 };
     for (replicas, asked) in [(1, true), (1, false), (2, false)] {
         let mut input = measured(400.0, 480.0, replicas, four, Some(101));
-        (input.machine.memory_needed_mb, input.machine.workers) = (Some(799), Some(4));
+        (input.machine.memory_needed_mb, input.machine.workers) = (Some(799), Some(Workers { each: 4, own: 1 }));
         input.live = input_of_iris(Some("v1")).live;
         input.live.as_mut().expect("live").replicas = Some(replicas);
         if asked {
