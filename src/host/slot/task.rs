@@ -174,7 +174,12 @@ impl Watch {
             let slot = state.slots.get_mut(&token)?;
             slot.life = slot.life.after(event);
             slot.process = None;
-            slot.last_exit = exit.or(slot.last_exit.take());
+            if event == Event::AddressTaken {
+                // Its first start still, and not one of its restarts, which are held against it.
+                slot.started_at = None;
+            } else {
+                slot.last_exit = exit.or(slot.last_exit.take());
+            }
             let (life, why) = (slot.life, slot.last_exit.clone().unwrap_or_default());
             if event == Event::Ended {
                 routes::fall_back(state, &token, &format!("ended ({why})"));
