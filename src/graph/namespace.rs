@@ -88,9 +88,8 @@ pub(super) async fn run_namespace(
         match scope.recorded.as_ref().filter(|_| is_kept(ns)).and_then(|recorded| recorded.instead(&checkpoint)) {
             Some(Instead::Adopt(update)) => {
                 adopt_left_behind(scope, &checkpoint, &update).await?;
-                (checkpoint, partial) = (Arc::new(*update), Partial::default());
+                (checkpoint, partial, over_in_time) = (Arc::new(*update), Partial::default(), false);
                 keep(scope, graph, &checkpoint, Vec::new()).await?;
-                over_in_time = false;
                 continue;
             }
             Some(Instead::OutOfSteps(failure)) => return Err(NodeError::Failed(failure)),

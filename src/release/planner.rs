@@ -183,11 +183,8 @@ pub fn plan_with(input: &PlanInput, strategies: &Strategies) -> Result<Deploymen
     let Size { replicas, workers, workers_sized } = size;
     let trials = trials(request, strategy.strategy(), live.is_some(), replicas, &mut why)?;
     let trial = trials.trial(replicas);
-    let copies = match &trials.rolling {
-        // The first new replica is started beside all the others, whatever may be missing later.
-        Some(rolling) => rolling.max_surge.max(1),
-        None => strategy.additional_copies().saturating_mul(replicas),
-    };
+    let copies = trials.copies_at_once();
+    let copies = copies.unwrap_or_else(|| strategy.additional_copies().saturating_mul(replicas));
     let memory_mb = memory(input, copies, size, &mut why)?;
     let ready_timeout_ms = ready_timeout(request, &mut why);
     let bake = bake(request, &mut why);

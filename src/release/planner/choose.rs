@@ -24,6 +24,12 @@ pub(super) struct Trials {
 }
 
 impl Trials {
+    /// How many further replicas stand beside the live version's, where it is not all of them at once.
+    pub(super) fn copies_at_once(&self) -> Option<u32> {
+        // The first new replica is started beside all the others, whatever may be missing later.
+        self.rolling.as_ref().map(|rolling| rolling.max_surge.max(1))
+    }
+
     pub(super) fn trial(&self, replicas: u32) -> Option<Trial> {
         let canary = self.canary.as_ref().map(CanaryPlan::trial);
         let ab_test = self.ab_test.as_ref().map(AbTestPlan::trial);
