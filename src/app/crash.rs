@@ -50,6 +50,13 @@ impl Store for CrashPoints {
         done
     }
 
+    async fn create_quietly(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
+        self.point();
+        let done = self.store.create_quietly(thread, records).await;
+        self.point();
+        done
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         self.point();
         let done = self.store.commit(transaction).await;

@@ -33,8 +33,10 @@ impl Born {
 }
 
 impl Engine {
-    /// Accepts a thread and goes on with it until it ends, waits or is asked to stop. The thread is born with its lease: as durable as
-    /// [`Engine::create`] and [`Engine::advance`] one after the other, in two transactions less.
+    /// Accepts a thread and goes on with it until it ends, waits or is asked to stop: [`Engine::create`] and [`Engine::advance`] in two
+    /// transactions less. Nobody hears of the thread before its first records are durable, so it does not wait for the disk by itself: it survives
+    /// the death of the process at once, and the loss of power with the run's first commit, before any effect, and after some milliseconds
+    /// at the latest. Whoever tells somebody that a run was accepted calls the two.
     pub async fn invoke(
         &self,
         graph: &Arc<CompiledGraph>,
@@ -47,7 +49,7 @@ impl Engine {
             return Ok((id, end));
         }
         let (born, records) = self.born(graph, new)?;
-        self.store.create(&born.thread, records).await?;
+        self.store.create_quietly(&born.thread, records).await?;
         let id = born.thread.id.clone();
         let end = self.take_on(graph, born, how).await?;
         Ok((id, end))

@@ -26,6 +26,8 @@ pub(super) enum Survives {
     /// The death of any process. For what only says which process is at a thread: no process survives the loss of power, and before anything else
     /// of the run counts, this is made durable with it. So it need not wait for the disk.
     Processes,
+    /// The loss of power a few milliseconds later, and before anything else of the file that survives it. For what nobody has been told yet.
+    PowerSoon,
     /// The loss of power, too, unless the whole file is opened for less.
     Power,
 }
@@ -104,6 +106,10 @@ pub(super) struct Turn {
     data_version: Option<i64>,
     /// Committed so far.
     pub transactions: u64,
+    /// Something that is to survive the loss of power soon does not yet.
+    pub owes: bool,
+    /// Rows that this connection has changed, as last seen.
+    changes: u64,
 }
 
 /// Why a batch came to nothing.
@@ -133,7 +139,14 @@ impl Turn {
             lines,
             data_version: None,
             transactions: 0,
+            owes: false,
+            changes: 0,
         }
+    }
+
+    /// What a commit of these requests survives in this file.
+    pub fn survived(&self, jobs: &[Box<dyn Job>]) -> Survives {
+        jobs.iter().map(|job| job.survives()).max().unwrap_or(Survives::Power).min(self.opened_for)
     }
 
     /// Runs and answers all. Returns them untouched if another process holds the file and is not to be waited for.
@@ -153,7 +166,7 @@ impl Turn {
 
     /// One transaction. An error: nothing of it is in the file or in memory.
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>], wait: Wait) -> Result<(), Lost> {
-        let survives = jobs.iter().map(|job| job.survives()).max().unwrap_or(Survives::Power);
+        let survives = self.survived(jobs);
         self.begin(wait, survives).map_err(|fault| {
             self.roll_back();
             Lost::Begin(fault)
@@ -200,7 +213,6 @@ impl Turn {
 
     /// IMMEDIATE: the write lock comes first, so that nothing a request reads can be outdated when it writes.
     fn begin(&mut self, wait: Wait, survives: Survives) -> Done<()> {
-        let survives = survives.min(self.opened_for);
         if self.survives != survives {
             let word = if survives == Survives::Power { Synchronous::Full } else { Synchronous::Normal }.word();
             self.conn.pragma_update(None, "synchronous", word)?;
@@ -226,7 +238,34 @@ impl Turn {
     fn commit(&mut self) -> Done<()> {
         self.statement("COMMIT")?;
         self.transactions += 1;
+        let changes = self.conn.total_changes();
+        // What changes nothing writes nothing.
+        if std::mem::replace(&mut self.changes, changes) != changes {
+            self.owes = match self.survives {
+                Survives::Processes => self.owes,
+                Survives::PowerSoon => true,
+                // The log goes to the disk with all that was committed before.
+                Survives::Power => false,
+            };
+        }
         Ok(())
+    }
+
+    /// Brings to the disk what was committed. Without a page of its own SQLite has nothing to do: the first one is written as it is.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        let done = self.begin(Wait::Yes, self.opened_for).and_then(|()| {
+            let version: i64 = self.conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            self.conn.pragma_update(None, "user_version", version)?;
+            self.commit()
+        });
+        match done {
+            Ok(()) => {
+                self.lines.keep_batch();
+                self.owes = false;
+            }
+            Err(_) => self.roll_back(),
+        }
+        done.map_err(|fault| fault.at(&self.path))
     }
 
     fn roll_back(&mut self) {

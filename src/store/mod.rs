@@ -22,6 +22,7 @@ mod json;
 mod ledger;
 mod lines;
 mod liveness;
+mod log;
 mod migrate;
 mod open;
 mod past;

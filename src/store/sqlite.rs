@@ -16,7 +16,8 @@ use super::readers::Readers;
 use super::records;
 use super::writer::Writer;
 use super::{
-    AuditError, AuditExport, AuditHead, audit, cache, checkpoints, events, inbox, interrupts, items, journal, threads,
+    AuditError, AuditExport, AuditHead, audit, cache, checkpoints, events, inbox, interrupts, items, journal, log,
+    threads,
 };
 use crate::graph::{
     Checkpoint, CheckpointId, Claim, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Liveness, Name, Opening,
@@ -42,7 +43,8 @@ impl SqliteStore {
     /// The same, with options.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let conn = open::writer(&path, &options)?;
+        let mut conn = open::writer(&path, &options)?;
+        log::keep_short(&mut conn, &path, &options)?;
         let hints = Hints::default();
         let writer = Writer::start(conn, path.clone(), options.busy_timeout, options.synchronous, hints.clone())?;
         let liveness = options.liveness.clone();
@@ -102,6 +104,11 @@ impl Store for SqliteStore {
     async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
         let thread = thread.clone();
         self.writer.run(move |tx| records::create(tx, &thread, &records)).await
+    }
+
+    async fn create_quietly(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
+        let thread = thread.clone();
+        self.writer.run_for_soon(move |tx| records::create(tx, &thread, &records)).await
     }
 
     async fn thread(&self, id: &ThreadId) -> Result<Option<Thread>, StoreError> {

@@ -32,6 +32,11 @@ const SLOW: Duration = Duration::from_millis(2);
 /// to wait for the disk.
 const CROWD: u64 = 3;
 
+/// What is to survive the loss of power soon does so after this time at the latest, and the disk's. Most runs commit something of their own first.
+const SOON: Duration = Duration::from_millis(5);
+/// When this is tried again if it failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Takes requests.
 pub(super) struct Writer {
     desk: Arc<Desk>,
@@ -59,6 +64,10 @@ struct Waiting {
     /// The thread is asked to take them.
     called: bool,
     closed: bool,
+    /// Until when something in the file is to survive the loss of power.
+    owed: Option<Instant>,
+    /// The thread wakes up for that by itself.
+    watched: bool,
 }
 
 impl Writer {
@@ -103,6 +112,14 @@ impl Writer {
         run: impl FnMut(&mut Tx<'_>) -> Done<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.run_to(Survives::Processes, run).await
+    }
+
+    /// The same, for what must survive the loss of power with the next commit that does, and after [`SOON`] at the latest.
+    pub async fn run_for_soon<T: Send + 'static>(
+        &self,
+        run: impl FnMut(&mut Tx<'_>) -> Done<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run_to(Survives::PowerSoon, run).await
     }
 
     async fn run_to<T: Send + 'static>(
@@ -217,41 +234,90 @@ impl Desk {
             return jobs;
         }
         let begun = Instant::now();
-        let before = turn.transactions;
-        // What does not wait for the disk says nothing about it.
-        let waits = jobs.iter().any(|job| job.survives() == Survives::Power);
+        let (before, owed) = (turn.transactions, turn.owes);
+        let survives = turn.survived(&jobs);
         self.crowd.store(jobs.len() as u64, Ordering::Relaxed);
         let held = turn.batch(jobs, wait);
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if waits {
+        // What does not wait for the disk says nothing about it.
+        if survives == Survives::Power {
             let last = self.newest.swap(took, Ordering::Relaxed);
             self.pace.store(took.min(last), Ordering::Relaxed);
         }
         self.transactions.fetch_add(turn.transactions - before, Ordering::Relaxed);
+        if owed != turn.owes {
+            self.owe(turn.owes);
+        }
         held
     }
 
+    fn owe(&self, owes: bool) {
+        let mut waiting = self.waiting();
+        waiting.owed = owes.then(|| Instant::now() + SOON);
+        if owes && !waiting.watched {
+            self.bell.notify_one();
+        }
+    }
+
+    fn pay(&self, turn: &mut Turn) {
+        match turn.sync() {
+            Ok(()) => {
+                self.waiting().owed = None;
+                self.transactions.fetch_add(1, Ordering::Relaxed);
+            }
+            // It is tried again; whoever commits next hears of it.
+            Err(error) => tracing::warn!(%error, "what was committed is not on the disk yet"),
+        }
+    }
+
     fn stand_by(&self) {
-        loop {
-            let mut waiting = self.waiting();
-            while !waiting.called && !waiting.closed {
-                waiting = self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-            }
-            let last = waiting.closed && waiting.jobs.is_empty();
-            waiting.called = false;
-            drop(waiting);
-            if last {
-                return;
-            }
+        while let Some(due) = self.next() {
             let Ok(mut turn) = self.turn.lock() else {
                 drop(self.take());
                 continue;
             };
             self.write(&mut turn, self.take(), Wait::Yes);
+            if due == Due::Disk && turn.owes {
+                self.pay(&mut turn);
+            }
             drop(turn);
             self.call();
         }
     }
+
+    /// Waits until there is something for the thread to do; `None`: nothing will be any more.
+    fn next(&self) -> Option<Due> {
+        let mut waiting = self.waiting();
+        loop {
+            if waiting.called || (waiting.closed && !waiting.jobs.is_empty()) {
+                waiting.called = false;
+                return Some(Due::Requests);
+            }
+            let left = waiting.owed.map(|until| until.saturating_duration_since(Instant::now()));
+            let due = left.is_some_and(|left| left.is_zero() || waiting.closed);
+            if due {
+                // Until it is paid: should that fail, it is tried again, but not by one who closes.
+                waiting.owed = Some(Instant::now() + AGAIN).filter(|_| !waiting.closed);
+                return Some(Due::Disk);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting.watched = left.is_some();
+            waiting = match left {
+                Some(left) => self.bell.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// What the thread is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Requests,
+    /// What is owed to the disk.
+    Disk,
 }
 
 #[cfg(test)]
@@ -261,17 +327,10 @@ mod tests {
     #[tokio::test]
     async fn who_is_at_a_thread_does_not_wait_for_the_disk_and_everything_else_does()
     -> Result<(), Box<dyn std::error::Error>> {
-        const NORMAL: i64 = 1;
         const FULL: i64 = 2;
         let dir = tempfile::tempdir()?;
         for (opened, full) in [(Synchronous::Full, FULL), (Synchronous::Normal, NORMAL)] {
-            let path = dir.path().join(opened.word());
-            let conn = Connection::open(&path)?;
-            conn.pragma_update(None, "journal_mode", "WAL")?;
-            conn.pragma_update(None, "synchronous", opened.word())?;
-            let writer = Writer::start(conn, path, Duration::from_secs(1), opened, Hints::default())?;
-            let level =
-                |tx: &mut Tx<'_>| Ok(tx.conn.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?);
+            let writer = writer_of(&dir.path().join(opened.word()), opened)?;
             assert_eq!(writer.run_for_processes(level).await?, NORMAL);
             assert_eq!(writer.run(level).await?, full);
             assert_eq!(writer.run_for_processes(level).await?, NORMAL);
@@ -280,5 +339,72 @@ mod tests {
             assert_eq!((lease?, commit?, writer.transactions()), (full, full, 4));
         }
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_need_not_wait_is_on_the_disk_a_little_later() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let writer = writer_of(&dir.path().join("full"), Synchronous::Full)?;
+        assert_eq!(writer.run_for_soon(write).await?, NORMAL);
+        // Nobody commits anything else: the standing thread does.
+        until(|| writer.transactions() == 2).await;
+        assert!(!writer.owes());
+        // What is written meanwhile takes it along, unless it need not survive the loss of power either.
+        writer.run_for_soon(write).await?;
+        writer.run_for_processes(write).await?;
+        writer.run(level).await?;
+        assert!(writer.owes() || writer.transactions() == 6, "what only reads takes nothing along");
+        writer.run(write).await?;
+        assert!(!writer.owes());
+
+        let writer = writer_of(&dir.path().join("normal"), Synchronous::Normal)?;
+        writer.run_for_soon(write).await?;
+        assert!(!writer.owes(), "a file that is opened for less never waits for the disk");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_takes_nothing_sync() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let writer = writer_of(&dir.path().join("full"), Synchronous::Full)?;
+        let refuse = |tx: &mut Tx<'_>| write(tx).and(Err::<(), _>(StoreError::Failed("no".into()).into()));
+        writer.run_for_soon(write).await?;
+        assert!(writer.run(refuse).await.is_err());
+        assert!(writer.owes() || writer.transactions() == 2);
+        until(|| !writer.owes()).await;
+        Ok(())
+    }
+
+    const NORMAL: i64 = 1;
+
+    fn level(tx: &mut Tx<'_>) -> Done<i64> {
+        Ok(tx.conn.pragma_query_value(None, "synchronous", |row| row.get(0))?)
+    }
+
+    fn write(tx: &mut Tx<'_>) -> Done<i64> {
+        tx.conn.execute_batch("CREATE TABLE IF NOT EXISTS t (n INTEGER); INSERT INTO t VALUES (1)")?;
+        level(tx)
+    }
+
+    fn writer_of(path: &std::path::Path, opened: Synchronous) -> Result<Writer, Box<dyn std::error::Error>> {
+        let conn = Connection::open(path)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", opened.word())?;
+        Ok(Writer::start(conn, path.to_owned(), Duration::from_secs(1), opened, Hints::default())?)
+    }
+
+    async fn until(is: impl Fn() -> bool) {
+        let wait = async {
+            while !is() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it does not come to that");
+    }
+
+    impl Writer {
+        fn owes(&self) -> bool {
+            self.desk.turn.lock().is_ok_and(|turn| turn.owes)
+        }
     }
 }

@@ -468,6 +468,13 @@ impl<S: Store> Store for Deadly<S> {
         done
     }
 
+    async fn create_quietly(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
+        point("before create");
+        let done = self.0.create_quietly(thread, records).await;
+        point("after create");
+        done
+    }
+
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
         let done = self.0.acquire(id, owner).await;
         point("after acquire");

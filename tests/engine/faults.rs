@@ -180,6 +180,10 @@ impl Store for Faulty {
         self.write(None, self.inner.create(thread, records)).await
     }
 
+    async fn create_quietly(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
+        self.write(None, self.inner.create_quietly(thread, records)).await
+    }
+
     async fn acquire(&self, id: &ThreadId, owner: &Owner) -> Result<Thread, StoreError> {
         self.write(Some(id), self.inner.acquire(id, owner)).await
     }

@@ -18,7 +18,9 @@ pub(super) async fn runs_begin_with_their_first_records(harness: &dyn Harness) -
     let store = harness.open();
     let id = ThreadId::from("run");
     let born = Thread { status: ThreadStatus::Running, owner: Some(owner(1)), epoch: 1, ..thread("run", 0) };
-    store.create(&born, vec![]).await?;
+    store.create_quietly(&born, vec![]).await?;
+    let again = store.create_quietly(&born, vec![]).await;
+    refused("it is made once", again, StoreError::ThreadExists(id.clone()))?;
     let held = StoreError::Held { thread: id.clone(), owner: Box::new(owner(1)) };
     let none = || Box::new(|_: &Thread, _: u64| Vec::new());
     refused("a thread may be born with its lease", store.begin(&id, &owner(2), at(1), none()).await, held)?;
