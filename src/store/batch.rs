@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use super::fault::{Done, Fault};
 use super::lines::{Hints, Lines};
-use super::open::Synchronous;
+use super::log::{self, Wrote};
+use super::open::{Options, Synchronous};
 use crate::graph::StoreError;
 
 /// What a request works with.
@@ -108,8 +109,7 @@ pub(super) struct Turn {
     pub transactions: u64,
     /// Something that is to survive the loss of power soon does not yet.
     pub owes: bool,
-    /// Rows that this connection has changed, as last seen.
-    changes: u64,
+    wrote: Wrote,
 }
 
 /// Why a batch came to nothing.
@@ -121,18 +121,19 @@ enum Lost {
 }
 
 impl Turn {
-    pub fn new(conn: Connection, path: PathBuf, patience: Duration, synchronous: Synchronous, hints: Hints) -> Self {
+    pub fn new(mut conn: Connection, path: PathBuf, options: &Options, hints: Hints) -> Result<Self, StoreError> {
+        let wrote = log::keep_short(&mut conn, &path, options)?;
         let (file, lines) = (identity(&path), Lines::new(hints));
-        let opened_for = match synchronous {
+        let opened_for = match options.synchronous {
             Synchronous::Full => Survives::Power,
             Synchronous::Normal => Survives::Processes,
         };
         let survives = opened_for;
-        Self {
+        Ok(Self {
             conn,
             path,
             file,
-            patience,
+            patience: options.busy_timeout,
             waits: None,
             survives,
             opened_for,
@@ -140,8 +141,8 @@ impl Turn {
             data_version: None,
             transactions: 0,
             owes: false,
-            changes: 0,
-        }
+            wrote,
+        })
     }
 
     /// What a commit of these requests survives in this file.
@@ -238,9 +239,7 @@ impl Turn {
     fn commit(&mut self) -> Done<()> {
         self.statement("COMMIT")?;
         self.transactions += 1;
-        let changes = self.conn.total_changes();
-        // What changes nothing writes nothing.
-        if std::mem::replace(&mut self.changes, changes) != changes {
+        if self.wrote.take() {
             self.owes = match self.survives {
                 Survives::Processes => self.owes,
                 Survives::PowerSoon => true,

@@ -3,7 +3,7 @@
 //! committed meanwhile, little, is then taken by a commit as before, so that the log begins anew instead of growing.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,14 +20,29 @@ const PAGES: i32 = 1000;
 /// Further pages that may be committed while the thread is at it. Then commits wait for it, or a slow disk would let the log grow without end.
 const BEHIND: i32 = 3 * PAGES;
 
+/// Whether a commit has written to the log since somebody asked: what changes nothing writes nothing.
+#[derive(Clone, Default)]
+pub(super) struct Wrote(Arc<AtomicBool>);
+
+impl Wrote {
+    /// Asks, and begins anew.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// Lets the log of a writing connection be taken into the file beside its commits, from now on until it is closed.
-pub(super) fn keep_short(conn: &mut Connection, path: &Path, options: &Options) -> Result<(), StoreError> {
+pub(super) fn keep_short(conn: &mut Connection, path: &Path, options: &Options) -> Result<Wrote, StoreError> {
     let mut keeper = Keeper::new(path.to_owned(), options.clone());
+    let wrote = Wrote::default();
+    let told = wrote.clone();
     let hook = move |wal: &mut Wal, pages: i32| {
+        told.0.store(true, Ordering::Relaxed);
         keeper.committed(wal, pages);
         Ok(())
     };
-    conn.wal_hook(Some(hook)).map_err(|e| Fault::from(e).at(path))
+    conn.wal_hook(Some(hook)).map_err(|e| Fault::from(e).at(path))?;
+    Ok(wrote)
 }
 
 /// How it stands with the thread.

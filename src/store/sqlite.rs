@@ -16,8 +16,7 @@ use super::readers::Readers;
 use super::records;
 use super::writer::Writer;
 use super::{
-    AuditError, AuditExport, AuditHead, audit, cache, checkpoints, events, inbox, interrupts, items, journal, log,
-    threads,
+    AuditError, AuditExport, AuditHead, audit, cache, checkpoints, events, inbox, interrupts, items, journal, threads,
 };
 use crate::graph::{
     Checkpoint, CheckpointId, Claim, Entry, EventRow, Inbox, Interrupt, InterruptId, Item, Liveness, Name, Opening,
@@ -43,10 +42,9 @@ impl SqliteStore {
     /// The same, with options.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let mut conn = open::writer(&path, &options)?;
-        log::keep_short(&mut conn, &path, &options)?;
+        let conn = open::writer(&path, &options)?;
         let hints = Hints::default();
-        let writer = Writer::start(conn, path.clone(), options.busy_timeout, options.synchronous, hints.clone())?;
+        let writer = Writer::start(conn, path.clone(), &options, hints.clone())?;
         let liveness = options.liveness.clone();
         Ok(Self { readers: Readers::new(path.clone(), options), writer, hints, liveness, path })
     }

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::batch::{Job, Request, Survives, Turn, Tx, Wait};
 use super::fault::Done;
 use super::lines::Hints;
-use super::open::Synchronous;
+use super::open::Options;
 use crate::graph::StoreError;
 
 /// Waiting requests. One batch takes them all, so this is also the largest batch: enough that the fsync is shared by far more
@@ -71,19 +71,13 @@ struct Waiting {
 }
 
 impl Writer {
-    /// Starts the thread on a connection, which waits for another process's transaction for as long as `patience`.
-    pub fn start(
-        conn: Connection,
-        path: PathBuf,
-        patience: Duration,
-        synchronous: Synchronous,
-        hints: Hints,
-    ) -> Result<Self, StoreError> {
+    /// Starts the thread on a connection.
+    pub fn start(conn: Connection, path: PathBuf, options: &Options, hints: Hints) -> Result<Self, StoreError> {
         let desk = Arc::new(Desk {
             waiting: Mutex::default(),
             bell: Condvar::new(),
             room: Semaphore::new(QUEUE),
-            turn: Mutex::new(Turn::new(conn, path, patience, synchronous, hints)),
+            turn: Mutex::new(Turn::new(conn, path, options, hints)?),
             pace: AtomicU64::new(0),
             newest: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
@@ -322,6 +316,7 @@ enum Due {
 
 #[cfg(test)]
 mod tests {
+    use super::super::open::Synchronous;
     use super::*;
 
     #[tokio::test]
@@ -353,7 +348,9 @@ mod tests {
         writer.run_for_soon(write).await?;
         writer.run_for_processes(write).await?;
         writer.run(level).await?;
-        assert!(writer.owes() || writer.transactions() == 6, "what only reads takes nothing along");
+        let same = |tx: &mut Tx<'_>| Ok(tx.conn.execute("UPDATE t SET n = n", [])?);
+        writer.run(same).await?;
+        assert!(writer.owes() || writer.transactions() == 7, "what writes nothing takes nothing along");
         writer.run(write).await?;
         assert!(!writer.owes());
 
@@ -364,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_request_takes_nothing_sync() -> Result<(), Box<dyn std::error::Error>> {
+    async fn a_refused_request_takes_nothing_along() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let writer = writer_of(&dir.path().join("full"), Synchronous::Full)?;
         let refuse = |tx: &mut Tx<'_>| write(tx).and(Err::<(), _>(StoreError::Failed("no".into()).into()));
@@ -390,7 +387,8 @@ mod tests {
         let conn = Connection::open(path)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", opened.word())?;
-        Ok(Writer::start(conn, path.to_owned(), Duration::from_secs(1), opened, Hints::default())?)
+        let options = Options { synchronous: opened, ..Options::default() };
+        Ok(Writer::start(conn, path.to_owned(), &options, Hints::default())?)
     }
 
     async fn until(is: impl Fn() -> bool) {
