@@ -1,9 +1,12 @@
-//! ctrl-C: once stops a release so that it can be resumed, twice undoes it.
+//! ctrl-C: once stops a release so that it can be resumed, twice undoes it. A terminal that is closed stops nothing.
 
 mod release_support;
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 use release_support::{Home, Load, Ran, Running, version};
+use serde_json::json;
 
 /// Interrupts a command when `moment` has come; checks that it says how to go on.
 fn interrupted(home: &Home, command: Running, moment: impl FnOnce(&Home, &str)) {
@@ -76,4 +79,37 @@ fn ctrl_c_twice_undoes_a_build_and_a_switch() {
     assert_eq!((home.slots(), home.names("slots"), home.builds().len()), (slots.clone(), slots.clone(), 1));
     home.assert_only(&[&slots[0]]);
     assert_eq!(home.history("hello")[0]["status"], "FAILED");
+}
+
+#[test]
+fn a_terminal_that_is_closed_leaves_the_release_to_a_runner() {
+    let home = Home::new();
+    let deploy = home.start(&["deploy", home.hello("one").bake("4s").arg(), "--yes", "--json"]);
+    let thread = home.thread_of(&deploy);
+    home.started(&thread, "watch");
+    let now = home.json(&["status"]);
+    assert_eq!((&now["serving"], &now["under_way"][0]["deployment_id"]), (&json!([]), &json!(thread)), "{now}");
+    let said = home.ok(&["status"]);
+    assert!(said.stdout.contains("no release is complete yet") && said.stderr.contains("under way"), "{said:?}");
+    deploy.signal(Signal::SIGHUP);
+    let left = deploy.end();
+    assert_eq!((left.code, left.error_code().as_str()), (Some(130), "terminal_closed"), "{left:?}");
+    let row = home.until("the runner has brought it to its end", || {
+        let row = home.history("hello").remove(0);
+        (row["status"] == "COMPLETED").then_some(row)
+    });
+    assert_eq!((&row["live"], home.builds().len(), home.slots().len()), (&json!(true), 1, 1), "{row}");
+
+    // As at a machine with `nohup`.
+    let project = home.hello("two").bake("1s");
+    let mut shell = Command::new("sh");
+    let own = home.command(&["deploy", project.arg(), "--yes"]);
+    shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(own.get_program()).args(own.get_args());
+    shell.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let deploy = Running::start(shell);
+    let thread = home.thread_of(&deploy);
+    home.intended(&thread, "build_model");
+    deploy.signal(Signal::SIGHUP);
+    let ended = deploy.end();
+    assert_eq!((ended.code, version(&ended.json())), (Some(0), "two".to_owned()), "{ended:?}");
 }

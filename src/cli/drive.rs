@@ -1,15 +1,18 @@
 //! Takes a thread through a terminal: signals, questions, the end.
 
 use std::io::IsTerminal;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use nix::libc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use super::out::Out;
 use super::{Exit, Failed, prompt};
-use crate::app::{App, Decide, Decided, OpenQuestion, is_refusal, missing_words};
+use crate::app::{App, Decide, Decided, OpenQuestion, is_refusal, missing_words, spawn_detached};
 use crate::graph::{Advance, Failure, RunEnd, Stop, ThreadId, ThreadStatus};
 use crate::release::{Person, Verdict};
 
@@ -45,10 +48,11 @@ pub enum Drove {
 pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, how: Advance, out: &Out) -> Result<Drove, Failed> {
     let of = |failure: Failure| (failure, Some(id.clone()));
     loop {
-        let end = advance(app, id, how.clone(), out).await?;
+        let Stretch { end, hung_up } = advance(app, id, how.clone(), out).await?;
         match end.status {
             ThreadStatus::Succeeded => return Ok(Drove::Succeeded),
             ThreadStatus::Interrupted => {}
+            ThreadStatus::Running | ThreadStatus::Sleeping if hung_up => return leave(app, id, out).await.map_err(of),
             ThreadStatus::Running => return Ok(Drove::Ended(stopped(id, end.failure, out))),
             ThreadStatus::Failed
             | ThreadStatus::Cancelled
@@ -89,8 +93,25 @@ fn stopped(id: &ThreadId, why: Option<Failure>, out: &Out) -> Exit {
     Exit::Stopped
 }
 
-/// One stretch of advancing under signals. The first ctrl-C (or SIGTERM) stops it resumably, a second one soon after undoes.
-async fn advance(app: &Arc<App>, id: &ThreadId, how: Advance, out: &Out) -> Result<RunEnd, Failed> {
+/// Leaves a run to a runner: nobody wished to stop it, a connection to the machine was lost.
+async fn leave(app: &App, id: &ThreadId, out: &Out) -> Result<Drove, Failure> {
+    app.leave(id).await?;
+    spawn_detached(app.home())?;
+    let failure = Failure::new("terminal_closed", "the terminal was closed; the run goes on without it");
+    let hint = format!("`tidegate run show {id}` shows it, `tidegate run cancel {id}` undoes it");
+    Ok(Drove::Ended(stopped(id, Some(failure.hint(hint)), out)))
+}
+
+/// How a stretch of advancing ended.
+struct Stretch {
+    end: RunEnd,
+    /// It was stopped because the terminal was closed.
+    hung_up: bool,
+}
+
+/// One stretch of advancing under signals. The first ctrl-C (or SIGTERM) stops it resumably, a second one soon after undoes. A terminal that is
+/// closed stops it for whoever goes on.
+async fn advance(app: &Arc<App>, id: &ThreadId, how: Advance, out: &Out) -> Result<Stretch, Failed> {
     let of = |failure: Failure| (failure, Some(id.clone()));
     let (ask, stop) = watch::channel(Stop::No);
     let runner = app.clone();
@@ -98,8 +119,15 @@ async fn advance(app: &Arc<App>, id: &ThreadId, how: Advance, out: &Out) -> Resu
     let mut run = tokio::spawn(async move { runner.advance_through(&thread, Advance { stop, ..how }).await });
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| of(no_signals(&e)))?;
     let mut terms = signal(SignalKind::terminate()).map_err(|e| of(no_signals(&e)))?;
+    let mut hangups = Hangups::new().map_err(|e| of(no_signals(&e)))?;
+    let mut hung_up = false;
     let joined = tokio::select! {
         joined = &mut run => joined,
+        () = hangups.next() => {
+            hung_up = true;
+            ask.send_replace(Stop::Drain);
+            run.await
+        }
         _ = async { tokio::select! { _ = interrupts.recv() => (), _ = terms.recv() => () } } => {
             out.note("\nstopping … (ctrl-C again undoes everything)");
             ask.send_replace(Stop::Hold);
@@ -109,13 +137,40 @@ async fn advance(app: &Arc<App>, id: &ThreadId, how: Advance, out: &Out) -> Resu
                 let ended = end.as_ref().is_ok_and(|e| e.as_ref().is_ok_and(|e| e.status != ThreadStatus::Running));
                 if !ended {
                     let why = Failure::new("cancelled", "stopped by ctrl-C twice");
-                    return app.cancel(id, true, why).await.map_err(of);
+                    let end = app.cancel(id, true, why).await.map_err(of)?;
+                    return Ok(Stretch { end, hung_up });
                 }
             }
             end
         }
     };
-    joined.map_err(|e| of(Failure::new("engine_panicked", "the engine panicked").because(e.to_string())))?.map_err(of)
+    let panicked = |e: JoinError| of(Failure::new("engine_panicked", "the engine panicked").because(e.to_string()));
+    let end = joined.map_err(panicked)?.map_err(of)?;
+    Ok(Stretch { end, hung_up })
+}
+
+/// The closing of the terminal (SIGHUP). Where it is ignored, as `nohup` asks for, it stays so.
+struct Hangups(Option<Signal>);
+
+impl Hangups {
+    fn new() -> std::io::Result<Self> {
+        let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: without a new action it only writes the present one to where the pointer shows, which is large enough; all zeros are one, too.
+        let handler = unsafe {
+            if libc::sigaction(libc::SIGHUP, std::ptr::null(), now.as_mut_ptr()) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            now.assume_init().sa_sigaction
+        };
+        Ok(Self(if handler == libc::SIG_IGN { None } else { Some(signal(SignalKind::hangup())?) }))
+    }
+
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some(hangups) => drop(hangups.recv().await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 pub(super) fn no_signals(error: &std::io::Error) -> Failure {
@@ -189,8 +244,11 @@ async fn ask_here(app: &Arc<App>, question: &OpenQuestion, out: &Out) -> Result<
     // The handlers of the runs before keep these signals from ending the process by themselves.
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| no_signals(&e))?;
     let mut terms = signal(SignalKind::terminate()).map_err(|e| no_signals(&e))?;
+    let mut hangups = Hangups::new().map_err(|e| no_signals(&e))?;
     let went_on = loop {
         tokio::select! {
+            // The question stays open for others.
+            () = hangups.next() => break Asked::Nobody,
             _ = interrupts.recv() => break Asked::Stopped,
             _ = terms.recv() => break Asked::Stopped,
             said = &mut line => match said {

@@ -24,11 +24,13 @@ pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Faile
     for row in &active {
         shown.push(app.row_serving(row).await);
     }
+    let model = args.model.clone();
+    let under_way = app.releases(&ReleaseFilter { model, ..ReleaseFilter::under_way() }).await.map_err(plain)?;
     let open = app.questions(None).await.map_err(plain)?;
-    let value = json!({"serving": shown, "open_questions": open.len()});
+    let value = json!({"serving": shown, "under_way": under_way, "open_questions": open.len()});
     out.data(&value, || {
         if shown.is_empty() {
-            return "nothing serves".to_owned();
+            return if under_way.is_empty() { "nothing serves" } else { "no release is complete yet" }.to_owned();
         }
         let mut lines = table(["model", "version", "slot", "requests", "errors", "p50 ms", "p99 ms", "url"]);
         for serving in &shown {
@@ -36,6 +38,14 @@ pub async fn status(app: App, args: MaybeModel, out: &Out) -> Result<Exit, Faile
         }
         lines.to_string()
     })?;
+    // It may have traffic already: some of it, or all while it is watched.
+    for row in &under_way {
+        let version = row.model_version.as_deref().map(|version| format!(" version {version}")).unwrap_or_default();
+        let (id, model, status) = (&row.deployment_id, &row.model_name, row.status);
+        out.note(&format!(
+            "release {id} of {model}{version} is under way ({status}): `tidegate run show {id}`, `tidegate traffic {model}`"
+        ));
+    }
     if !open.is_empty() {
         out.note(&format!("{} question(s) wait for a decision: `tidegate approvals`", open.len()));
     }

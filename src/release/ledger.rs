@@ -338,10 +338,14 @@ pub struct ReleaseFilter {
 }
 
 impl ReleaseFilter {
+    /// The releases that have not ended.
+    pub fn under_way() -> Self {
+        Self { status: vec![PlanState::Draft, PlanState::Approved, PlanState::Executing], ..Self::default() }
+    }
+
     /// The releases of `model` that have not ended.
     pub fn in_progress(model: &str) -> Self {
-        let status = vec![PlanState::Draft, PlanState::Approved, PlanState::Executing];
-        Self { model: Some(model.to_owned()), status, ..Self::default() }
+        Self { model: Some(model.to_owned()), ..Self::under_way() }
     }
 
     /// Whether a row is wanted; limit and offset are the caller's.
