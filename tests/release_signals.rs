@@ -84,16 +84,16 @@ fn ctrl_c_twice_undoes_a_build_and_a_switch() {
 #[test]
 fn a_terminal_that_is_closed_leaves_the_release_to_a_runner() {
     let home = Home::new();
-    let deploy = home.start(&["deploy", home.hello("one").bake("4s").arg(), "--yes", "--json"]);
+    let deploy = home.start(&["deploy", home.hello("one").bake("15s").arg(), "--yes", "--json"]);
     let thread = home.thread_of(&deploy);
     home.started(&thread, "watch");
+    deploy.signal(Signal::SIGHUP);
+    let left = deploy.end();
+    assert_eq!((left.code, left.error_code().as_str()), (Some(130), "terminal_closed"), "{left:?}");
     let now = home.json(&["status"]);
     assert_eq!((&now["serving"], &now["under_way"][0]["deployment_id"]), (&json!([]), &json!(thread)), "{now}");
     let said = home.ok(&["status"]);
     assert!(said.stdout.contains("no release is complete yet") && said.stderr.contains("under way"), "{said:?}");
-    deploy.signal(Signal::SIGHUP);
-    let left = deploy.end();
-    assert_eq!((left.code, left.error_code().as_str()), (Some(130), "terminal_closed"), "{left:?}");
     let row = home.until("the runner has brought it to its end", || {
         let row = home.history("hello").remove(0);
         (row["status"] == "COMPLETED").then_some(row)

@@ -34,9 +34,9 @@ impl Born {
 
 impl Engine {
     /// Accepts a thread and goes on with it until it ends, waits or is asked to stop: [`Engine::create`] and [`Engine::advance`] in two
-    /// transactions less. Nobody hears of the thread before its first records are durable, so it does not wait for the disk by itself: it survives
+    /// transactions less. Who calls hears of the thread when the run has ended, so accepting it does not wait for the disk by itself: it survives
     /// the death of the process at once, and the loss of power with the run's first commit, before any effect, and after some milliseconds
-    /// at the latest. Whoever tells somebody that a run was accepted calls the two.
+    /// at the latest. Whoever tells somebody that a run was accepted calls the two. (Who follows the thread's events sees the first ones that much earlier.)
     pub async fn invoke(
         &self,
         graph: &Arc<CompiledGraph>,

@@ -310,8 +310,9 @@ pub struct Claim {
 pub trait Store: Send + Sync + 'static {
     /// Adds a thread with its first records (its checkpoint 0 among them): accepted is durable.
     async fn create(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError>;
-    /// The same for a thread of which nobody is told before something else of it is committed: it need not survive the loss of power by itself
-    /// (the death of any process it does), but with the next commit of the store, and after some milliseconds at the latest.
+    /// The same for a thread whose acceptance nobody is told of before something else of it is committed: it need not survive the loss of power by
+    /// itself (the death of any process it does), but with the next commit of the store, and after some milliseconds at the latest. Whoever looks
+    /// in between sees it: what he sees may be gone after the loss of power.
     async fn create_quietly(&self, thread: &Thread, records: Vec<Record>) -> Result<(), StoreError> {
         self.create(thread, records).await
     }

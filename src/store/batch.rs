@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
@@ -90,6 +90,9 @@ pub(super) enum Wait {
     No,
 }
 
+/// What is to survive the loss of power soon does so after this time at the latest, and the disk's. Most runs commit something of their own first.
+const SOON: Duration = Duration::from_millis(5);
+
 /// What whoever writes needs.
 pub(super) struct Turn {
     conn: Connection,
@@ -99,16 +102,17 @@ pub(super) struct Turn {
     patience: Duration,
     /// What the connection is set to.
     waits: Option<Wait>,
-    /// The same, and what the file was opened for.
+    /// The same.
     survives: Survives,
-    opened_for: Survives,
+    /// What a commit survives in this file at most.
+    pub opened_for: Survives,
     lines: Lines,
     /// SQLite's count of what other connections wrote, as last seen.
     data_version: Option<i64>,
     /// Committed so far.
     pub transactions: u64,
-    /// Something that is to survive the loss of power soon does not yet.
-    pub owes: bool,
+    /// Until when something is to survive the loss of power that does not yet.
+    pub owes: Option<Instant>,
     wrote: Wrote,
 }
 
@@ -140,14 +144,17 @@ impl Turn {
             lines,
             data_version: None,
             transactions: 0,
-            owes: false,
+            owes: None,
             wrote,
         })
     }
 
     /// What a commit of these requests survives in this file.
     pub fn survived(&self, jobs: &[Box<dyn Job>]) -> Survives {
-        jobs.iter().map(|job| job.survives()).max().unwrap_or(Survives::Power).min(self.opened_for)
+        // What is owed for too long goes with whatever is written next.
+        let overdue = self.owes.is_some_and(|until| until <= Instant::now());
+        let asked = jobs.iter().map(|job| job.survives()).max().filter(|_| !overdue);
+        asked.unwrap_or(Survives::Power).min(self.opened_for)
     }
 
     /// Runs and answers all. Returns them untouched if another process holds the file and is not to be waited for.
@@ -242,17 +249,17 @@ impl Turn {
         if self.wrote.take() {
             self.owes = match self.survives {
                 Survives::Processes => self.owes,
-                Survives::PowerSoon => true,
+                Survives::PowerSoon => self.owes.or_else(|| Some(Instant::now() + SOON)),
                 // The log goes to the disk with all that was committed before.
-                Survives::Power => false,
+                Survives::Power => None,
             };
         }
         Ok(())
     }
 
     /// Brings to the disk what was committed. Without a page of its own SQLite has nothing to do: the first one is written as it is.
-    pub fn sync(&mut self) -> Result<(), StoreError> {
-        let done = self.begin(Wait::Yes, self.opened_for).and_then(|()| {
+    pub fn sync(&mut self, wait: Wait) -> Result<(), StoreError> {
+        let done = self.begin(wait, self.opened_for).and_then(|()| {
             let version: i64 = self.conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
             self.conn.pragma_update(None, "user_version", version)?;
             self.commit()
@@ -260,7 +267,7 @@ impl Turn {
         match done {
             Ok(()) => {
                 self.lines.keep_batch();
-                self.owes = false;
+                self.owes = None;
             }
             Err(_) => self.roll_back(),
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
+use rusqlite::wal::CheckpointMode;
 
 use super::fault::{Done, Fault};
 use super::open::{self, Options};
@@ -17,8 +18,12 @@ use crate::graph::StoreError;
 
 /// Pages of the log at which it is taken into the file: SQLite's own figure, 4 MB.
 const PAGES: i32 = 1000;
-/// Further pages that may be committed while the thread is at it. Then commits wait for it, or a slow disk would let the log grow without end.
+/// Further pages that may be committed while the thread is at it. Then a commit waits for it, or a slow disk would let the log grow as fast as we write.
 const BEHIND: i32 = 3 * PAGES;
+/// Pages after which a log that could not begin anew, as somebody was reading, is tried again.
+const AGAIN: i32 = PAGES / 8;
+/// Pages that a commit takes by itself at most; more are the thread's.
+const REST: i32 = PAGES / 2;
 
 /// Whether a commit has written to the log since somebody asked: what changes nothing writes nothing.
 #[derive(Clone, Default)]
@@ -87,6 +92,17 @@ impl Shared {
     }
 }
 
+/// What is asked of the thread is done, or it ends: either way nobody waits for it any more.
+struct Asked<'a>(&'a Shared);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let _held = self.0.held();
+        self.0.go_on(State::Asked, State::Taken);
+        self.0.bell.notify_all();
+    }
+}
+
 /// Belongs to the writing connection, and ends with it.
 struct Keeper {
     path: PathBuf,
@@ -96,45 +112,64 @@ struct Keeper {
     thread: Option<JoinHandle<()>>,
     /// Pages of the log after the newest commit.
     last: i32,
-    /// Pages at which the thread is asked next.
-    ask_at: i32,
+    /// Pages at which something is done next: the thread is asked, or a commit takes what little is left.
+    next: i32,
+    /// Pages at which a commit waits for the thread that was asked.
+    wait_at: i32,
+    /// Pages that were not in the file after a commit had tried.
+    left: i32,
 }
 
 impl Keeper {
     fn new(path: PathBuf, options: Options) -> Self {
         let shared = Shared { state: AtomicU8::new(State::Idle as u8), lock: Mutex::default(), bell: Condvar::new() };
-        Self { path, options, shared: Arc::new(shared), thread: None, last: 0, ask_at: PAGES }
+        let shared = Arc::new(shared);
+        Self { path, options, shared, thread: None, last: 0, next: PAGES, wait_at: 0, left: PAGES }
     }
 
     /// After each commit that wrote.
     fn committed(&mut self, wal: &mut Wal, pages: i32) {
         if pages < self.last {
             // The log has begun anew: nothing of what was taken is left in it.
-            self.ask_at = PAGES;
+            (self.next, self.left) = (PAGES, PAGES);
             self.shared.go_on(State::Taken, State::Idle);
         }
+        let more = pages.saturating_sub(self.last);
         self.last = pages;
-        if pages < self.ask_at {
-            return;
-        }
-        if self.shared.is(State::Idle) {
-            if let Err(error) = self.ask() {
-                tracing::debug!(%error, "no thread for the write-ahead log: it is taken into the file in a commit");
-                take_here(wal);
-            }
-            return;
-        }
-        if pages >= self.ask_at + BEHIND {
+        if self.shared.is(State::Asked) && pages >= self.wait_at {
             self.shared.wait_while_asked(self.options.busy_timeout);
+            // Should it hang, the next few commits do not wait for it again.
+            self.wait_at = pages.saturating_add(BEHIND);
         }
         if self.shared.go_on(State::Taken, State::Idle) {
-            self.ask_at = pages + PAGES;
-            take_here(wal);
+            return self.take_here(wal, pages);
+        }
+        self.left = self.left.saturating_add(more);
+        if pages < self.next || self.shared.is(State::Asked) {
+            return;
+        }
+        if self.left < REST {
+            return self.take_here(wal, pages);
+        }
+        self.wait_at = pages.saturating_add(BEHIND);
+        if let Err(error) = self.ask() {
+            tracing::warn!(%error, "no thread for the write-ahead log: it is taken into the file in a commit");
+            self.take_here(wal, pages);
         }
     }
 
+    /// As SQLite does it by itself. Then the next commit begins the log anew, unless somebody reads, or takes the log, at that moment: a later one tries again.
+    fn take_here(&mut self, wal: &mut Wal, pages: i32) {
+        self.next = pages.saturating_add(AGAIN);
+        // What was committed stays in the log, whatever hinders this: a commit is no place to tell of it, and the thread tells.
+        self.left = match wal.checkpoint_v2(CheckpointMode::PASSIVE) {
+            Ok((all, taken)) => all.saturating_sub(taken).max(0),
+            Err(_) => PAGES,
+        };
+    }
+
     fn ask(&mut self) -> std::io::Result<()> {
-        if self.thread.is_none() {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let (path, options, shared) = (self.path.clone(), self.options.clone(), self.shared.clone());
             let run = move || take_when_asked(&path, &options, &shared);
             self.thread = Some(std::thread::Builder::new().name("store-log".into()).spawn(run)?);
@@ -144,12 +179,6 @@ impl Keeper {
         self.shared.bell.notify_all();
         Ok(())
     }
-}
-
-/// As SQLite does it by itself. Whoever reads an old state, or takes the log at this moment, keeps it from being taken whole; the next commits try again.
-fn take_here(wal: &mut Wal) {
-    // What was committed stays in the log, whatever hinders this: a commit is no place to tell of it.
-    let _ = wal.checkpoint();
 }
 
 impl Drop for Keeper {
@@ -173,12 +202,10 @@ fn take_when_asked(path: &Path, options: &Options, shared: &Shared) {
         if shared.is(State::Closed) {
             return;
         }
+        let _asked = Asked(shared);
         if let Err(fault) = take(&mut conn, path, options) {
-            tracing::debug!(error = %fault.at(path), "the write-ahead log is not taken into the file: a commit tries");
+            tracing::warn!(error = %fault.at(path), "the write-ahead log cannot be taken into the file: it grows");
         }
-        let _held = shared.held();
-        shared.go_on(State::Asked, State::Taken);
-        shared.bell.notify_all();
     }
 }
 
@@ -260,6 +287,34 @@ mod tests {
         }
         let now = pages(&path)?;
         assert!(now < kept + 15 * PAGES as u64, "{now} pages, {kept} before");
+        Ok(())
+    }
+
+    /// Pages that are in the log since it last began anew.
+    fn in_use(conn: &Connection) -> Result<i32, rusqlite::Error> {
+        conn.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))
+    }
+
+    #[test]
+    fn a_log_that_could_not_begin_anew_is_tried_again_soon() -> Checked {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("t.db");
+        let conn = written_to(&path)?;
+        commit(&conn, 0)?;
+        let reader = open::reader(&path, &Options::default()).map_err(|fault| fault.at(&path))?;
+        // Nearly always somebody reads, but nobody for long.
+        for n in 0..400 {
+            reader.execute_batch("BEGIN DEFERRED")?;
+            reader.query_row("SELECT count(*) FROM big", [], |row| row.get::<_, i64>(0))?;
+            for k in 1..=9 {
+                commit(&conn, n * 10 + k)?;
+            }
+            reader.execute_batch("COMMIT")?;
+            commit(&conn, n * 10 + 10)?;
+        }
+        let in_use = in_use(&conn)?;
+        // 40,000 pages went through it.
+        assert!(in_use < 15 * PAGES, "{in_use} pages");
         Ok(())
     }
 

@@ -32,10 +32,10 @@ const SLOW: Duration = Duration::from_millis(2);
 /// to wait for the disk.
 const CROWD: u64 = 3;
 
-/// What is to survive the loss of power soon does so after this time at the latest, and the disk's. Most runs commit something of their own first.
-const SOON: Duration = Duration::from_millis(5);
-/// When this is tried again if it failed.
-const AGAIN: Duration = Duration::from_secs(1);
+/// When what is owed to the disk is tried again if that failed, as another process writes at this moment.
+const AGAIN: Duration = Duration::from_millis(100);
+/// What is owed for so long is said.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Takes requests.
 pub(super) struct Writer {
@@ -64,10 +64,12 @@ struct Waiting {
     /// The thread is asked to take them.
     called: bool,
     closed: bool,
-    /// Until when something in the file is to survive the loss of power.
+    /// When the thread is to look after what is owed to the disk.
     owed: Option<Instant>,
-    /// The thread wakes up for that by itself.
-    watched: bool,
+    /// When it wakes up by itself.
+    wakes: Option<Instant>,
+    /// It was said that something is owed for long.
+    said: bool,
 }
 
 impl Writer {
@@ -108,7 +110,7 @@ impl Writer {
         self.run_to(Survives::Processes, run).await
     }
 
-    /// The same, for what must survive the loss of power with the next commit that does, and after [`SOON`] at the latest.
+    /// The same, for what must survive the loss of power with the next commit that does, and after some milliseconds at the latest.
     pub async fn run_for_soon<T: Send + 'static>(
         &self,
         run: impl FnMut(&mut Tx<'_>) -> Done<T> + Send + 'static,
@@ -203,6 +205,10 @@ impl Desk {
 
     /// Writes what waits, here and now, unless that may take long or somebody is at it: whoever writes looks again afterwards.
     fn lead(&self) {
+        if self.turn.is_poisoned() {
+            // A panic left the connection as it was: nothing can be written any more.
+            return drop(self.take());
+        }
         if self.pace.load(Ordering::Relaxed) > SLOW.as_micros() as u64 || self.crowd.load(Ordering::Relaxed) >= CROWD {
             return self.call();
         }
@@ -217,7 +223,6 @@ impl Desk {
                 self.call();
             }
             Err(TryLockError::WouldBlock) => {}
-            // A panic left the connection as it was: nothing can be written any more.
             Err(TryLockError::Poisoned(_)) => drop(self.take()),
         }
     }
@@ -233,8 +238,8 @@ impl Desk {
         self.crowd.store(jobs.len() as u64, Ordering::Relaxed);
         let held = turn.batch(jobs, wait);
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // What does not wait for the disk says nothing about it.
-        if survives == Survives::Power {
+        // What waits for less than others in this file do says nothing about them.
+        if survives == turn.opened_for {
             let last = self.newest.swap(took, Ordering::Relaxed);
             self.pace.store(took.min(last), Ordering::Relaxed);
         }
@@ -245,22 +250,33 @@ impl Desk {
         held
     }
 
-    fn owe(&self, owes: bool) {
+    fn owe(&self, until: Option<Instant>) {
         let mut waiting = self.waiting();
-        waiting.owed = owes.then(|| Instant::now() + SOON);
-        if owes && !waiting.watched {
+        waiting.owed = until;
+        if let Some(until) = until
+            && waiting.wakes.is_none_or(|wakes| until < wakes)
+        {
             self.bell.notify_one();
         }
     }
 
     fn pay(&self, turn: &mut Turn) {
-        match turn.sync() {
+        // Requests wait meanwhile: who closes has the patience to wait for another process, everybody else tries again.
+        let wait = if self.waiting().closed { Wait::Yes } else { Wait::No };
+        let owed = turn.owes;
+        let done = turn.sync(wait);
+        let mut waiting = self.waiting();
+        match done {
             Ok(()) => {
-                self.waiting().owed = None;
+                (waiting.owed, waiting.said) = (None, false);
                 self.transactions.fetch_add(1, Ordering::Relaxed);
             }
-            // It is tried again; whoever commits next hears of it.
-            Err(error) => tracing::warn!(%error, "what was committed is not on the disk yet"),
+            Err(error) => {
+                let long = waiting.closed || owed.is_some_and(|until| until.elapsed() > LONG);
+                if long && !std::mem::replace(&mut waiting.said, true) {
+                    tracing::warn!(%error, "what was committed is not on the disk yet");
+                }
+            }
         }
     }
 
@@ -271,7 +287,7 @@ impl Desk {
                 continue;
             };
             self.write(&mut turn, self.take(), Wait::Yes);
-            if due == Due::Disk && turn.owes {
+            if due == Due::Disk && turn.owes.is_some() {
                 self.pay(&mut turn);
             }
             drop(turn);
@@ -283,21 +299,22 @@ impl Desk {
     fn next(&self) -> Option<Due> {
         let mut waiting = self.waiting();
         loop {
-            if waiting.called || (waiting.closed && !waiting.jobs.is_empty()) {
-                waiting.called = false;
-                return Some(Due::Requests);
-            }
             let left = waiting.owed.map(|until| until.saturating_duration_since(Instant::now()));
-            let due = left.is_some_and(|left| left.is_zero() || waiting.closed);
-            if due {
+            // First: requests may never end, and those that wait are taken along.
+            if left.is_some_and(|left| left.is_zero() || waiting.closed) {
+                waiting.called = false;
                 // Until it is paid: should that fail, it is tried again, but not by one who closes.
                 waiting.owed = Some(Instant::now() + AGAIN).filter(|_| !waiting.closed);
                 return Some(Due::Disk);
             }
+            if waiting.called || (waiting.closed && !waiting.jobs.is_empty()) {
+                waiting.called = false;
+                return Some(Due::Requests);
+            }
             if waiting.closed {
                 return None;
             }
-            waiting.watched = left.is_some();
+            waiting.wakes = waiting.owed;
             waiting = match left {
                 Some(left) => self.bell.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner),
@@ -361,6 +378,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_owed_is_paid_though_requests_that_owe_nothing_never_end() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let dir = tempfile::tempdir()?;
+        let writer = writer_of(&dir.path().join("full"), Synchronous::Full)?;
+        writer.run_for_soon(write).await?;
+        let endless = async {
+            while writer.owes() {
+                let many = (0..8).map(|_| writer.run_for_processes(write));
+                futures_util::future::try_join_all(many).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        tokio::time::timeout(Duration::from_secs(30), endless).await??;
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_refused_request_takes_nothing_along() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let writer = writer_of(&dir.path().join("full"), Synchronous::Full)?;
@@ -402,7 +436,7 @@ mod tests {
 
     impl Writer {
         fn owes(&self) -> bool {
-            self.desk.turn.lock().is_ok_and(|turn| turn.owes)
+            self.desk.turn.lock().is_ok_and(|turn| turn.owes.is_some())
         }
     }
 }
