@@ -2,9 +2,10 @@
 
 mod release_support;
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use release_support::{Home, Load, Ran, Running, version};
 use serde_json::json;
 
@@ -81,10 +82,20 @@ fn ctrl_c_twice_undoes_a_build_and_a_switch() {
     assert_eq!(home.history("hello")[0]["status"], "FAILED");
 }
 
+/// Starts a command that finds SIGHUP like this, however it is here.
+fn starts_with(mut command: Command, hangup: SigHandler) -> Running {
+    // SAFETY: sigaction is async-signal-safe and touches nothing of the parent.
+    unsafe {
+        command.pre_exec(move || Ok(signal(Signal::SIGHUP, hangup).map(drop)?));
+    }
+    Running::start(command)
+}
+
 #[test]
 fn a_terminal_that_is_closed_leaves_the_release_to_a_runner() {
     let home = Home::new();
-    let deploy = home.start(&["deploy", home.hello("one").bake("15s").arg(), "--yes", "--json"]);
+    let project = home.hello("one").bake("15s");
+    let deploy = starts_with(home.command(&["deploy", project.arg(), "--yes", "--json"]), SigHandler::SigDfl);
     let thread = home.thread_of(&deploy);
     home.started(&thread, "watch");
     deploy.signal(Signal::SIGHUP);
@@ -100,13 +111,9 @@ fn a_terminal_that_is_closed_leaves_the_release_to_a_runner() {
     });
     assert_eq!((&row["live"], home.builds().len(), home.slots().len()), (&json!(true), 1, 1), "{row}");
 
-    // As at a machine with `nohup`.
+    // As with `nohup`.
     let project = home.hello("two").bake("1s");
-    let mut shell = Command::new("sh");
-    let own = home.command(&["deploy", project.arg(), "--yes"]);
-    shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(own.get_program()).args(own.get_args());
-    shell.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let deploy = Running::start(shell);
+    let deploy = starts_with(home.command(&["deploy", project.arg(), "--yes", "--json"]), SigHandler::SigIgn);
     let thread = home.thread_of(&deploy);
     home.intended(&thread, "build_model");
     deploy.signal(Signal::SIGHUP);
