@@ -3,7 +3,7 @@
 mod release_support;
 
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use release_support::{Home, Load, Ran, Running, version};
@@ -119,4 +119,24 @@ fn a_terminal_that_is_closed_leaves_the_release_to_a_runner() {
     deploy.signal(Signal::SIGHUP);
     let ended = deploy.end();
     assert_eq!((ended.code, version(&ended.json())), (Some(0), "two".to_owned()), "{ended:?}");
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_nothing_though_nobody_can_be_told() {
+    let home = Home::new();
+    let project = home.hello("one").bake("0s");
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut command = home.command(&["deploy", project.arg(), "--yes"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(terminal.slave);
+    let child = command.spawn().unwrap();
+    drop(command);
+    home.until("it advances", || {
+        let runs = home.json(&["runs"]);
+        runs.as_array().unwrap().iter().any(|run| run["owner"]["pid"] == child.id()).then_some(())
+    });
+    // It is no session's terminal, so no signal comes: every line to it is an error from now on.
+    drop(terminal.master);
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{:?}\n{}", ended.status, home.logs());
+    assert_eq!(home.history("hello")[0]["status"], "COMPLETED");
 }

@@ -42,6 +42,8 @@ fn fail(what: &str, error: std::io::Error) -> Failure {
 /// Starts a runner in a session of its own; where there is one already, the second ends by itself.
 pub fn spawn_detached(home: &Home) -> Result<(), Failure> {
     let exe = std::env::current_exe().map_err(|e| fail("this program's file is unknown", e))?;
+    // The file may have been replaced since we were started: then what we are goes on.
+    let exe = if exe.exists() { exe } else { PathBuf::from("/proc/self/exe") };
     spawn(&exe, home)
 }
 

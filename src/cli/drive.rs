@@ -52,7 +52,10 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, how: Advance
         match end.status {
             ThreadStatus::Succeeded => return Ok(Drove::Succeeded),
             ThreadStatus::Interrupted => {}
-            ThreadStatus::Running | ThreadStatus::Sleeping if hung_up => return leave(app, id, out).await.map_err(of),
+            // Unless somebody has asked it to stop, too.
+            ThreadStatus::Running | ThreadStatus::Sleeping if hung_up && end.failure.is_none() => {
+                return leave(app, id, out).await.map_err(of);
+            }
             ThreadStatus::Running => return Ok(Drove::Ended(stopped(id, end.failure, out))),
             ThreadStatus::Failed
             | ThreadStatus::Cancelled
@@ -67,7 +70,11 @@ pub async fn drive(app: &Arc<App>, id: &ThreadId, answers: Answers, how: Advance
             }
         }
         let open = app.questions(Some(id)).await.map_err(of)?;
-        let asked = if open.is_empty() { Asked::Nobody } else { answer(app, &open, answers, out).await.map_err(of)? };
+        let asked = if open.is_empty() || hung_up && answers == Answers::Ask {
+            Asked::Nobody
+        } else {
+            answer(app, &open, answers, out).await.map_err(of)?
+        };
         match asked {
             Asked::Answered => {}
             Asked::Nobody => {
@@ -95,8 +102,10 @@ fn stopped(id: &ThreadId, why: Option<Failure>, out: &Out) -> Exit {
 
 /// Leaves a run to a runner: nobody wished to stop it, a connection to the machine was lost.
 async fn leave(app: &App, id: &ThreadId, out: &Out) -> Result<Drove, Failure> {
-    app.leave(id).await?;
+    // Should this fail: whoever attends it and is dead counts for nobody.
+    let left = app.leave(id).await;
     spawn_detached(app.home())?;
+    left?;
     let failure = Failure::new("terminal_closed", "the terminal was closed; the run goes on without it");
     let hint = format!("`tidegate run show {id}` shows it, `tidegate run cancel {id}` undoes it");
     Ok(Drove::Ended(stopped(id, Some(failure.hint(hint)), out)))
@@ -144,6 +153,10 @@ async fn advance(app: &Arc<App>, id: &ThreadId, how: Advance, out: &Out) -> Resu
             end
         }
     };
+    if hung_up && !matches!(joined, Ok(Ok(_))) {
+        // Whatever went wrong here, somebody else goes on.
+        spawn_detached(app.home()).map_err(of)?;
+    }
     let panicked = |e: JoinError| of(Failure::new("engine_panicked", "the engine panicked").because(e.to_string()));
     let end = joined.map_err(panicked)?.map_err(of)?;
     Ok(Stretch { end, hung_up })

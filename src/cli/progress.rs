@@ -1,6 +1,6 @@
 //! Live lines in a terminal, nothing when piped. Sees events only.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -52,8 +52,13 @@ impl Live {
     fn end(&self, mark: &str, node: &str, duration_ms: Option<u64>) {
         self.replace(None);
         let took = duration_ms.map(|ms| format!("{:>8.1} s", seconds(ms))).unwrap_or_default();
-        eprintln!("{mark} {:<22}{took}", visible(node));
+        told(&format!("{mark} {:<22}{took}", visible(node)));
     }
+}
+
+/// A terminal that has gone hears nothing, and the run goes on: `eprintln!` would panic.
+fn told(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 impl EventSink for Live {
@@ -66,21 +71,21 @@ impl EventSink for Live {
             Event::NodeFinished { node, duration_ms, .. } => self.end("✔", node, Some(*duration_ms)),
             Event::NodeFailed { node, retry_in_ms: Some(ms), failure, .. } => {
                 self.end("↻", node, None);
-                eprintln!("  {}; again in {:.1} s", visible(&failure.message), seconds(*ms));
+                told(&format!("  {}; again in {:.1} s", visible(&failure.message), seconds(*ms)));
             }
             Event::NodeFailed { node, .. } => self.end("✘", node, None),
             Event::UndoStarted { .. } => {
                 self.replace(None);
-                eprintln!("↩ undoing what was done");
+                told("↩ undoing what was done");
             }
-            Event::EffectUndone { effect, .. } => eprintln!("  undone: {}", visible(effect)),
+            Event::EffectUndone { effect, .. } => told(&format!("  undone: {}", visible(effect))),
             Event::Interrupted { .. } => self.replace(None),
             Event::Custom { name, data, .. } if name == "progress" => self.say(data.as_str().unwrap_or_default()),
             Event::EffectIntended { effect, .. } => self.say(effect),
             Event::Cached { node, .. } => self.end("✔", node, None),
             Event::StatusChanged { status: ThreadStatus::Sleeping, .. } => {
                 self.replace(None);
-                eprintln!("… sleeps");
+                told("… sleeps");
             }
             Event::Accepted { .. }
             | Event::Advancing { .. }
